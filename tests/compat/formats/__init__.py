@@ -1,0 +1,1 @@
+"""One module for each format of vector file; see `tests/compat/contract.py`."""
