@@ -1,0 +1,85 @@
+"""Selectors: boolean expressions over labels (spec/selectors.md).
+
+`parse` gives a `Selector` with its canonical text and id; equal text is parsed once. The language itself and the
+label index are in `calico_native.labels`; `translate` builds what the calculation graph evaluates from v3 objects.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+
+from calico_native import labels as _labels
+
+from libcalico.errors import BadData
+from libcalico.selector.identity import unique_id
+
+LabelIndex = _labels.LabelIndex
+Restriction = _labels.Restriction
+PARSE_CACHE_SIZE = 65536
+
+
+class SelectorError(BadData):
+    """The text is not a selector."""
+
+
+class Selector:
+    """A parsed selector. `id` is `s:` + a hash of the canonical text: equal ids mean equal selectors everywhere."""
+
+    __slots__ = ("id", "node", "text")
+
+    def __init__(self, node: _labels.Node) -> None:
+        self.node = node
+        self.text = _labels.render(node)
+        self.id = unique_id("s", self.text)
+
+    def evaluate(self, labels: Mapping[str, str]) -> bool:
+        """Does an item with these labels match?"""
+        return _labels.evaluate(self.node, labels if isinstance(labels, dict) else dict(labels))
+
+    def restrictions(self) -> dict[str, Restriction]:
+        """What the selector demands of single labels: a necessary condition (spec/selectors.md 10)."""
+        return _labels.restrictions(self.node)
+
+    def with_prefix(self, prefix: str) -> Selector:
+        """The same expression with `prefix` before every label name."""
+        return Selector(_labels.rename(self.node, prefix))
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"Selector({self.text!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Selector) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+
+@functools.lru_cache(maxsize=PARSE_CACHE_SIZE)
+def parse(text: str) -> Selector:
+    """The selector of a text; empty text selects everything. Raises `SelectorError` with what was expected."""
+    try:
+        return Selector(_labels.parse(text))
+    except _labels.ParseError as error:
+        raise SelectorError(str(error)) from None
+
+
+def is_valid(text: str) -> bool:
+    """Does the text parse?"""
+    try:
+        parse(text)
+    except SelectorError:
+        return False
+    return True
+
+
+def normalise(text: str) -> str:
+    """The canonical text, or the input without outer white space when it does not parse (spec/selectors.md 5)."""
+    stripped = text.strip()
+    try:
+        return parse(stripped).text
+    except SelectorError:
+        return stripped

@@ -1,0 +1,148 @@
+"""The command lines we understand, as docopt usage texts (spec/calicoctl.md 1, 3.2, 4-7).
+
+docopt is upstream's own grammar: options may stand anywhere, `--opt value` equals `--opt=value`, and a unique
+prefix of a long option is enough.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import docopt
+
+TOP = """Usage:
+  calicoctl [options] <command> [<args>...]
+
+    create         Create resources from a file, a directory or stdin.
+    replace        Replace existing resources from a file, a directory or stdin.
+    apply          Create or replace resources from a file, a directory or stdin.
+    patch          Change part of a resource.
+    delete         Delete resources by name or by file.
+    get            Show resources.
+    label          Add, change or remove a label of a resource.
+    validate       Check resources of a file without a datastore.
+    ipam           Show and repair the management of IP addresses.
+    version        Show the versions of this program and of the cluster.
+
+Options:
+  -h --help                   Show this text.
+  -l --log-level=<LEVEL>      One of panic, fatal, error, warn, info, debug [default: panic].
+  --context=<CONTEXT>         Accepted and ignored.
+  --allow-version-mismatch    Do not compare the versions of program and cluster.
+
+See 'calicoctl <command> --help' to read about a specific subcommand.
+"""
+
+_COMMON = """  -h --help                   Show this text.
+  -c --config=<CONFIG>        File with the connection settings [default: /etc/calico/calicoctl.cfg].
+  --context=<CONTEXT>         Accepted and ignored.
+  --allow-version-mismatch    Do not compare the versions of program and cluster.
+"""
+_NAMESPACE = "  -n --namespace=<NS>         Namespace of the resources; 'default' if neither file nor option names one.\n"
+_FILE = """  -f --filename=<FILENAME>    File, directory (.yaml, .yml, .json), or - for stdin.
+  -R --recursive              Descend into the directory's folders.
+  --skip-empty                An input without resources is not an error.
+"""
+_OPTIONS = "[--config=<CONFIG>] [--context=<CONTEXT>] [--allow-version-mismatch]"
+
+COMMANDS: dict[str, str] = {
+    "create": f"""Usage:
+  calicoctl create --filename=<FILENAME> [--recursive] [--skip-empty] [--skip-exists] [--namespace=<NS>] {_OPTIONS}
+
+Create resources; one that exists already is an error.
+
+Options:
+{_FILE}  --skip-exists               Count resources that exist already as handled.
+{_NAMESPACE}{_COMMON}""",
+    "apply": f"""Usage:
+  calicoctl apply --filename=<FILENAME> [--recursive] [--skip-empty] [--namespace=<NS>] {_OPTIONS}
+
+Create resources, or replace those that exist.
+
+Options:
+{_FILE}{_NAMESPACE}{_COMMON}""",
+    "replace": f"""Usage:
+  calicoctl replace --filename=<FILENAME> [--recursive] [--skip-empty] [--namespace=<NS>] {_OPTIONS}
+
+Replace resources; one that does not exist is an error.
+
+Options:
+{_FILE}{_NAMESPACE}{_COMMON}""",
+    "delete": f"""Usage:
+  calicoctl delete ( (<KIND> [<NAME>...]) | --filename=<FILENAME> [--recursive] [--skip-empty] )
+                   [--skip-not-exists] [--namespace=<NS>] {_OPTIONS}
+
+Delete resources by kind and name, or those of a file.
+
+Options:
+{_FILE}  -s --skip-not-exists        Count resources that do not exist as deleted.
+{_NAMESPACE}{_COMMON}""",
+    "validate": """Usage:
+  calicoctl validate --filename=<FILENAME> [--recursive] [--skip-empty] [--allow-version-mismatch]
+
+Check the resources of a file; needs no datastore.
+
+Options:
+  -h --help                   Show this text.
+  -f --filename=<FILENAME>    File, directory (.yaml, .yml, .json), or - for stdin.
+  -R --recursive              Descend into the directory's folders.
+  --skip-empty                An input without resources is not an error.
+  --allow-version-mismatch    Accepted and ignored.
+""",
+    "get": f"""Usage:
+  calicoctl get ( (<KIND> [<NAME>...]) | --filename=<FILENAME> [--recursive] [--skip-empty] )
+                [--output=<OUTPUT>] [--namespace=<NS>] [--all-namespaces | -a] [--export] {_OPTIONS}
+
+Show resources.
+
+Options:
+{_FILE}  -o --output=<OUTPUT>        ps, wide, yaml, json, custom-columns=A,B, go-template=T or
+                              go-template-file=FILE [default: ps].
+{_NAMESPACE}  -A --all-namespaces         Resources of every namespace.
+  -a                          The same as -A.
+  --export                    Leave out what belongs to this cluster only.
+{_COMMON}""",
+    "patch": f"""Usage:
+  calicoctl patch <KIND> <NAME> --patch=<PATCH> [--type=<TYPE>] [--namespace=<NS>] {_OPTIONS}
+
+Change part of a resource.
+
+Options:
+  -p --patch=<PATCH>          The change, as JSON.
+  -t --type=<TYPE>            strategic, merge (RFC 7386) or json (RFC 6902) [default: strategic].
+{_NAMESPACE}{_COMMON}""",
+    "label": f"""Usage:
+  calicoctl label (<KIND> <NAME> ( <LABEL> [--overwrite | --remove] ) ) [--namespace=<NS>] {_OPTIONS}
+
+Add (key=value), change (--overwrite) or remove (key --remove) a label.
+
+Options:
+  --overwrite                 Change a label that has another value.
+  --remove                    Remove the label; name the key only.
+{_NAMESPACE}{_COMMON}""",
+    "ipam show": f"""Usage:
+  calicoctl ipam show [--ip=<IP> | --show-blocks | --show-borrowed | --show-configuration] {_OPTIONS}
+
+Show the use of the IP pools, or who holds an address.
+
+Options:
+  --ip=<IP>                   Show who holds this address.
+  --show-blocks               Show the blocks of each pool.
+  --show-borrowed             Show addresses that a node uses from another node's block.
+  --show-configuration        Show the configuration of address management.
+{_COMMON}""",
+    "version": f"""Usage:
+  calicoctl version [--poll=<POLL>] [--client] {_OPTIONS}
+
+Show the versions of this program and of the cluster.
+
+Options:
+  --poll=<POLL>               Ask again after this time, for example 5s; print changes only.
+  --client                    Do not ask the cluster.
+{_COMMON}""",
+}
+
+
+def parse(usage: str, argv: list[str], *, options_first: bool = False) -> dict[str, Any]:
+    """Arguments by name; raises `docopt.DocoptExit` with the usage when they do not fit."""
+    return dict(docopt.docopt(usage, argv, default_help=False, options_first=options_first))

@@ -1,0 +1,1 @@
+"""How objects are printed: tables, YAML, JSON, templates. Works on JSON-shaped objects only."""

@@ -1,0 +1,94 @@
+"""YAML and JSON as upstream's tools print them (spec/calicoctl.md 4.1): valid input again, stable to the byte.
+
+JSON keeps Go's member order with an indent of two. YAML sorts keys, folds at 80 columns, and puts in double
+quotes every text that a YAML 1.1 reader would take for something else (`"1"`, `"yes"`, `"2026-03-01"`).
+"""
+
+from __future__ import annotations
+
+import decimal
+import json
+import re
+from typing import Any
+
+import yaml
+
+BOOLEANS_AND_NULLS = frozenset(
+    text
+    for word in ("y", "n", "yes", "no", "true", "false", "on", "off", "null")
+    for text in (word, word.capitalize(), word.upper())
+) | {"", "~"}
+NUMBER_LIKE = re.compile(
+    r"[-+]?(0b[01_]+|0o?[0-7_]+|0x[0-9a-fA-F_]+|[0-9][0-9_]*|(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?"
+    r"|\.(inf|Inf|INF)|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)|\.(nan|NaN|NAN)"
+)
+TIME_LIKE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}([Tt ]+\d{1,2}:\d{1,2}:\d{1,2}(\.\d*)?\s*(Z|[-+]\d{1,2}(:?\d{2})?)?)?")
+FOLD_AT = 80
+LEAST_JSON_EXPONENT = 21
+
+
+class _GoDumper(yaml.SafeDumper):
+    """PyYAML's emitter with Go's choice of quotes: our own test instead of PyYAML's implicit resolvers."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Print every object in full: the data has no cycles."""
+        return True
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    if "\n" in text:
+        style: str | None = "|"
+    elif text in BOOLEANS_AND_NULLS or NUMBER_LIKE.fullmatch(text) or TIME_LIKE.fullmatch(text):
+        style = '"'
+    else:
+        style = None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+def _represent_plain(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text)
+
+
+_GoDumper.add_representer(str, _represent_text)
+_GoDumper.add_representer(float, lambda dumper, value: _represent_plain(dumper, json_number(value)))
+_GoDumper.add_representer(int, lambda dumper, value: _represent_plain(dumper, str(value)))
+_GoDumper.add_representer(bool, lambda dumper, value: _represent_plain(dumper, "true" if value else "false"))
+_GoDumper.add_representer(type(None), lambda dumper, _value: _represent_plain(dumper, "null"))
+
+
+def json_number(value: float) -> str:
+    """A float as Go's JSON encoder writes it: no exponent between 1e-6 and 1e21, no trailing `.0`."""
+    number = decimal.Decimal(repr(value))
+    if number == 0:
+        return "0"
+    power = number.adjusted()
+    if -7 < power < LEAST_JSON_EXPONENT:
+        text = format(number, "f")
+        return text.rstrip("0").rstrip(".") if "." in text else text
+    mantissa = format(number.scaleb(-power).normalize(), "f")
+    return f"{mantissa}e{'-' if power < 0 else '+'}{abs(power):02d}"
+
+
+def to_yaml(value: Any) -> str:
+    """A JSON-shaped value as YAML, ended by a newline."""
+    return str(yaml.dump(value, Dumper=_GoDumper, sort_keys=True, default_flow_style=False, width=FOLD_AT, allow_unicode=True))
+
+
+def to_json(value: Any) -> str:
+    """A JSON-shaped value with an indent of two and no newline at the end; `<`, `>`, `&` escaped as Go does."""
+    text = json.dumps(_go_numbers(value), indent=2, ensure_ascii=False)
+    for character, escape in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029")):
+        text = text.replace(character, escape)
+    return text
+
+
+def _go_numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _go_numbers(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_go_numbers(entry) for entry in value]
+    if isinstance(value, float) and value.is_integer() and abs(value) < 10.0**LEAST_JSON_EXPONENT:
+        return int(value)
+    return value
