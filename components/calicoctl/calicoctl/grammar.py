@@ -38,7 +38,9 @@ _COMMON = """  -h --help                   Show this text.
   --context=<CONTEXT>         Accepted and ignored.
   --allow-version-mismatch    Do not compare the versions of program and cluster.
 """
-_NAMESPACE = "  -n --namespace=<NS>         Namespace of the resources; 'default' if neither file nor option names one.\n"
+_NAMESPACE = (
+    "  -n --namespace=<NS>         Namespace of the resources; 'default' if neither file nor option names one.\n"
+)
 _FILE = """  -f --filename=<FILENAME>    File, directory (.yaml, .yml, .json), or - for stdin.
   -R --recursive              Descend into the directory's folders.
   --skip-empty                An input without resources is not an error.

@@ -6,12 +6,21 @@ import json
 
 import pytest
 import yaml
+
 from calicoctl.output import boxes, documents, tables
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(1e6, "1e+06"), (50.5, "50.5"), (123456789, "1.23456789e+08"), (-1, "-1"), (0, "0"), (1e-5, "1e-05"), (999999, "999999")],
+    [
+        (1e6, "1e+06"),
+        (50.5, "50.5"),
+        (123456789, "1.23456789e+08"),
+        (-1, "-1"),
+        (0, "0"),
+        (1e-5, "1e-05"),
+        (999999, "999999"),
+    ],
 )
 def test_numbers_print_as_go_prints_them(value: float, text: str) -> None:
     assert tables.go_number(value) == text
@@ -26,8 +35,7 @@ def test_table_pads_every_column_and_ends_with_a_blank_line() -> None:
     policy = {"metadata": {"name": "web", "namespace": "shop"}, "spec": {"tier": "default", "selector": "app == 'web'"}}
     text = tables.render("NetworkPolicy", ("NAMESPACE", "NAME", "TIER", "ORDER", "SELECTOR"), [policy])
     assert text == (
-        "NAMESPACE   NAME   TIER      ORDER   SELECTOR       \n"
-        "shop        web    default   <nil>   app == 'web'   \n\n"
+        "NAMESPACE   NAME   TIER      ORDER   SELECTOR       \nshop        web    default   <nil>   app == 'web'   \n\n"
     )
 
 
@@ -41,7 +49,9 @@ def test_a_long_list_of_nets_is_cut_at_eighty_characters() -> None:
     assert row.rstrip() == "10.0.0.0/16,10.1.0.0/16,10.2.0.0/16,10.3.0.0/16,10.4.0.0/16,10.5.0.0/16,10.6...."
 
 
-@pytest.mark.parametrize("text", ["1", "yes", "n", "null", "2026-03-01T10:00:30Z", "0x10", "12:30:45", "", "~", "1e3", ".5"])
+@pytest.mark.parametrize(
+    "text", ["1", "yes", "n", "null", "2026-03-01T10:00:30Z", "0x10", "12:30:45", "", "~", "1e3", ".5"]
+)
 def test_text_that_yaml_would_misread_is_quoted(text: str) -> None:
     assert documents.to_yaml({"key": text}) == f'key: "{text}"\n'
 
@@ -66,7 +76,9 @@ def test_json_keeps_member_order_and_escapes_html() -> None:
 
 
 def test_box_centres_the_header_and_puts_numbers_right() -> None:
-    text = boxes.render(("GROUPING", "CIDR", "IPS TOTAL"), [("IP Pool", "172.29.0.0/16", "65536"), ("Block", "172.29.7.0/26", "64")])
+    text = boxes.render(
+        ("GROUPING", "CIDR", "IPS TOTAL"), [("IP Pool", "172.29.0.0/16", "65536"), ("Block", "172.29.7.0/26", "64")]
+    )
     assert text == (
         "+----------+---------------+-----------+\n"
         "| GROUPING |     CIDR      | IPS TOTAL |\n"

@@ -10,7 +10,6 @@ import functools
 from collections.abc import Mapping
 
 from calico_native import labels as _labels
-
 from libcalico.errors import BadData
 from libcalico.selector.identity import unique_id
 

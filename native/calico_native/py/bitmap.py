@@ -65,7 +65,9 @@ def first_free(bits: int, size: int, wanted: int = 1, reserved: int = 0) -> list
     return found
 
 
-def pick_free(unallocated: list[int], bits: int, size: int, wanted: int, reserved: int = 0) -> tuple[list[int], list[int]]:
+def pick_free(
+    unallocated: list[int], bits: int, size: int, wanted: int, reserved: int = 0
+) -> tuple[list[int], list[int]]:
     """Take up to `wanted` ordinals off the front of a block's free list.
 
     Returns the ordinals taken and the list that remains. Reserved ordinals stay in the list; one that the bitmap

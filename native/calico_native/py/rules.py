@@ -80,9 +80,7 @@ class Side:
         self.not_ports = not_ports
         self.port_sets = port_sets
         self.not_port_sets = not_port_sets
-        self.empty = not (
-            nets or not_nets or sets or not_sets or ports or not_ports or port_sets or not_port_sets
-        )
+        self.empty = not (nets or not_nets or sets or not_sets or ports or not_ports or port_sets or not_port_sets)
 
 
 class Rule:

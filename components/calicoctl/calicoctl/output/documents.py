@@ -73,13 +73,21 @@ def json_number(value: float) -> str:
 
 def to_yaml(value: Any) -> str:
     """A JSON-shaped value as YAML, ended by a newline."""
-    return str(yaml.dump(value, Dumper=_GoDumper, sort_keys=True, default_flow_style=False, width=FOLD_AT, allow_unicode=True))
+    return str(
+        yaml.dump(value, Dumper=_GoDumper, sort_keys=True, default_flow_style=False, width=FOLD_AT, allow_unicode=True)
+    )
 
 
 def to_json(value: Any) -> str:
     """A JSON-shaped value with an indent of two and no newline at the end; `<`, `>`, `&` escaped as Go does."""
     text = json.dumps(_go_numbers(value), indent=2, ensure_ascii=False)
-    for character, escape in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029")):
+    for character, escape in (
+        ("<", "\\u003c"),
+        (">", "\\u003e"),
+        ("&", "\\u0026"),
+        ("\u2028", "\\u2028"),
+        ("\u2029", "\\u2029"),
+    ):
         text = text.replace(character, escape)
     return text
 

@@ -226,4 +226,3 @@ def render(kind: str, columns: Sequence[str], items: Sequence[Object]) -> str:
     widths = [max(MINIMUM_CELL_WIDTH, length + COLUMN_GAP) for length in longest]
     lines = ["".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     return "\n".join(lines) + "\n\n"
-

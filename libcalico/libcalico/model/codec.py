@@ -1,0 +1,139 @@
+"""Objects to bytes and back, exactly as upstream's Go clients store them (spec/datastore.md 2).
+
+Compact JSON, members in Go's order, map keys sorted, empty members left out, `<`, `>`, `&` escaped; in rules of
+policies and profiles `source` and `destination` are written even when empty.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from libcalico.errors import BadData, ParsingDatastoreEntry
+from libcalico.model.felix_fields import ORDER
+from libcalico.model.fold import fold_struct
+from libcalico.model.keys import Key, ResourceKey, key_path
+from libcalico.model.numbers import json_number, plain
+from libcalico.model.resources import API_VERSION, STRUCTS, Metadata, Resource
+
+RULE_ORDER = {
+    name: place
+    for place, name in enumerate(
+        (
+            "action",
+            "ipVersion",
+            "protocol",
+            "icmp",
+            "notProtocol",
+            "notICMP",
+            "source",
+            "destination",
+            "http",
+            "metadata",
+        )
+    )
+}
+ALWAYS_STATUS = ("Node", "Tier")
+_DECODERS = {kind: msgspec.json.Decoder(struct) for kind, struct in STRUCTS.items()}
+_ENCODER = msgspec.json.Encoder()
+
+
+def decode(key: Key, value: bytes, revision: int = 0) -> Resource:
+    """The object stored under a v3 key. `revision` becomes its resource version.
+
+    Raises `ParsingDatastoreEntry` when the bytes are not an object of that kind."""
+    assert isinstance(key, ResourceKey)
+    try:
+        try:
+            found = _DECODERS[key.kind].decode(value)
+        except msgspec.ValidationError:
+            found = fold_struct(STRUCTS[key.kind], msgspec.json.decode(value), strict=False)
+    except (msgspec.DecodeError, BadData, UnicodeDecodeError) as error:
+        raise ParsingDatastoreEntry(key_path(key), value.decode("utf-8", "replace"), error) from None
+    metadata = found.metadata
+    if revision or metadata.resource_version:
+        metadata = msgspec.structs.replace(metadata, resource_version=str(revision) if revision else "")
+    return msgspec.structs.replace(found, kind=key.kind, api_version=API_VERSION, metadata=metadata)
+
+
+def encode(resource: Resource) -> bytes:
+    """The bytes to store: kind and version forced, resource version never written."""
+    bare = msgspec.structs.replace(resource.metadata, resource_version="")
+    tree = to_json(msgspec.structs.replace(resource, metadata=bare))
+    spec = tree.get("spec", {})
+    for rules in (spec.get("ingress"), spec.get("egress")):
+        if isinstance(rules, list) and tree["kind"] != "FelixConfiguration":
+            rules[:] = [_stored_rule(rule) for rule in rules]
+    order = spec.get("order")
+    if isinstance(order, float):
+        spec["order"] = msgspec.Raw(json_number(order).encode())
+    return escape(_ENCODER.encode(tree))
+
+
+def _stored_rule(rule: dict[str, Any]) -> dict[str, Any]:
+    whole = {"source": {}, "destination": {}, **rule}
+    return {name: whole[name] for name in sorted(whole, key=RULE_ORDER.__getitem__)}
+
+
+def escape(text: bytes) -> bytes:
+    """JSON bytes with the characters escaped that Go escapes for the sake of HTML."""
+    for raw, escaped in (
+        (b"<", b"\\u003c"),
+        (b">", b"\\u003e"),
+        (b"&", b"\\u0026"),
+        (b"\xe2\x80\xa8", b"\\u2028"),
+        (b"\xe2\x80\xa9", b"\\u2029"),
+    ):
+        if raw in text:
+            text = text.replace(raw, escaped)
+    return text
+
+
+def to_json(resource: Resource) -> dict[str, Any]:
+    """The object JSON-shaped, members in Go's order, as `get -o json` shows it."""
+    tree = msgspec.to_builtins(resource)
+    kind = type(resource).__name__
+    shown = {"kind": kind, "apiVersion": API_VERSION, "metadata": _sorted_maps(tree.get("metadata", {}))}
+    shown["metadata"].setdefault("creationTimestamp", None)
+    shown["metadata"] = _metadata_order(shown["metadata"])
+    spec = tree.get("spec", {})
+    if kind == "FelixConfiguration":
+        spec = {name: spec[name] for name in sorted(spec, key=lambda name: ORDER.get(name, len(ORDER)))}
+    shown["spec"] = _sorted_maps(spec)
+    status = tree.get("status")
+    if status is not None or kind in ALWAYS_STATUS:
+        shown["status"] = status or {}
+    return shown
+
+
+_METADATA_ORDER = {field.encode_name: place for place, field in enumerate(msgspec.structs.fields(Metadata))}
+
+
+def _metadata_order(metadata: dict[str, Any]) -> dict[str, Any]:
+    return {name: metadata[name] for name in sorted(metadata, key=_METADATA_ORDER.__getitem__)}
+
+
+def _sorted_maps(value: Any, name: str = "") -> Any:
+    if isinstance(value, dict):
+        names = sorted(value) if name in ("labels", "annotations", "labelsToApply", "bpfLogFilters") else list(value)
+        return {key: _sorted_maps(value[key], key) for key in names}
+    if isinstance(value, list):
+        return [_sorted_maps(entry) for entry in value]
+    return plain(value) if isinstance(value, float) else value
+
+
+def from_input(document: Any) -> Resource:
+    """The object that a user's document describes, strictly read.
+
+    Raises `BadData` with upstream's words: unknown kind or version, unknown member, wrong type."""
+    kind = document.get("kind") if isinstance(document, dict) else None
+    version = document.get("apiVersion") if isinstance(document, dict) else None
+    if version != API_VERSION or kind not in STRUCTS:
+        raise BadData(f"unknown resource type ({_word(kind)}) and/or version ({_word(version)})")
+    found = fold_struct(STRUCTS[kind], document, strict=True)
+    return msgspec.structs.replace(found, kind=kind, api_version=API_VERSION)
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,419 @@
+"""The v3 objects as structs: member order, JSON spelling and emptiness rules are those of upstream's Go types.
+
+Objects are frozen; change one with `msgspec.structs.replace`. Sources: spec/resources.md 1-9, the stored bytes in
+the golden vectors. Attribute names are the JSON names in snake case.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+API_VERSION = "projectcalico.org/v3"
+
+
+class _Struct(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, rename="camel", gc=False
+):
+    pass
+
+
+class Metadata(_Struct):
+    """What every object has (spec/resources.md 1.1). `resource_version` is never stored."""
+
+    name: str = ""
+    generate_name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    generation: int = 0
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+    deletion_grace_period_seconds: int | None = None
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    owner_references: list[dict[str, Any]] = []
+    finalizers: list[str] = []
+    managed_fields: list[dict[str, Any]] = []
+
+
+class ICMP(_Struct):
+    """ICMP type and code; no code means every code of the type."""
+
+    type: int | None = None
+    code: int | None = None
+
+
+class ServiceAccountMatch(_Struct):
+    """Service accounts by name, by selector, or both (ANDed)."""
+
+    names: list[str] = []
+    selector: str = ""
+
+
+class ServiceMatch(_Struct):
+    """A Kubernetes service: accepted and stored, matches nothing here."""
+
+    name: str = ""
+    namespace: str = ""
+
+
+class EntityRule(_Struct):
+    """One end of a rule (spec/resources.md 3)."""
+
+    nets: list[str] = []
+    selector: str = ""
+    namespace_selector: str = ""
+    services: ServiceMatch | None = None
+    ports: list[int | str] = []
+    not_nets: list[str] = []
+    not_selector: str = ""
+    not_ports: list[int | str] = []
+    service_accounts: ServiceAccountMatch | None = None
+
+
+class HTTPPath(_Struct):
+    """One path of an HTTP match."""
+
+    exact: str = ""
+    prefix: str = ""
+
+
+class HTTPMatch(_Struct):
+    """Passed on to application layers only."""
+
+    methods: list[str] = []
+    paths: list[HTTPPath] = []
+
+
+class RuleMetadata(_Struct):
+    """Notes on a rule."""
+
+    annotations: dict[str, str] = {}
+
+
+class Rule(_Struct):
+    """One rule; `protocol` is a name or a number."""
+
+    action: str = ""
+    ip_version: int | None = msgspec.field(default=None, name="ipVersion")
+    protocol: int | str | None = None
+    icmp: ICMP | None = None
+    not_protocol: int | str | None = None
+    not_icmp: ICMP | None = msgspec.field(default=None, name="notICMP")
+    source: EntityRule = EntityRule()
+    destination: EntityRule = EntityRule()
+    http: HTTPMatch | None = None
+    metadata: RuleMetadata | None = None
+
+
+class NetworkPolicySpec(_Struct):
+    """Spec of a NetworkPolicy; `order` None is after all numbers."""
+
+    tier: str = ""
+    order: int | float | None = None
+    ingress: list[Rule] = []
+    egress: list[Rule] = []
+    selector: str = ""
+    types: list[str] = []
+    service_account_selector: str = ""
+    performance_hints: list[str] = []
+
+
+class GlobalNetworkPolicySpec(_Struct):
+    """Spec of a GlobalNetworkPolicy."""
+
+    tier: str = ""
+    order: int | float | None = None
+    ingress: list[Rule] = []
+    egress: list[Rule] = []
+    selector: str = ""
+    types: list[str] = []
+    do_not_track: bool = False
+    pre_dnat: bool = msgspec.field(default=False, name="preDNAT")
+    apply_on_forward: bool = False
+    service_account_selector: str = ""
+    namespace_selector: str = ""
+    performance_hints: list[str] = []
+
+
+class TierSpec(_Struct):
+    """Order and end of a tier."""
+
+    order: int | float | None = None
+    default_action: str | None = None
+
+
+class ProfileSpec(_Struct):
+    """Rules and labels that endpoints take from a profile."""
+
+    ingress: list[Rule] = []
+    egress: list[Rule] = []
+    labels_to_apply: dict[str, str] = {}
+
+
+class NetworkSetSpec(_Struct):
+    """Addresses and networks."""
+
+    nets: list[str] = []
+
+
+class IPNAT(_Struct):
+    """A floating address of an endpoint."""
+
+    internal_ip: str = msgspec.field(default="", name="internalIP")
+    external_ip: str = msgspec.field(default="", name="externalIP")
+
+
+class WorkloadEndpointPort(_Struct, omit_defaults=False):
+    """A named port; host port and address are always written."""
+
+    name: str = ""
+    protocol: int | str = ""
+    port: int = 0
+    host_port: int = 0
+    host_ip: str = msgspec.field(default="", name="hostIP")
+
+
+class WorkloadEndpointSpec(_Struct):
+    """One interface of one workload (spec/resources.md 5.3)."""
+
+    orchestrator: str = ""
+    workload: str = ""
+    node: str = ""
+    container_id: str = msgspec.field(default="", name="containerID")
+    pod: str = ""
+    endpoint: str = ""
+    service_account_name: str = ""
+    ip_networks: list[str] = msgspec.field(default_factory=list, name="ipNetworks")
+    ip_nats: list[IPNAT] = msgspec.field(default_factory=list, name="ipNATs")
+    ipv4_gateway: str = ""
+    ipv6_gateway: str = ""
+    profiles: list[str] = []
+    interface_name: str = ""
+    mac: str = ""
+    ports: list[WorkloadEndpointPort] = []
+    allow_spoofed_source_prefixes: list[str] = []
+    qos_controls: dict[str, Any] | None = None
+
+
+class IPPoolSpec(_Struct):
+    """A range of addresses (spec/resources.md 6.1)."""
+
+    cidr: str = ""
+    vxlan_mode: str = ""
+    ipip_mode: str = ""
+    nat_outgoing: bool = False
+    disabled: bool = False
+    disable_bgp_export: bool = msgspec.field(default=False, name="disableBGPExport")
+    block_size: int = 0
+    node_selector: str = ""
+    namespace_selector: str = ""
+    allowed_uses: list[str] = []
+    assignment_mode: str | None = None
+    ipip: dict[str, Any] | None = None
+    nat_outgoing_v1: bool = msgspec.field(default=False, name="nat-outgoing")
+
+
+class NodeBGPSpec(_Struct):
+    """Addresses of a node as its neighbours see them."""
+
+    as_number: int | None = None
+    ipv4_address: str = ""
+    ipv6_address: str = ""
+    ipv4_ipip_tunnel_addr: str = msgspec.field(default="", name="ipv4IPIPTunnelAddr")
+    route_reflector_cluster_id: str = msgspec.field(default="", name="routeReflectorClusterID")
+
+
+class OrchRef(_Struct):
+    """What an orchestrator calls the node."""
+
+    node_name: str = ""
+    orchestrator: str = ""
+
+
+class NodeWireguardSpec(_Struct):
+    """Addresses of the WireGuard interface."""
+
+    interface_ipv4_address: str = msgspec.field(default="", name="interfaceIPv4Address")
+    interface_ipv6_address: str = msgspec.field(default="", name="interfaceIPv6Address")
+
+
+class NodeAddress(_Struct):
+    """An address of a node; `type` is CalicoNodeIP, InternalIP or ExternalIP."""
+
+    address: str = ""
+    type: str = ""
+
+
+class NodeInterface(_Struct):
+    """An interface of a node."""
+
+    name: str = ""
+    addresses: list[str] = []
+
+
+class NodeSpec(_Struct):
+    """A host of the cluster (spec/resources.md 7.1)."""
+
+    bgp: NodeBGPSpec | None = None
+    ipv4_vxlan_tunnel_addr: str = msgspec.field(default="", name="ipv4VXLANTunnelAddr")
+    vxlan_tunnel_mac_addr: str = msgspec.field(default="", name="vxlanTunnelMACAddr")
+    ipv6_vxlan_tunnel_addr: str = msgspec.field(default="", name="ipv6VXLANTunnelAddr")
+    vxlan_tunnel_mac_addr_v6: str = msgspec.field(default="", name="vxlanTunnelMACAddrV6")
+    orch_refs: list[OrchRef] = []
+    wireguard: NodeWireguardSpec | None = None
+    addresses: list[NodeAddress] = []
+    interfaces: list[NodeInterface] = []
+
+
+class NodeStatus(_Struct):
+    """What a node reports."""
+
+    wireguard_public_key: str = ""
+    wireguard_public_key_v6: str = msgspec.field(default="", name="wireguardPublicKeyV6")
+    pod_cidrs: list[str] = msgspec.field(default_factory=list, name="podCIDRs")
+
+
+class ClusterInformationSpec(_Struct):
+    """Facts about the cluster; `datastore_ready` False is the lock."""
+
+    cluster_guid: str = msgspec.field(default="", name="clusterGUID")
+    cluster_type: str = ""
+    calico_version: str = ""
+    datastore_ready: bool | None = None
+    variant: str = ""
+
+
+class NetworkPolicy(_Struct):
+    """A policy of one namespace."""
+
+    kind: str = ""
+    api_version: str = ""
+    metadata: Metadata = Metadata()
+    spec: NetworkPolicySpec = NetworkPolicySpec()
+
+
+class GlobalNetworkPolicy(_Struct):
+    """A policy of the whole cluster."""
+
+    kind: str = ""
+    api_version: str = ""
+    metadata: Metadata = Metadata()
+    spec: GlobalNetworkPolicySpec = GlobalNetworkPolicySpec()
+
+
+class Tier(_Struct):
+    """A group of policies that is evaluated together."""
+
+    kind: str = ""
+    api_version: str = ""
+    metadata: Metadata = Metadata()
+    spec: TierSpec = TierSpec()
+    status: dict[str, Any] = {}
+
+
+class Profile(_Struct):
+    """Rules and labels for the endpoints that name it."""
+
+    kind: str = ""
+    api_version: str = ""
+    metadata: Metadata = Metadata()
+    spec: ProfileSpec = ProfileSpec()
+
+
+class NetworkSet(_Struct):
+    """Networks with labels, seen by the policies of one namespace."""
+
+    kind: str = ""
+    api_version: str = ""
+    metadata: Metadata = Metadata()
+    spec: NetworkSetSpec = NetworkSetSpec()
+
+
+class GlobalNetworkSet(_Struct):
+    """Networks with labels, seen everywhere."""
+
+    kind: str = ""
+    api_version: str = ""
+    metadata: Metadata = Metadata()
+    spec: NetworkSetSpec = NetworkSetSpec()
+
+
+class WorkloadEndpoint(_Struct):
+    """One interface of one workload."""
+
+    kind: str = ""
+    api_version: str = ""
+    metadata: Metadata = Metadata()
+    spec: WorkloadEndpointSpec = WorkloadEndpointSpec()
+
+
+class IPPool(_Struct):
+    """A range that workloads get their addresses from."""
+
+    kind: str = ""
+    api_version: str = ""
+    metadata: Metadata = Metadata()
+    spec: IPPoolSpec = IPPoolSpec()
+    status: dict[str, Any] | None = None
+
+
+class Node(_Struct):
+    """A host."""
+
+    kind: str = ""
+    api_version: str = ""
+    metadata: Metadata = Metadata()
+    spec: NodeSpec = NodeSpec()
+    status: NodeStatus = NodeStatus()
+
+
+class FelixConfiguration(_Struct):
+    """Settings of the node agent: `spec` maps JSON names to values (`felix_fields.FIELDS` has them all)."""
+
+    kind: str = ""
+    api_version: str = ""
+    metadata: Metadata = Metadata()
+    spec: dict[str, Any] = {}
+
+
+class ClusterInformation(_Struct):
+    """Facts about the cluster."""
+
+    kind: str = ""
+    api_version: str = ""
+    metadata: Metadata = Metadata()
+    spec: ClusterInformationSpec = ClusterInformationSpec()
+
+
+Resource = (
+    NetworkPolicy
+    | GlobalNetworkPolicy
+    | Tier
+    | Profile
+    | NetworkSet
+    | GlobalNetworkSet
+    | WorkloadEndpoint
+    | IPPool
+    | Node
+    | FelixConfiguration
+    | ClusterInformation
+)
+STRUCTS: dict[str, type[Resource]] = {
+    struct.__name__: struct
+    for struct in (
+        NetworkPolicy,
+        GlobalNetworkPolicy,
+        Tier,
+        Profile,
+        NetworkSet,
+        GlobalNetworkSet,
+        WorkloadEndpoint,
+        IPPool,
+        Node,
+        FelixConfiguration,
+        ClusterInformation,
+    )
+}

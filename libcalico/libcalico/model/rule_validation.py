@@ -1,0 +1,220 @@
+"""The checks of one policy rule (spec/resources.md 3, rules 1-16 of its table)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from libcalico.errors import FieldError
+from libcalico.model import scalars
+from libcalico.model.resources import EntityRule, HTTPMatch, Rule
+from libcalico.model.validation_words import is_selector, tag
+
+ACTIONS = ("Allow", "Deny", "Log", "Pass")
+Errors = Iterator[FieldError]
+
+
+def go_list(values: Iterable[object]) -> str:
+    """A list as Go's `%v` prints it."""
+    return "[" + " ".join(str(value) for value in values) + "]"
+
+
+def rule_errors(rule: Rule) -> Errors:
+    """Every bad field of a rule."""
+    yield from _fields(rule)
+    yield from _ports_need_protocol(rule)
+    yield from _icmp(rule)
+    yield from _nets(rule)
+    yield from _services(rule)
+    yield from _global_selectors(rule)
+    if rule.http is not None:
+        yield from _http(rule, rule.http)
+
+
+def _fields(rule: Rule) -> Errors:
+    if rule.action not in ACTIONS:
+        yield tag("Action", rule.action, "action")
+    if rule.ip_version not in (None, 4, 6):
+        yield tag("IPVersion", str(rule.ip_version), "ipVersion")
+    for protocol in (rule.protocol, rule.not_protocol):
+        yield from _protocol(protocol)
+    for icmp in (rule.icmp, rule.not_icmp):
+        if icmp is None:
+            continue
+        if icmp.type is not None and not 0 <= icmp.type <= 254:
+            yield tag("Type", str(icmp.type), "lte" if icmp.type > 254 else "gte")
+        if icmp.code is not None and not 0 <= icmp.code <= 255:
+            yield tag("Code", str(icmp.code), "lte" if icmp.code > 255 else "gte")
+        if icmp.code is not None and icmp.type is None:
+            yield FieldError("Code", str(icmp.code), "ICMP code specified without an ICMP type")
+    for side in (rule.source, rule.destination):
+        yield from _entity(side)
+    if rule.metadata is not None:
+        for key in rule.metadata.annotations:
+            for reason in scalars.label_key_errors(key.lower()):
+                yield FieldError("Metadata.Annotations (key)", key, reason)
+
+
+def _protocol(protocol: int | str | None) -> Errors:
+    if isinstance(protocol, str) and protocol not in scalars.PROTOCOL_NAMES:
+        yield FieldError("Protocol", protocol, "protocol name invalid")
+    elif isinstance(protocol, int) and not 1 <= protocol <= 255:
+        yield FieldError("Protocol", str(protocol), "protocol number invalid")
+
+
+def _entity(side: EntityRule) -> Errors:
+    for name, nets in (("Nets", side.nets), ("NotNets", side.not_nets)):
+        for place, net in enumerate(nets):
+            if not scalars.is_net(net):
+                yield tag(f"{name}[{place}]", net, "net")
+    for field, value in (
+        ("Selector", side.selector), ("NotSelector", side.not_selector), ("NamespaceSelector", side.namespace_selector)
+    ):  # fmt: skip
+        if value and not is_selector(value):
+            yield tag(field, value, "selector")
+    for port in [*side.ports, *side.not_ports]:
+        yield from _port(port)
+    if side.service_accounts is not None and side.service_accounts.selector:
+        if not is_selector(side.service_accounts.selector):
+            yield tag("Selector", side.service_accounts.selector, "selector")
+
+
+def _port(port: int | str) -> Errors:
+    try:
+        parsed = scalars.parse_port(port)
+    except ValueError as error:
+        yield FieldError("Port", str(port), str(error))
+        return
+    if isinstance(parsed, str):
+        if not (len(parsed) <= 15 and scalars.PORT_NAME.fullmatch(parsed)):
+            yield tag("PortName", parsed, "portName")
+    elif not (1 <= parsed[0] <= 65535 and 1 <= parsed[1] <= 65535):
+        yield FieldError("Port", str(port), "port range invalid, port number must be between 1 and 65535")
+
+
+def _port_lists(rule: Rule) -> list[tuple[str, list[int | str]]]:
+    return [
+        ("Source.Ports", rule.source.ports),
+        ("Source.NotPorts", rule.source.not_ports),
+        ("Destination.Ports", rule.destination.ports),
+        ("Destination.NotPorts", rule.destination.not_ports),
+    ]
+
+
+def _ports_need_protocol(rule: Rule) -> Errors:
+    if rule.protocol is None:
+        for field, ports in _port_lists(rule):
+            if any(not _is_name(port) for port in ports):
+                reason = "rules with numeric port or port range must set protocol to TCP or UDP or SCTP"
+                yield FieldError(field, go_list(ports), reason)
+    elif scalars.protocol_number(rule.protocol) not in scalars.PROTOCOLS_WITH_PORTS:
+        for field, ports in _port_lists(rule):
+            if ports:
+                reason = "rules that specify ports must set protocol to TCP or UDP or SCTP"
+                yield FieldError(field, go_list(ports), reason)
+
+
+def _is_name(port: int | str) -> bool:
+    try:
+        return isinstance(scalars.parse_port(port), str)
+    except ValueError:
+        return False
+
+
+def _icmp(rule: Rule) -> Errors:
+    if rule.icmp is not None and rule.protocol not in ("ICMP", "ICMPv6"):
+        value = f"&{{{_go(rule.icmp.type)} {_go(rule.icmp.code)}}}"
+        yield FieldError("ICMP", value, "rules that specify ICMP fields must set protocol to ICMP")
+    for name, version in (("ICMP", 4), ("ICMPv6", 6)):
+        if name in (rule.protocol, rule.not_protocol) and rule.ip_version not in (None, version):
+            reason = f"must set ipversion to '{version}' with protocol {name.lower()}"
+            yield FieldError("IPVersion", str(rule.ip_version), reason)
+
+
+def _go(value: int | None) -> str:
+    return "<nil>" if value is None else str(value)
+
+
+def _nets(rule: Rule) -> Errors:
+    seen: set[int] = set()
+    for field, nets in (
+        ("Source.Nets", rule.source.nets), ("Source.NotNets", rule.source.not_nets),
+        ("Destination.Nets", rule.destination.nets), ("Destination.NotNets", rule.destination.not_nets),
+    ):  # fmt: skip
+        parsed = [scalars.parse_net(net) for net in nets]
+        for net in nets:
+            if "/" not in net or scalars.parse_net(net) is None:
+                yield FieldError(field, net, "invalid CIDR")
+        versions = {net.version for net in parsed if net is not None}
+        if len(seen | versions) > 1 and versions:
+            yield FieldError(field, go_list(nets), "rule contains both IPv4 and IPv6 CIDRs")
+        elif rule.ip_version is not None and versions - {rule.ip_version}:
+            yield FieldError(field, go_list(nets), "rule IP version doesn't match CIDR version")
+        seen |= versions
+        if field.endswith("NotNets"):
+            for net, one in zip(nets, parsed, strict=True):
+                if one is not None and one.prefixlen == 0:
+                    reason = "catch-all CIDR in negation creates logical contradiction (matches no traffic)"
+                    yield FieldError(field, net, reason)
+
+
+def _services(rule: Rule) -> Errors:
+    for name, side in (("Source", rule.source), ("Destination", rule.destination)):
+        services = side.services
+        if services is None:
+            continue
+        shown = f"&{{{services.name} {services.namespace}}}"
+        if not services.name:
+            yield FieldError("Services field", shown, "must specify a service name")
+        if side.selector or side.not_selector:
+            reason = "cannot specify Selector/NotSelector and Services on the same rule"
+            yield FieldError("Services field", shown, reason)
+        if side.namespace_selector:
+            reason = "cannot specify NamespaceSelector and Services on the same rule"
+            yield FieldError("Services field", shown, reason)
+        if side.service_accounts is not None:
+            reason = "cannot specify ServiceAccounts and Services on the same rule"
+            yield FieldError("Services field", shown, reason)
+        if side.nets or side.not_nets:
+            yield FieldError("Services field", shown, "cannot specify Nets/NotNets and Services on the same rule")
+        if name == "Destination":
+            for field, ports in (("Destination.Ports", side.ports), ("Destination.NotPorts", side.not_ports)):
+                if ports:
+                    yield FieldError(field, go_list(ports), "cannot specify ports with a service selector")
+
+
+def _global_selectors(rule: Rule) -> Errors:
+    for side in (rule.source, rule.destination):
+        if "global(" in side.selector:
+            reason = "global() can only be used in an EntityRule namespaceSelector"
+            yield FieldError("Selector field", side.selector, reason)
+        text = side.namespace_selector
+        if "global(" in text and "".join(text.split()) != "global()":
+            yield FieldError("NamespaceSelector field", text, "global() cannot be combined with other selectors")
+
+
+def _http(rule: Rule, http: HTTPMatch) -> Errors:
+    paths = go_list([f"{{{path.exact} {path.prefix}}}" for path in http.paths])
+    if rule.action != "Allow":
+        yield FieldError("HTTP", f"&{{{go_list(http.methods)} {paths}}}", "only valid for Allow rules")
+    if rule.protocol not in (None, "TCP", 6):
+        reason = "rules that specify HTTP fields must set protocol to TCP or empty"
+        yield FieldError("Protocol", str(rule.protocol), reason)
+    repeated = [method for place, method in enumerate(http.methods) if method in http.methods[:place]]
+    if repeated:
+        yield FieldError("Methods", go_list(http.methods), f"Invalid methods (duplicates): {go_list(repeated)}")
+    for path in http.paths:
+        reason = _path_error(path.exact, path.prefix)
+        if reason:
+            yield FieldError("Paths", paths, reason)
+            return
+
+
+def _path_error(exact: str, prefix: str) -> str:
+    if exact and prefix:
+        return "Invalid path match. Both 'exact' and 'prefix' are set"
+    text = exact or prefix
+    if not text:
+        return "Invalid path match. Either 'exact' or 'prefix' must be set"
+    if not text.startswith("/") or any(character in text for character in "? #"):
+        return f"Invalid path {text}. (must start with `/` and not contain `?` or `#`"
+    return ""
