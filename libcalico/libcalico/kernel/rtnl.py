@@ -1,0 +1,249 @@
+"""Typed operations on links, addresses, routes and neighbours of one network namespace. Blocking, no fork.
+
+Each call is one netlink request (0.01-0.6 ms), except deleting an interface, which waits for the kernel's RCU
+(about 20 ms), and dumps. `netlink.Netlink` is the same for coroutines.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Sequence
+
+from libcalico.kernel import nlmsg, objects
+from libcalico.kernel.errors import KernelError
+from libcalico.kernel.nlsocket import NetlinkSocket, Request
+from libcalico.kernel.objects import Address, Link, Neighbour, Route, VxlanAttributes
+
+_CREATE = nlmsg.NLM_F_CREATE | nlmsg.NLM_F_EXCL
+_REPLACE = nlmsg.NLM_F_CREATE | nlmsg.NLM_F_REPLACE
+
+
+class Rtnl(NetlinkSocket):
+    """Route netlink of our namespace, or of the one whose handle is at `netns_path`."""
+
+    def __init__(self, netns_path: str = "") -> None:
+        super().__init__(socket.NETLINK_ROUTE, netns_path)
+
+    # --- links
+
+    def links(self) -> list[Link]:
+        """Every interface."""
+        return self.dump("list links", objects.RTM_GETLINK, objects.encode_link_dump(), objects.decode_link)
+
+    def link(self, name: str) -> Link | None:
+        """The interface of that name, None if there is none."""
+        body = objects.encode_link(attributes=nlmsg.encode_text(objects.IFLA_IFNAME, name))
+        try:
+            return objects.decode_link(memoryview(self.query(f"get link {name}", objects.RTM_GETLINK, body)))
+        except KernelError as error:
+            if error.gone:
+                return None
+            raise
+
+    def create_link(self, name: str, info: bytes, attributes: bytes = b"", *, up: bool = False) -> None:
+        """Make an interface; `info` is its IFLA_LINKINFO (`objects.encode_link_info`)."""
+        flags = objects.IFF_UP if up else 0
+        body = objects.encode_link(
+            flags=flags, change=flags, attributes=nlmsg.encode_text(objects.IFLA_IFNAME, name) + info + attributes
+        )
+        self.request(f"create link {name}", objects.RTM_NEWLINK, _CREATE, body)
+
+    def create_veth(
+        self,
+        name: str,
+        peer: str,
+        *,
+        peer_netns: int = -1,
+        mac: str = "",
+        peer_mac: str = "",
+        mtu: int = 0,
+        queues: int = 1,
+    ) -> None:
+        """A veth pair: `name` here, `peer` in the namespace of descriptor `peer_netns` (-1 = here too).
+
+        Both ends are born where they belong: moving one later costs 18 ms."""
+        common = nlmsg.encode_u32(objects.IFLA_MTU, mtu) if mtu else b""
+        common += nlmsg.encode_u32(objects.IFLA_NUM_TX_QUEUES, queues)
+        common += nlmsg.encode_u32(objects.IFLA_NUM_RX_QUEUES, queues)
+        far = objects.encode_link() + nlmsg.encode_text(objects.IFLA_IFNAME, peer) + common
+        if peer_mac:
+            far += nlmsg.encode_attribute(objects.IFLA_ADDRESS, objects.pack_mac(peer_mac))
+        if peer_netns >= 0:
+            far += nlmsg.encode_u32(objects.IFLA_NET_NS_FD, peer_netns)
+        info = objects.encode_link_info("veth", nlmsg.encode_nested(objects.VETH_INFO_PEER, far))
+        if mac:
+            common += nlmsg.encode_attribute(objects.IFLA_ADDRESS, objects.pack_mac(mac))
+        self.create_link(name, info, common)
+
+    def set_link(self, index: int, *, up: bool | None = None, mtu: int = 0, mac: str = "", name: str = "") -> None:
+        """Change what is given."""
+        attributes = nlmsg.encode_u32(objects.IFLA_MTU, mtu) if mtu else b""
+        if mac:
+            attributes += nlmsg.encode_attribute(objects.IFLA_ADDRESS, objects.pack_mac(mac))
+        if name:
+            attributes += nlmsg.encode_text(objects.IFLA_IFNAME, name)
+        flags = objects.IFF_UP if up else 0
+        change = 0 if up is None else objects.IFF_UP
+        body = objects.encode_link(index, flags, change, attributes)
+        self.request(f"set link {index}", objects.RTM_NEWLINK, 0, body)
+
+    def delete_link(self, name: str) -> bool:
+        """Delete the interface (and a veth's other end); False when there was none. Waits about 20 ms for RCU."""
+        body = objects.encode_link(attributes=nlmsg.encode_text(objects.IFLA_IFNAME, name))
+        return self._delete(f"delete link {name}", objects.RTM_DELLINK, body)
+
+    def _delete(self, operation: str, kind: int, body: bytes) -> bool:
+        try:
+            self.request(operation, kind, 0, body)
+        except KernelError as error:
+            if error.gone:
+                return False
+            raise
+        return True
+
+    # --- tunnels
+
+    def ensure_vxlan(self, name: str, attributes: VxlanAttributes, mac: str, mtu: int) -> Link:
+        """A VXLAN device with exactly these properties, up; one that differs is deleted and made again."""
+        current = self.link(name)
+        if current is not None and not (current.kind == "vxlan" and current.vxlan == attributes and current.mac == mac):
+            self.delete_link(name)
+            current = None
+        if current is None:
+            common = nlmsg.encode_attribute(objects.IFLA_ADDRESS, objects.pack_mac(mac))
+            self.create_link(name, objects.encode_vxlan(attributes), common)
+            current = self._expect_link(name)
+        return self._bring_up(current, mtu)
+
+    def ensure_ipip(self, name: str = "tunl0", mtu: int = 0) -> Link:
+        """The IPIP device, up. The kernel makes `tunl0` by itself when the module is there."""
+        if self.link(name) is None:
+            try:
+                self.create_link(name, objects.encode_link_info("ipip"))
+            except KernelError as error:
+                if error.errno != errno.EEXIST:
+                    raise
+        return self._bring_up(self._expect_link(name), mtu)
+
+    def _bring_up(self, link: Link, mtu: int) -> Link:
+        change_mtu = mtu if mtu and link.mtu != mtu else 0
+        if change_mtu or not link.up:
+            self.set_link(link.ifindex, up=True, mtu=change_mtu)
+            return self._expect_link(link.name)
+        return link
+
+    def _expect_link(self, name: str) -> Link:
+        link = self.link(name)
+        if link is None:
+            raise KernelError(f"get link {name}", errno.ENODEV)
+        return link
+
+    # --- addresses
+
+    def addresses(self, device: int = 0, family: int = 0) -> list[Address]:
+        """Addresses of one interface (0 = all) and one family (0 = both)."""
+        found = self.dump(
+            "list addresses", objects.RTM_GETADDR, objects.encode_address_dump(device, family), objects.decode_address
+        )
+        return [address for address in found if device in {0, address.device}]
+
+    def replace_address(self, address: Address) -> None:
+        """Add, or change, an address."""
+        body = objects.encode_address(address)
+        self.request(f"add address {address.cidr}", objects.RTM_NEWADDR, _REPLACE, body)
+
+    def delete_address(self, address: Address) -> bool:
+        """Delete an address; False when it was not there."""
+        body = objects.encode_address(address)
+        return self._delete(f"delete address {address.cidr}", objects.RTM_DELADDR, body)
+
+    def ensure_only_address(self, device: int, cidrs: Sequence[str], family: int = socket.AF_INET) -> bool:
+        """Give the interface exactly these addresses of a family (IPv6 link-local ones stay); True when changed."""
+        wanted, changed = set(cidrs), False
+        for address in self.addresses(device, family):
+            if address.cidr in wanted:
+                wanted.discard(address.cidr)
+            elif not address.cidr.startswith("fe80:"):
+                changed = self.delete_address(address) or changed
+        for cidr in sorted(wanted):
+            self.replace_address(Address(device, cidr))
+            changed = True
+        return changed
+
+    # --- routes
+
+    def routes(
+        self, family: int, *, table: int = objects.RT_TABLE_MAIN, device: int = 0, protocol: int = 0
+    ) -> list[Route]:
+        """Routes, filtered by the kernel (and again here, for kernels that do not)."""
+        body = objects.encode_route_dump(family, table, device, protocol)
+        try:
+            found = self.dump("list routes", objects.RTM_GETROUTE, body, objects.decode_route)
+        except KernelError as error:
+            if error.gone:
+                return []
+            raise
+        return [
+            route
+            for route in found
+            if table in {0, route.table} and device in {0, route.device} and protocol in {0, route.protocol}
+        ]
+
+    def replace_route(self, route: Route) -> None:
+        """Add the route, or put it in place of one with the same destination, table and metric."""
+        self.request(f"add route {describe_route(route)}", objects.RTM_NEWROUTE, _REPLACE, objects.encode_route(route))
+
+    def create_route(self, route: Route) -> None:
+        """Add the route; `KernelError` with EEXIST when there is one of the same destination, table and metric."""
+        self.request(f"add route {describe_route(route)}", objects.RTM_NEWROUTE, _CREATE, objects.encode_route(route))
+
+    def delete_route(self, route: Route) -> bool:
+        """Delete the route; False when it was not there."""
+        operation = f"delete route {describe_route(route)}"
+        return self._delete(operation, objects.RTM_DELROUTE, objects.encode_route(route))
+
+    def apply_routes(self, deletes: Sequence[Route], replaces: Sequence[Route]) -> dict[Route, KernelError]:
+        """Delete, then replace, many routes in few system calls; what failed, by route. A missing one is deleted."""
+        requests = [Request(objects.RTM_DELROUTE, 0, objects.encode_route(route)) for route in deletes]
+        requests += [Request(objects.RTM_NEWROUTE, _REPLACE, objects.encode_route(route)) for route in replaces]
+        routes = [*deletes, *replaces]
+        return {
+            routes[index]: error
+            for index, error in self.batch("program route", requests).items()
+            if index >= len(deletes) or not error.gone
+        }
+
+    # --- neighbours
+
+    def neighbours(self, device: int, family: int) -> list[Neighbour]:
+        """Neighbour entries of an interface; family `objects.AF_BRIDGE` = its FDB."""
+        body = objects.encode_neighbour_dump(family, device)
+        found = self.dump("list neighbours", objects.RTM_GETNEIGH, body, objects.decode_neighbour)
+        return [entry for entry in found if entry.device == device]
+
+    def apply_neighbours(
+        self, deletes: Sequence[Neighbour], replaces: Sequence[Neighbour]
+    ) -> dict[Neighbour, KernelError]:
+        """Delete, then replace, neighbour and FDB entries; what failed, by entry."""
+        requests = [Request(objects.RTM_DELNEIGH, 0, objects.encode_neighbour(entry)) for entry in deletes]
+        requests += [Request(objects.RTM_NEWNEIGH, _REPLACE, objects.encode_neighbour(entry)) for entry in replaces]
+        entries = [*deletes, *replaces]
+        return {
+            entries[index]: error
+            for index, error in self.batch("program neighbour", requests).items()
+            if index >= len(deletes) or not error.gone
+        }
+
+
+def describe_route(route: Route) -> str:
+    """The route as `ip route` shows it, with the device's index for its name."""
+    words = ["blackhole"] if route.type == objects.RTN_BLACKHOLE else []
+    words.append(route.destination)
+    if route.gateway:
+        words += ["via", route.gateway]
+    if route.device:
+        words += ["dev", f"#{route.device}"]
+    if route.metric:
+        words += ["metric", str(route.metric)]
+    return " ".join(words)
