@@ -1,0 +1,147 @@
+"""`libcalico.Client`: plain calls for scripts, over the asyncio client that services use.
+
+    from libcalico import Client
+
+    with Client() as calico:
+        for pool in calico.list("IPPool"):
+            print(pool.metadata.name, pool.spec.cidr)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Coroutine, Mapping
+from types import TracebackType
+from typing import Any, TypeVar
+
+from libcalico import client_config
+from libcalico.datastore.contract import Datastore
+from libcalico.datastore.etcd import EtcdConfig, EtcdDatastore
+from libcalico.datastore.resources import AsyncClient, ResourceList
+from libcalico.ipam.service import IpamService
+from libcalico.model import Resource, from_input
+
+T = TypeVar("T")
+
+
+class Client:
+    """A connection to the cluster's datastore, used as a context manager.
+
+    With no arguments it is configured like `calicoctl`: `/etc/calico/calicoctl.cfg`, else the environment.
+    Objects are given as structs of `libcalico.model` or as JSON-shaped dictionaries. Every call may raise the errors
+    of `libcalico.errors`; each blocks until etcd has answered."""
+
+    def __init__(
+        self,
+        endpoints: str = "",
+        config_file: str = client_config.DEFAULT_FILE,
+        environment: Mapping[str, str] | None = None,
+        datastore: Datastore | None = None,
+    ) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="libcalico-client", daemon=True)
+        self._thread.start()
+        try:
+            self._async = self._run(self._connect(endpoints, config_file, environment, datastore))
+        except BaseException:
+            self._stop()
+            raise
+        self.ipam = Ipam(self)
+
+    async def _connect(
+        self, endpoints: str, config_file: str, environment: Mapping[str, str] | None, datastore: Datastore | None
+    ) -> AsyncClient:
+        if datastore is None:
+            if endpoints:
+                config = EtcdConfig(tuple(part.strip() for part in endpoints.split(",")))
+            else:
+                config = client_config.load(config_file, os.environ if environment is None else environment)
+            datastore = EtcdDatastore(config)
+        return AsyncClient(datastore)
+
+    def get(self, kind: str, name: str, namespace: str = "") -> Any:
+        """One object."""
+        return self._run(self._async.get(kind, name, namespace))
+
+    def list(self, kind: str, namespace: str = "") -> tuple[Any, ...]:
+        """All objects of a kind, or of one namespace."""
+        return self.list_at_revision(kind, namespace).items
+
+    def list_at_revision(self, kind: str, namespace: str = "") -> ResourceList:
+        """The same, with the datastore revision that they were read at."""
+        return self._run(self._async.list(kind, namespace))
+
+    def create(self, resource: Resource | dict[str, Any]) -> Any:
+        """Store a new object."""
+        return self._run(self._async.create(_typed(resource)))
+
+    def update(self, resource: Resource | dict[str, Any]) -> Any:
+        """Write over the version that the object was read as."""
+        return self._run(self._async.update(_typed(resource)))
+
+    def apply(self, resource: Resource | dict[str, Any]) -> Any:
+        """Create, or replace what is there."""
+        return self._run(self._async.apply(_typed(resource)))
+
+    def replace(self, resource: Resource | dict[str, Any]) -> Any:
+        """Replace what is there."""
+        return self._run(self._async.replace(_typed(resource)))
+
+    def delete(self, kind: str, name: str, namespace: str = "", resource_version: str = "") -> Any:
+        """Delete and return an object."""
+        return self._run(self._async.delete(kind, name, namespace, resource_version))
+
+    def ensure_initialized(self, version: str = "", cluster_type: str = "") -> None:
+        """Make sure that ClusterInformation and the fixed tiers are there."""
+        self._run(self._async.ensure_initialized(version, cluster_type))
+
+    def close(self) -> None:
+        """Give back the connection; may be called twice."""
+        if self._thread.is_alive():
+            self._run(self._async.datastore.close())
+            self._stop()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def _stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class Ipam:
+    """Address management by plain calls; the arguments are those of `libcalico.ipam.service.IpamService`."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        client = self._client
+        if name.startswith("_") or not hasattr(IpamService, name):
+            raise AttributeError(name)
+
+        def call(*arguments: Any, host: str = "", **options: Any) -> Any:
+            service = IpamService(client._async.datastore, host, client._async.clock)
+            return client._run(getattr(service, name)(*arguments, **options))
+
+        return call
+
+
+def _typed(resource: Resource | dict[str, Any]) -> Resource:
+    return from_input(resource) if isinstance(resource, dict) else resource

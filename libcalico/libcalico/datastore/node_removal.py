@@ -1,0 +1,67 @@
+"""What goes with a Node when it is deleted (spec/resources.md 7.1, in that order)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from libcalico.datastore.contract import Delete
+from libcalico.errors import ResourceDoesNotExist
+from libcalico.model.keys import ResourceKey, key_path, list_prefix, workload_endpoint_prefix
+
+if TYPE_CHECKING:
+    from libcalico.datastore.resources import AsyncClient
+
+
+async def retire_node(client: AsyncClient, name: str) -> None:
+    """Release the addresses of a node's endpoints and tunnels, and delete what belongs to it alone."""
+    from libcalico.ipam.service import IpamService
+
+    ipam = IpamService(client.datastore, name, client.clock)
+    endpoints = [e for e in await _endpoints(client, name) if e.spec.node == name]
+    addresses = [net.partition("/")[0] for endpoint in endpoints for net in endpoint.spec.ip_networks]
+    try:
+        addresses += _tunnel_addresses(await client.get("Node", name))
+    except ResourceDoesNotExist:
+        pass
+    if addresses:
+        await ipam.release_ips(addresses)
+    for endpoint in endpoints:
+        await _delete(client, ResourceKey("WorkloadEndpoint", endpoint.metadata.name, endpoint.metadata.namespace))
+    await ipam.remove_host(name)
+    await _delete_of_node(client, "BGPPeer", name)
+    await _delete(client, ResourceKey("FelixConfiguration", f"node.{name}"))
+    await _delete(client, ResourceKey("BGPConfiguration", f"node.{name}"))
+    await _delete_of_node(client, "HostEndpoint", name)
+
+
+async def _endpoints(client: AsyncClient, node: str) -> list[Any]:
+    prefix = workload_endpoint_prefix(node)
+    found = (await client.list("WorkloadEndpoint")).items
+    return [endpoint for endpoint in found if endpoint.metadata.name.startswith(prefix)]
+
+
+def _tunnel_addresses(node: Any) -> list[str]:
+    spec = node.spec
+    addresses = [spec.ipv4_vxlan_tunnel_addr, spec.ipv6_vxlan_tunnel_addr]
+    if spec.bgp is not None:
+        addresses.append(spec.bgp.ipv4_ipip_tunnel_addr)
+    if spec.wireguard is not None:
+        addresses += [spec.wireguard.interface_ipv4_address, spec.wireguard.interface_ipv6_address]
+    return [address for address in addresses if address]
+
+
+async def _delete(client: AsyncClient, key: ResourceKey) -> None:
+    await client.datastore.txn([], [Delete(key_path(key).encode())])
+
+
+async def _delete_of_node(client: AsyncClient, kind: str, node: str) -> None:
+    """Objects of a kind that has no struct here: only `spec.node` is read."""
+    for kv in (await client.datastore.range(list_prefix(kind).encode())).kvs:
+        try:
+            owner = msgspec.json.decode(kv.value)["spec"].get("node")
+        except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
+            continue
+        if owner == node:
+            await client.datastore.txn([], [Delete(kv.key)])

@@ -1,0 +1,151 @@
+"""The syncer: everything below some prefixes, first as a snapshot, then as changes, without a gap.
+
+One watch over `/calico/` gives one total order; keys of other areas are dropped here. A lost connection is resumed
+from the last revision that was delivered; when etcd has forgotten it (compaction), or after several failures in a
+row, a new snapshot is compared with what is known, and only the differences are delivered, deletions included.
+Source: spec/datastore.md 5.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import logging
+from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple
+
+from libcalico.clock import Clock, SystemClock
+from libcalico.datastore.contract import Compacted, Datastore, WatchBatch
+from libcalico.errors import DatastoreError
+
+log = logging.getLogger(__name__)
+
+WATCH_ROOT = b"/calico/"
+PAGE_SIZE = 1000
+LARGEST_BATCH = 1000
+RETRY_LIST_S = 1.0
+RETRY_WATCH_S = 0.5
+WATCH_FAILURES_BEFORE_RESYNC = 5
+
+
+class Status(enum.Enum):
+    """RESYNC: a snapshot is on its way. IN_SYNC: what was delivered is the state of the datastore."""
+
+    RESYNC = "resync"
+    IN_SYNC = "in-sync"
+
+
+class Update(NamedTuple):
+    """One key's new value; None is a deletion."""
+
+    key: bytes
+    value: bytes | None
+    revision: int
+
+
+class Batch(NamedTuple):
+    """Updates in order. `revision`: everything up to it was delivered (only meaningful when IN_SYNC)."""
+
+    updates: tuple[Update, ...]
+    status: Status
+    revision: int
+
+
+class Syncer:
+    """Follows the keys below `prefixes`. `run` is called once."""
+
+    def __init__(self, datastore: Datastore, prefixes: Sequence[str], clock: Clock | None = None) -> None:
+        self._datastore = datastore
+        self._prefixes = tuple(prefix.encode() for prefix in prefixes)
+        self._clock = clock or SystemClock()
+        self._known: dict[bytes, int] = {}
+        self._revision = 0
+        self.resyncs = 0
+        self.last_heard_s = self._clock.monotonic_s()
+
+    async def run(self) -> AsyncIterator[Batch]:
+        """Batches for ever. Datastore errors are logged and retried, never raised."""
+        while True:
+            async for batch in self._resync():
+                yield batch
+            async for batch in self._follow():
+                yield batch
+
+    async def _resync(self) -> AsyncIterator[Batch]:
+        self.resyncs += 1
+        while True:
+            yield Batch((), Status.RESYNC, self._revision)
+            try:
+                async for batch in self._snapshot():
+                    yield batch
+                return
+            except Compacted:
+                log.info("the snapshot was compacted while it was read: starting again")
+            except DatastoreError as error:
+                log.warning("cannot read the datastore, trying again in %.0f s: %s", RETRY_LIST_S, error)
+                await asyncio.sleep(RETRY_LIST_S)
+
+    async def _snapshot(self) -> AsyncIterator[Batch]:
+        revision = 0
+        seen: set[bytes] = set()
+        for prefix in self._prefixes:
+            start, more = b"", True
+            while more:
+                page = await self._datastore.range(prefix, start=start, limit=PAGE_SIZE, revision=revision)
+                self._heard()
+                revision = revision or page.revision
+                fresh = [kv for kv in page.kvs if self._known.get(kv.key) != kv.mod_revision]
+                seen.update(kv.key for kv in page.kvs)
+                self._known.update((kv.key, kv.mod_revision) for kv in fresh)
+                if fresh:
+                    updates = tuple(Update(kv.key, kv.value, kv.mod_revision) for kv in fresh)
+                    yield Batch(updates, Status.RESYNC, revision)
+                more = page.more
+                if more:
+                    start = page.kvs[-1].key + b"\0"
+        gone = [key for key in self._known if key not in seen]
+        for key in gone:
+            del self._known[key]
+        self._revision = revision
+        yield Batch(tuple(Update(key, None, revision) for key in gone), Status.IN_SYNC, revision)
+
+    async def _follow(self) -> AsyncIterator[Batch]:
+        failures = 0
+        while failures < WATCH_FAILURES_BEFORE_RESYNC:
+            before = self._revision
+            try:
+                async with contextlib.aclosing(self._datastore.watch(WATCH_ROOT, self._revision + 1)) as batches:  # type: ignore[type-var]
+                    async for batch in batches:
+                        self._heard()
+                        for part in self._split(batch):
+                            yield part
+            except Compacted as error:
+                log.warning(
+                    "the datastore forgot revision %d: comparing with a new snapshot: %s", self._revision, error
+                )
+                return
+            except DatastoreError as error:
+                failures = 1 if self._revision > before else failures + 1
+                log.warning("lost the watch at revision %d (failure %d): %s", self._revision, failures, error)
+                await asyncio.sleep(RETRY_WATCH_S)
+
+    def _split(self, batch: WatchBatch) -> list[Batch]:
+        updates = []
+        for event in batch.events:
+            if not event.key.startswith(self._prefixes):
+                continue
+            if event.value is None:
+                if self._known.pop(event.key, None) is None:
+                    continue
+            elif self._known.get(event.key, 0) >= event.mod_revision:
+                continue
+            else:
+                self._known[event.key] = event.mod_revision
+            updates.append(Update(event.key, event.value, event.mod_revision))
+        self._revision = max(self._revision, batch.revision)
+        parts = [tuple(updates[place : place + LARGEST_BATCH]) for place in range(0, len(updates), LARGEST_BATCH)]
+        return [Batch(part, Status.IN_SYNC, self._revision) for part in parts or [()]]
+
+    def _heard(self) -> None:
+        self.last_heard_s = self._clock.monotonic_s()

@@ -1,0 +1,137 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class CniRequest(_message.Message):
+    __slots__ = ("environment", "stdin", "program", "api_version")
+    class EnvironmentEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
+    STDIN_FIELD_NUMBER: _ClassVar[int]
+    PROGRAM_FIELD_NUMBER: _ClassVar[int]
+    API_VERSION_FIELD_NUMBER: _ClassVar[int]
+    environment: _containers.ScalarMap[str, str]
+    stdin: bytes
+    program: str
+    api_version: int
+    def __init__(self, environment: _Optional[_Mapping[str, str]] = ..., stdin: _Optional[bytes] = ..., program: _Optional[str] = ..., api_version: _Optional[int] = ...) -> None: ...
+
+class CniReply(_message.Message):
+    __slots__ = ("exit_code", "stdout", "stderr")
+    EXIT_CODE_FIELD_NUMBER: _ClassVar[int]
+    STDOUT_FIELD_NUMBER: _ClassVar[int]
+    STDERR_FIELD_NUMBER: _ClassVar[int]
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+    def __init__(self, exit_code: _Optional[int] = ..., stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ...) -> None: ...
+
+class WorkloadId(_message.Message):
+    __slots__ = ("orchestrator", "namespace", "workload", "endpoint")
+    ORCHESTRATOR_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    WORKLOAD_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINT_FIELD_NUMBER: _ClassVar[int]
+    orchestrator: str
+    namespace: str
+    workload: str
+    endpoint: str
+    def __init__(self, orchestrator: _Optional[str] = ..., namespace: _Optional[str] = ..., workload: _Optional[str] = ..., endpoint: _Optional[str] = ...) -> None: ...
+
+class AttachRequest(_message.Message):
+    __slots__ = ("workload", "netns_path", "network", "labels", "profiles", "addresses", "ipv4_pools", "ipv6_pools", "want_ipv4", "want_ipv6", "mtu", "policy_timeout_ms")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    WORKLOAD_FIELD_NUMBER: _ClassVar[int]
+    NETNS_PATH_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    PROFILES_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    IPV4_POOLS_FIELD_NUMBER: _ClassVar[int]
+    IPV6_POOLS_FIELD_NUMBER: _ClassVar[int]
+    WANT_IPV4_FIELD_NUMBER: _ClassVar[int]
+    WANT_IPV6_FIELD_NUMBER: _ClassVar[int]
+    MTU_FIELD_NUMBER: _ClassVar[int]
+    POLICY_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    workload: WorkloadId
+    netns_path: str
+    network: str
+    labels: _containers.ScalarMap[str, str]
+    profiles: _containers.RepeatedScalarFieldContainer[str]
+    addresses: _containers.RepeatedScalarFieldContainer[str]
+    ipv4_pools: _containers.RepeatedScalarFieldContainer[str]
+    ipv6_pools: _containers.RepeatedScalarFieldContainer[str]
+    want_ipv4: bool
+    want_ipv6: bool
+    mtu: int
+    policy_timeout_ms: int
+    def __init__(self, workload: _Optional[_Union[WorkloadId, _Mapping]] = ..., netns_path: _Optional[str] = ..., network: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., profiles: _Optional[_Iterable[str]] = ..., addresses: _Optional[_Iterable[str]] = ..., ipv4_pools: _Optional[_Iterable[str]] = ..., ipv6_pools: _Optional[_Iterable[str]] = ..., want_ipv4: _Optional[bool] = ..., want_ipv6: _Optional[bool] = ..., mtu: _Optional[int] = ..., policy_timeout_ms: _Optional[int] = ...) -> None: ...
+
+class AttachReply(_message.Message):
+    __slots__ = ("addresses", "host_interface", "mac")
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    HOST_INTERFACE_FIELD_NUMBER: _ClassVar[int]
+    MAC_FIELD_NUMBER: _ClassVar[int]
+    addresses: _containers.RepeatedScalarFieldContainer[str]
+    host_interface: str
+    mac: str
+    def __init__(self, addresses: _Optional[_Iterable[str]] = ..., host_interface: _Optional[str] = ..., mac: _Optional[str] = ...) -> None: ...
+
+class DetachRequest(_message.Message):
+    __slots__ = ("workload", "netns_path", "network")
+    WORKLOAD_FIELD_NUMBER: _ClassVar[int]
+    NETNS_PATH_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_FIELD_NUMBER: _ClassVar[int]
+    workload: WorkloadId
+    netns_path: str
+    network: str
+    def __init__(self, workload: _Optional[_Union[WorkloadId, _Mapping]] = ..., netns_path: _Optional[str] = ..., network: _Optional[str] = ...) -> None: ...
+
+class DetachReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class StatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class StatusReply(_message.Message):
+    __slots__ = ("node", "version", "in_sync", "datastore_revision", "programmed_revision", "local_endpoints", "active_policies", "ip_sets", "pending", "uptime_s", "native")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    IN_SYNC_FIELD_NUMBER: _ClassVar[int]
+    DATASTORE_REVISION_FIELD_NUMBER: _ClassVar[int]
+    PROGRAMMED_REVISION_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_POLICIES_FIELD_NUMBER: _ClassVar[int]
+    IP_SETS_FIELD_NUMBER: _ClassVar[int]
+    PENDING_FIELD_NUMBER: _ClassVar[int]
+    UPTIME_S_FIELD_NUMBER: _ClassVar[int]
+    NATIVE_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    version: str
+    in_sync: bool
+    datastore_revision: int
+    programmed_revision: int
+    local_endpoints: int
+    active_policies: int
+    ip_sets: int
+    pending: _containers.RepeatedScalarFieldContainer[str]
+    uptime_s: float
+    native: str
+    def __init__(self, node: _Optional[str] = ..., version: _Optional[str] = ..., in_sync: _Optional[bool] = ..., datastore_revision: _Optional[int] = ..., programmed_revision: _Optional[int] = ..., local_endpoints: _Optional[int] = ..., active_policies: _Optional[int] = ..., ip_sets: _Optional[int] = ..., pending: _Optional[_Iterable[str]] = ..., uptime_s: _Optional[float] = ..., native: _Optional[str] = ...) -> None: ...
