@@ -1,0 +1,275 @@
+"""Wire a workload's interface up and take it down: all or nothing, no fork, no move between namespaces.
+
+`attach` and `detach` block (2 ms and 20 ms) and belong in a worker thread; `Attacher` is that thread pool. Sockets are
+opened in the container's namespace, only kernel settings make the worker thread visit it (8 us there and back).
+The veth pair is created from inside the container's namespace with the host end born directly in the host's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import NamedTuple, TypeVar
+
+from libcalico.errors import BadData, Unavailable
+from libcalico.kernel import netns, objects, sysctl
+from libcalico.kernel.errors import KernelError
+from libcalico.kernel.objects import Address, Link, Route
+from libcalico.kernel.rtnl import Rtnl
+from libcalico.workload.plan import GATEWAY, HOST_MAC, Setting, Wiring
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+_LINK_LOCAL_WAITS_S = (0.0, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.05, 0.05, 0.05, 0.05, 0.05, 0.05, 0.05)
+DETACH_TIMEOUT_S = 20.0
+
+
+class InterfaceExists(BadData):
+    """The container has an interface of that name already."""
+
+
+class RouteTaken(BadData):
+    """The host has a route for the address through another interface."""
+
+
+class EndState(NamedTuple):
+    """One end of a wiring as it is: its link and addresses (without link-local ones)."""
+
+    link: Link
+    addresses: tuple[str, ...]
+
+
+class Inspection(NamedTuple):
+    """Both ends, None where there is nothing, and the addresses that the host routes to its end."""
+
+    host: EndState | None
+    container: EndState | None
+    routed: tuple[str, ...]
+
+
+def attach(wiring: Wiring, netns_path: str, host_netns: str = "") -> str:
+    """Do all of a wiring; returns the container end's MAC. On any error nothing is left behind.
+
+    A host interface of that name is a left-over of an earlier life and is deleted first. `host_netns` is for tests:
+    the namespace that plays the host ("" = ours)."""
+    with Rtnl(host_netns) as here, Rtnl(netns_path) as there, ExitStack() as undo:
+        here.delete_link(wiring.host_interface)
+        _create_pair(wiring, there, host_netns)
+        undo.callback(_quietly, here.delete_link, wiring.host_interface)
+        near, far = _expect(here, wiring.host_interface), _expect(there, wiring.container_interface)
+        if near.mac != HOST_MAC:
+            here.set_link(near.ifindex, mac=HOST_MAC)
+        if wiring.container_settings:
+            with netns.entered(netns_path):
+                _apply_settings(wiring.container_settings)
+        with netns.entered(host_netns):
+            _apply_settings(wiring.host_settings)
+        here.set_link(near.ifindex, up=True)
+        there.set_link(far.ifindex, up=True)
+        _route_container(wiring, there, far.ifindex, here, near.ifindex)
+        for address in wiring.addresses:
+            there.replace_address(Address(far.ifindex, _host_cidr(address)))
+        with netns.entered(netns_path):
+            _apply_settings(wiring.forwarding_settings)
+        for address in wiring.addresses:
+            _route_host(wiring.host_interface, near.ifindex, address, here)
+        undo.pop_all()
+    return far.mac
+
+
+def detach(netns_path: str, container_interface: str, host_interfaces: Iterable[str], host_netns: str = "") -> None:
+    """Take an interface away, from both sides; what is gone already is fine.
+
+    Only a veth is taken from the container, and nothing at all when its namespace is the host's own."""
+    identity = netns.identity(netns_path) if netns_path else None
+    ours = netns.identity(host_netns or "/proc/thread-self/ns/net")
+    if identity is not None and identity != ours:
+        try:
+            with Rtnl(netns_path) as there:
+                link = there.link(container_interface)
+                if link is not None and link.kind == "veth":
+                    there.delete_link(container_interface)
+        except KernelError as error:
+            _log.warning("detach %s: the namespace %s cannot be entered: %s", container_interface, netns_path, error)
+    with Rtnl(host_netns) as here:
+        for name in host_interfaces:
+            here.delete_link(name)
+
+
+def inspect(netns_path: str, container_interface: str, host_interface: str, host_netns: str = "") -> Inspection:
+    """What stands of a wiring."""
+    with Rtnl(host_netns) as here:
+        host = _state(here, host_interface)
+        routes = [
+            route.destination.partition("/")[0]
+            for family in (socket.AF_INET, socket.AF_INET6)
+            for route in (here.routes(family, device=host.link.ifindex) if host else ())
+        ]
+    container = None
+    if netns_path and os.path.exists(netns_path):
+        with Rtnl(netns_path) as there:
+            container = _state(there, container_interface)
+    return Inspection(host, container, tuple(routes))
+
+
+def _state(rtnl: Rtnl, name: str) -> EndState | None:
+    link = rtnl.link(name) if name else None
+    if link is None:
+        return None
+    found = [address.address for address in rtnl.addresses(link.ifindex)]
+    return EndState(link, tuple(address for address in found if not address.startswith("fe80:")))
+
+
+def _create_pair(wiring: Wiring, there: Rtnl, host_netns: str) -> None:
+    home = netns.open_path(host_netns) if host_netns else netns.open_here()
+    try:
+        there.create_veth(
+            wiring.container_interface,
+            wiring.host_interface,
+            peer_netns=home,
+            mac=wiring.mac,
+            peer_mac=HOST_MAC,
+            mtu=wiring.mtu,
+            queues=wiring.queues,
+        )
+    except KernelError as error:
+        if error.errno == errno.EEXIST and there.link(wiring.container_interface) is not None:
+            text = f"interface {wiring.container_interface} exists already in the container's network namespace"
+            raise InterfaceExists(text) from error
+        raise
+    finally:
+        os.close(home)
+
+
+def _expect(rtnl: Rtnl, name: str) -> Link:
+    link = rtnl.link(name)
+    if link is None:
+        raise KernelError(f"get link {name}", errno.ENODEV, "it vanished while it was being wired up")
+    return link
+
+
+def _apply_settings(settings: Sequence[Setting]) -> None:
+    for setting in settings:
+        try:
+            sysctl.write(setting.key, setting.value)
+        except KernelError as error:
+            if setting.required:
+                raise
+            _log.warning("%s", error)
+
+
+def _route_container(wiring: Wiring, there: Rtnl, far: int, here: Rtnl, near: int) -> None:
+    if wiring.has_v4:
+        there.replace_route(Route(f"{GATEWAY}/32", far, scope=objects.RT_SCOPE_LINK))
+        there.replace_route(Route("0.0.0.0/0", far, gateway=GATEWAY))
+    if wiring.has_v6:
+        gateway = _wait_link_local(here, near)
+        there.replace_route(Route("::/0", far, gateway=gateway))
+
+
+def _wait_link_local(here: Rtnl, near: int) -> str:
+    for pause_s in _LINK_LOCAL_WAITS_S:
+        time.sleep(pause_s)
+        for address in here.addresses(near, socket.AF_INET6):
+            if address.address.startswith("fe80:") and not address.flags & objects.IFA_F_TENTATIVE:
+                return address.address
+    raise Unavailable("the host's end of the veth got no IPv6 link-local address in half a second")
+
+
+def _route_host(name: str, near: int, address: str, here: Rtnl) -> None:
+    scope = objects.RT_SCOPE_UNIVERSE if ":" in address else objects.RT_SCOPE_LINK
+    route = Route(_host_cidr(address), near, scope=scope)
+    try:
+        here.create_route(route)
+    except KernelError as error:
+        if error.errno != errno.EEXIST:
+            raise
+        _judge_collision(name, route, here, error)
+
+
+def _judge_collision(name: str, wanted: Route, here: Rtnl, error: KernelError) -> None:
+    """The kernel has this route: fine when it leads to our interface."""
+    default_metric = 1024 if wanted.family == socket.AF_INET6 else 0
+    for found in here.routes(wanted.family):
+        if found.destination != wanted.destination or found.metric != default_metric:
+            continue
+        if found.device == wanted.device and not found.gateway:
+            return
+        other = next((link.name for link in here.links() if link.ifindex == found.device), "")
+        ours = f"route (Ifindex: {wanted.device}, Dst: {wanted.destination}, Scope: link)"
+        theirs = f"route (Ifindex: {found.device}, Dst: {found.destination}, Scope: {_scope(found)}, Iface: {other})"
+        text = f"{ours} already exists for an interface other than '{name}': {theirs}"
+        raise RouteTaken(f"error adding host side routes for interface: {name}, error: {text}") from error
+    raise error
+
+
+def _scope(route: Route) -> str:
+    return {objects.RT_SCOPE_LINK: "link", objects.RT_SCOPE_HOST: "host"}.get(route.scope, "universe")
+
+
+def _host_cidr(address: str) -> str:
+    return f"{address}/128" if ":" in address else f"{address}/32"
+
+
+def _quietly(call: Callable[[str], object], name: str) -> None:
+    try:
+        call(name)
+    except KernelError as error:
+        _log.warning("undo: %s", error)
+
+
+class Attacher:
+    """`attach`, `detach` and `inspect` for coroutines, on a few threads: the kernel makes a deletion wait 20 ms."""
+
+    def __init__(self, host_netns: str = "", workers: int = 8) -> None:
+        self._host_netns = host_netns
+        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="attach")
+
+    def close(self) -> None:
+        """End the threads once they are idle."""
+        self._executor.shutdown(wait=False)
+
+    async def attach(self, wiring: Wiring, netns_path: str) -> str:
+        """See `attach`; when the caller is cancelled, or gone, the wiring is taken away again."""
+        loop = asyncio.get_running_loop()
+        work = loop.run_in_executor(self._executor, attach, wiring, netns_path, self._host_netns)
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            work.add_done_callback(lambda done: self._take_back(done, wiring, netns_path))
+            raise
+
+    def _take_back(self, done: asyncio.Future[str], wiring: Wiring, netns_path: str) -> None:
+        if not done.cancelled() and done.exception() is None:
+            names = [wiring.host_interface]
+            self._executor.submit(detach, netns_path, wiring.container_interface, names, self._host_netns)
+
+    async def detach(self, netns_path: str, container_interface: str, host_interfaces: Iterable[str]) -> None:
+        """See `detach`; `TimeoutError` after 20 s (a hung file system below the namespace's path)."""
+        names = tuple(host_interfaces)
+        async with asyncio.timeout(DETACH_TIMEOUT_S):
+            await self._run(detach, netns_path, container_interface, names, self._host_netns)
+
+    async def inspect(self, netns_path: str, container_interface: str, host_interface: str) -> Inspection:
+        """See `inspect`."""
+        return await self._run(inspect, netns_path, container_interface, host_interface, self._host_netns)
+
+    async def host_interfaces(self) -> dict[str, Link]:
+        """The host's interfaces by name."""
+        return await self._run(_list_links, self._host_netns)
+
+    async def _run(self, call: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, call, *arguments)
+
+
+def _list_links(host_netns: str) -> dict[str, Link]:
+    with Rtnl(host_netns) as here:
+        return {link.name: link for link in here.links()}

@@ -1,0 +1,253 @@
+"""Attach and detach in real namespaces: all or nothing, again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from libcalico.errors import BadData
+from libcalico.kernel import netns, sysctl
+from libcalico.kernel.errors import KernelError
+from libcalico.workload.attach import Attacher, InterfaceExists, RouteTaken, attach, detach, inspect
+from libcalico.workload.plan import Wiring, hashed_interface_name, host_interface_name, plan_wiring
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run as root")]
+
+
+def sh(*argv: str, check: bool = True) -> str:
+    return subprocess.run(argv, check=check, capture_output=True, text=True).stdout
+
+
+class Space:
+    """A throw-away namespace."""
+
+    def __init__(self, kind: str) -> None:
+        self.name = f"t-wl-{kind}-{uuid.uuid4().hex[:6]}"
+        sh("ip", "netns", "add", self.name)
+        self.path = f"/run/netns/{self.name}"
+        self.ip("link", "set", "lo", "up")
+
+    def ip(self, *argv: str) -> Any:
+        out = sh("ip", "-n", self.name, "-j", *argv)
+        return json.loads(out) if out.strip() else []
+
+    def links(self) -> list[str]:
+        return [link["ifname"] for link in self.ip("link")]
+
+    def setting(self, key: str) -> str:
+        with netns.entered(self.path):
+            return sysctl.read(key)
+
+    def run(self, *argv: str, check: bool = True) -> str:
+        return sh("ip", "netns", "exec", self.name, *argv, check=check)
+
+    def close(self) -> None:
+        sh("ip", "netns", "del", self.name, check=False)
+
+
+@pytest.fixture
+def host() -> Iterator[Space]:
+    made = Space("host")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def box() -> Iterator[Space]:
+    made = Space("box")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def other() -> Iterator[Space]:
+    made = Space("other")
+    yield made
+    made.close()
+
+
+def wiring(addresses: list[str] | None = None, name: str = "cali5f0c9e11-2b", **more: Any) -> Wiring:
+    return plan_wiring(name, "eth0", addresses or ["172.29.0.1"], **more)
+
+
+def test_an_ipv4_interface_as_the_specification_has_it(host: Space, box: Space) -> None:
+    mac = attach(wiring(mtu=1440, queues=2), box.path, host.path)
+    near = host.ip("-d", "link", "show", "cali5f0c9e11-2b")[0]
+    assert (near["address"], near["mtu"], near["operstate"]) == ("ee:ee:ee:ee:ee:ee", 1440, "UP")
+    assert (near["num_tx_queues"], near["num_rx_queues"]) == (2, 2)
+    assert [(r["dst"], r["dev"], r.get("scope")) for r in host.ip("route")] == [
+        ("172.29.0.1", "cali5f0c9e11-2b", "link")
+    ]
+    conf = "net/ipv4/conf/cali5f0c9e11-2b/"
+    assert [host.setting(conf + key) for key in ("proxy_arp", "forwarding", "route_localnet")] == ["1", "1", "1"]
+    assert host.setting("net/ipv4/neigh/cali5f0c9e11-2b/proxy_delay") == "0"
+    assert host.setting("net/ipv6/conf/cali5f0c9e11-2b/accept_ra") == "0"
+    far = box.ip("link", "show", "eth0")[0]
+    assert (far["address"], far["mtu"], far["operstate"]) == (mac, 1440, "UP")
+    assert {(r["dst"], r.get("gateway"), r.get("scope")) for r in box.ip("route")} == {
+        ("169.254.1.1", None, "link"),
+        ("default", "169.254.1.1", None),
+    }
+    addresses = box.ip("-4", "addr", "show", "eth0")[0]["addr_info"]
+    assert [(a["local"], a["prefixlen"]) for a in addresses] == [("172.29.0.1", 32)]
+    assert box.setting("net/ipv4/ip_forward") == "0"
+
+
+def test_dual_stack_with_forwarding_and_a_given_mac(host: Space, box: Space) -> None:
+    plan = wiring(["172.29.0.1/32", "fd29::1"], mac="0a:58:0a:00:00:05", allow_ip_forwarding=True)
+    assert attach(plan, box.path, host.path) == "0a:58:0a:00:00:05"
+    routes = {(r["dst"], r.get("gateway"), r.get("metric")) for r in box.ip("-6", "route")}
+    assert ("default", "fe80::ecee:eeff:feee:eeee", 1024) in routes
+    assert "fd29::1" in {r["dst"] for r in host.ip("-6", "route")}
+    assert box.setting("net/ipv6/conf/all/forwarding") == "1"
+    assert host.setting("net/ipv6/conf/cali5f0c9e11-2b/proxy_ndp") == "1"
+
+
+def test_traffic_passes_between_two_containers(host: Space, box: Space, other: Space) -> None:
+    host.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+    sh("ip", "-n", host.name, "link", "add", "z0", "type", "veth", "peer", "name", "z1")
+    host.ip("link", "set", "z0", "up")
+    host.ip("link", "set", "z1", "up")
+    host.ip("route", "add", "default", "dev", "z0")  # proxy ARP answers only for what the host has a route to
+    attach(wiring(["172.29.0.1"], "cali1"), box.path, host.path)
+    attach(wiring(["172.29.0.2"], "cali2"), other.path, host.path)
+    server = subprocess.Popen(
+        ["ip", "netns", "exec", other.name, "python3", "-c", ECHO], stdout=subprocess.PIPE, text=True
+    )
+    assert server.stdout is not None
+    assert server.stdout.readline() == "ready\n"
+    code = "import socket; s = socket.create_connection(('172.29.0.2', 80), 3); print(s.recv(99).decode())"
+    assert box.run("python3", "-c", code).strip() == "172.29.0.1"
+    server.wait(5)
+
+
+ECHO = """
+import socket
+s = socket.create_server(("172.29.0.2", 80))
+print("ready", flush=True)
+c, peer = s.accept()
+c.sendall(peer[0].encode())
+"""
+
+
+def test_attach_twice_renews_and_detach_twice_is_fine(host: Space, box: Space) -> None:
+    attach(wiring(), box.path, host.path)
+    attach(wiring(), box.path, host.path)
+    assert sorted(host.links()) == ["cali5f0c9e11-2b", "lo"]
+    for _ in range(2):
+        detach(box.path, "eth0", ["cali5f0c9e11-2b"], host.path)
+        assert (host.links(), box.links()) == (["lo"], ["lo"])
+
+
+def test_an_interface_that_exists_is_not_touched(host: Space, box: Space) -> None:
+    box.ip("link", "add", "eth0", "type", "veth", "peer", "name", "x0")
+    with pytest.raises(InterfaceExists, match="eth0"):
+        attach(wiring(), box.path, host.path)
+    assert host.links() == ["lo"]
+    assert "eth0" in box.links()
+
+
+def test_a_route_through_another_interface_is_a_refusal_and_leaves_nothing(host: Space, box: Space) -> None:
+    sh("ip", "-n", host.name, "link", "add", "z0", "type", "veth", "peer", "name", "z1")
+    for name in ("z0", "z1"):
+        host.ip("link", "set", name, "up")
+    host.ip("route", "add", "172.29.0.1/32", "dev", "z0")
+    with pytest.raises(RouteTaken, match=r"already exists for an interface other than 'cali5f0c9e11-2b'.*Iface: z0"):
+        attach(wiring(), box.path, host.path)
+    assert sorted(host.links()) == ["lo", "z0", "z1"]
+    assert box.links() == ["lo"]
+    assert [r["dev"] for r in host.ip("route")] == ["z0"]
+
+
+def test_detach_without_a_namespace_and_with_one_that_is_gone(host: Space, box: Space) -> None:
+    attach(wiring(), box.path, host.path)
+    detach("", "eth0", ["cali5f0c9e11-2b"], host.path)
+    assert (host.links(), box.links()) == (["lo"], ["lo"])
+    detach("/run/netns/t-wl-nowhere", "eth0", ["cali5f0c9e11-2b"], host.path)
+
+
+def test_detach_never_takes_the_hosts_own_interface(host: Space) -> None:
+    sh("ip", "-n", host.name, "link", "add", "eth0", "type", "veth", "peer", "name", "x0")
+    detach(host.path, "eth0", [], host.path)
+    assert "eth0" in host.links()
+
+
+def test_a_bad_namespace_is_a_refusal(host: Space, tmp_path: Any) -> None:
+    for path in ("/run/netns/t-wl-nowhere", str(tmp_path)):
+        with pytest.raises((KernelError, OSError)):
+            attach(wiring(), path, host.path)
+    assert host.links() == ["lo"]
+
+
+def test_inspection_sees_both_ends(host: Space, box: Space) -> None:
+    attach(wiring(["172.29.0.1", "fd29::1"]), box.path, host.path)
+    seen = inspect(box.path, "eth0", "cali5f0c9e11-2b", host.path)
+    assert seen.host is not None
+    assert seen.container is not None
+    assert seen.host.link.running
+    assert set(seen.container.addresses) == {"172.29.0.1", "fd29::1"}
+    assert {"172.29.0.1", "fd29::1"} <= set(seen.routed)
+    gone = inspect("", "eth0", "calinothing", host.path)
+    assert (gone.host, gone.container, gone.routed) == (None, None, ())
+
+
+async def test_thirty_at_once_and_the_process_stays_at_home(host: Space) -> None:
+    before = netns.identity()
+    boxes = [Space("many") for _ in range(30)]
+    attacher = Attacher(host.path)
+    try:
+        plans = [wiring([f"172.29.1.{i}"], f"cali{i}") for i in range(30)]
+        await asyncio.gather(*(attacher.attach(p, b.path) for p, b in zip(plans, boxes, strict=True)))
+        assert len(host.ip("route")) == 30
+        assert netns.identity() == before
+        await asyncio.gather(
+            *(attacher.detach(b.path, "eth0", [p.host_interface]) for p, b in zip(plans, boxes, strict=True))
+        )
+        assert host.links() == ["lo"]
+    finally:
+        attacher.close()
+        for made in boxes:
+            made.close()
+
+
+async def test_a_cancelled_attach_is_taken_back(host: Space, box: Space) -> None:
+    attacher = Attacher(host.path)
+    task = asyncio.ensure_future(attacher.attach(wiring(), box.path))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with asyncio.timeout(5):
+        while "cali5f0c9e11-2b" in await attacher.host_interfaces():
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(0.1)
+    assert (host.links(), box.links()) == (["lo"], ["lo"])
+    attacher.close()
+
+
+def test_names() -> None:
+    assert host_interface_name("5f0c9e11-2b7a") == "cali5f0c9e11-2b"
+    assert host_interface_name("abc") == "caliabc"
+    assert hashed_interface_name("a.b", "eth0") != hashed_interface_name("a.b", "eth1")
+    assert len(hashed_interface_name("a.b", "eth0")) == 15
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"mtu": -5}, "mtu -5 is out of range"),
+        ({"mtu": 1279, "addresses": ["fd29::1"]}, "1280 to 65535 with IPv6"),
+        ({"addresses": ["172.29.0.300"]}, "'172.29.0.300' is not an address"),
+        ({"name": "interface-name-x"}, "interface name is too long"),
+    ],
+)
+def test_what_the_kernel_would_refuse_is_refused_before(change: dict[str, Any], text: str) -> None:
+    with pytest.raises(BadData, match=text):
+        wiring(**change)
