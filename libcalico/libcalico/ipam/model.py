@@ -1,0 +1,198 @@
+"""The stored values of IPAM, member for member as upstream writes them (spec/ipam.md 2).
+
+Integers are exact (sequence numbers exceed 2^53); members that we do not know survive a rewrite.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any, NamedTuple
+
+import msgspec
+
+from libcalico.errors import ParsingDatastoreEntry
+from libcalico.model.codec import escape
+from libcalico.model.keys import Key, key_path
+from libcalico.model.scalars import IPNetwork
+
+_BLOCK_MEMBERS = frozenset(
+    ("cidr", "affinity", "affinity_claim_time", "allocations", "unallocated", "attributes", "sequenceNumber",
+     "sequenceNumberForAllocation", "deleted", "hostAffinity")
+)  # fmt: skip
+
+
+class Attribute(NamedTuple):
+    """What is known about an allocation; `secondary` are the owner's attributes, sorted pairs. Shared by index."""
+
+    handle: str | None = None
+    secondary: tuple[tuple[str, str], ...] = ()
+    alternate: tuple[tuple[str, str], ...] = ()
+    released_at: str | None = None
+
+
+class Block(NamedTuple):
+    """A block. `allocations[i]` is the index of ordinal i's attribute or None; `unallocated` is taken from the front."""
+
+    cidr: str
+    affinity: str | None
+    claim_time: str | None
+    allocations: tuple[int | None, ...]
+    unallocated: tuple[int, ...]
+    attributes: tuple[Attribute, ...]
+    sequence: int
+    sequences: tuple[tuple[int, int], ...]
+    extra: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def network(self) -> IPNetwork:
+        """The block's network."""
+        return ipaddress.ip_network(self.cidr)
+
+    def address(self, ordinal: int) -> str:
+        """The address of an ordinal, without a length."""
+        return str(self.network[ordinal])
+
+    def ordinal(self, address: str) -> int:
+        """The ordinal of an address that lies in the block."""
+        return int(ipaddress.ip_address(address)) - int(self.network.network_address)
+
+    def attribute(self, ordinal: int) -> Attribute | None:
+        """What is known about an ordinal's allocation, None when it is free."""
+        index = self.allocations[ordinal]
+        return None if index is None else self.attributes[index]
+
+
+class Config(NamedTuple):
+    """The configuration of IPAM."""
+
+    strict_affinity: bool = False
+    auto_allocate_blocks: bool = True
+    max_blocks_per_host: int = 0
+    persistence: str | None = "Enabled"
+    cooldown_s: int = 0
+
+
+def decode_block(key: Key, value: bytes) -> Block:
+    """Raises `ParsingDatastoreEntry` for anything that is not a sound block."""
+    try:
+        raw = msgspec.json.decode(value)
+        allocations = tuple(raw["allocations"])
+        attributes = tuple(_attribute(entry) for entry in raw.get("attributes") or ())
+        if any(index is not None and not 0 <= index < len(attributes) for index in allocations):
+            raise ValueError("an allocation names an attribute that is not there")
+        network = ipaddress.ip_network(raw["cidr"])
+        if network.num_addresses != len(allocations):
+            raise ValueError("the number of allocations is not the block's size")
+        return Block(
+            cidr=raw["cidr"],
+            affinity=raw.get("affinity"),
+            claim_time=raw.get("affinity_claim_time"),
+            allocations=allocations,
+            unallocated=tuple(raw.get("unallocated") or ()),
+            attributes=attributes,
+            sequence=raw.get("sequenceNumber", 0),
+            sequences=tuple((int(o), n) for o, n in (raw.get("sequenceNumberForAllocation") or {}).items()),
+            extra=tuple(
+                (name, msgspec.json.encode(member).decode())
+                for name, member in raw.items()
+                if name not in _BLOCK_MEMBERS
+            ),
+        )
+    except (msgspec.DecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ParsingDatastoreEntry(key_path(key), value.decode("utf-8", "replace"), error) from None
+
+
+def _attribute(raw: dict[str, Any]) -> Attribute:
+    handle = raw.get("handle_id")
+    return Attribute(
+        handle=handle.partition("\r")[0] if isinstance(handle, str) else None,
+        secondary=tuple(sorted((raw.get("secondary") or {}).items())),
+        alternate=tuple(sorted((raw.get("alternateOwnerAttrs") or {}).items())),
+        released_at=raw.get("releasedAt"),
+    )
+
+
+def encode_block(block: Block) -> bytes:
+    """The bytes to store."""
+    raw: dict[str, Any] = {"cidr": block.cidr, "affinity": block.affinity}
+    if block.claim_time:
+        raw["affinity_claim_time"] = block.claim_time
+    raw["allocations"] = block.allocations
+    raw["unallocated"] = block.unallocated
+    raw["attributes"] = [_raw_attribute(attribute) for attribute in block.attributes]
+    raw["sequenceNumber"] = block.sequence
+    raw["sequenceNumberForAllocation"] = {str(o): n for o, n in sorted(block.sequences, key=lambda pair: str(pair[0]))}
+    raw["deleted"] = False
+    for name, member in block.extra:
+        raw[name] = msgspec.Raw(member.encode())
+    return escape(msgspec.json.encode(raw))
+
+
+def _raw_attribute(attribute: Attribute) -> dict[str, Any]:
+    raw: dict[str, Any] = {}
+    if attribute.handle is not None:
+        raw["handle_id"] = attribute.handle
+    if attribute.secondary:
+        raw["secondary"] = dict(attribute.secondary)
+    if attribute.alternate:
+        raw["alternateOwnerAttrs"] = dict(attribute.alternate)
+    if attribute.released_at:
+        raw["releasedAt"] = attribute.released_at
+    return raw
+
+
+def decode_handle(value: bytes) -> dict[str, int]:
+    """Block CIDR -> number of addresses; a damaged handle is an empty one."""
+    try:
+        return {str(cidr): int(count) for cidr, count in (msgspec.json.decode(value).get("block") or {}).items()}
+    except (msgspec.DecodeError, AttributeError, TypeError, ValueError):
+        return {}
+
+
+def encode_handle(blocks: dict[str, int]) -> bytes:
+    """The bytes to store."""
+    return msgspec.json.encode({"block": dict(sorted(blocks.items())), "deleted": False})
+
+
+def decode_affinity(value: bytes) -> str:
+    """The state: `pending`, `confirmed` or `pendingDeletion`; empty counts as confirmed."""
+    try:
+        return msgspec.json.decode(value).get("state") or "confirmed" if value else "confirmed"
+    except (msgspec.DecodeError, AttributeError):
+        return "confirmed"
+
+
+CONFIRMED = b'{"state":"confirmed","deleted":false}'
+
+
+def decode_config(value: bytes | None) -> Config:
+    """The configuration; an absent key means the defaults, a missing member false or zero."""
+    if value is None:
+        return Config()
+    try:
+        raw = msgspec.json.decode(value)
+        return Config(
+            strict_affinity=bool(raw.get("strict_affinity")),
+            auto_allocate_blocks=bool(raw.get("auto_allocate_blocks")),
+            max_blocks_per_host=int(raw.get("maxBlocksPerHost") or 0),
+            persistence=raw.get("kubeVirtVMAddressPersistence"),
+            cooldown_s=int(raw.get("ipCooldownSeconds") or 0),
+        )
+    except (msgspec.DecodeError, AttributeError, TypeError, ValueError):
+        return Config()
+
+
+def encode_config(config: Config) -> bytes:
+    """The bytes to store: members that are false or zero are left out."""
+    raw: dict[str, Any] = {}
+    if config.strict_affinity:
+        raw["strict_affinity"] = True
+    if config.auto_allocate_blocks:
+        raw["auto_allocate_blocks"] = True
+    if config.max_blocks_per_host:
+        raw["maxBlocksPerHost"] = config.max_blocks_per_host
+    if config.persistence:
+        raw["kubeVirtVMAddressPersistence"] = config.persistence
+    if config.cooldown_s:
+        raw["ipCooldownSeconds"] = config.cooldown_s
+    return msgspec.json.encode(raw)
