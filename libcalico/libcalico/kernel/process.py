@@ -1,0 +1,50 @@
+"""Run another program: the only place of the library that starts one. For foreign IPAM plug-ins, never on our own path."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from libcalico.kernel.errors import KernelError
+
+_BUSY_TRIES = 5
+_BUSY_PAUSE_S = 1.0
+
+
+class Outcome(NamedTuple):
+    """How a program ended and what it printed."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+
+
+async def run(path: str, environment: Mapping[str, str], stdin: bytes, timeout_s: float) -> Outcome:
+    """The program at `path` with exactly this environment and input; killed after `timeout_s` (`TimeoutError`)."""
+    process = await _start(path, environment)
+    try:
+        async with asyncio.timeout(timeout_s):
+            stdout, stderr = await process.communicate(stdin)
+    except (TimeoutError, asyncio.CancelledError):
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        raise
+    return Outcome(process.returncode or 0, stdout, stderr)
+
+
+async def _start(path: str, environment: Mapping[str, str]) -> asyncio.subprocess.Process:
+    pipe = asyncio.subprocess.PIPE
+    for attempt in range(_BUSY_TRIES):
+        try:
+            return await asyncio.create_subprocess_exec(
+                path, stdin=pipe, stdout=pipe, stderr=pipe, env=dict(environment)
+            )
+        except OSError as error:
+            if error.errno != errno.ETXTBSY or attempt == _BUSY_TRIES - 1:
+                raise KernelError(f"run {path}", error.errno or 0) from error
+            await asyncio.sleep(_BUSY_PAUSE_S)
+    raise AssertionError("unreachable")

@@ -1,0 +1,226 @@
+"""Addresses for a call: what `calico-ipam` does, in-process (spec/cni.md 7), or what another IPAM plug-in does."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import os
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from libcalico.errors import CalicoError, ResourceDoesNotExist
+from libcalico.ipam.service import AssignError, Assigned, Release
+from libcalico.kernel import process
+from libcalico.workload.cni import errors, result
+from libcalico.workload.cni.context import CALL_TIMEOUT_S, Context
+from libcalico.workload.cni.errors import CniError
+from libcalico.workload.cni.result import Addresses
+
+OWN_PLUGIN = "calico-ipam"
+POOLS_TIMEOUT_S = 30.0
+
+
+async def assign(context: Context) -> Addresses:
+    """Addresses as /32 and /128, IPv4 first; all that were asked for, or an error and none."""
+    wanted = wanted_addresses(context)
+    pools4 = await resolve_pools(context, 4) if context.conf.want_v4 or wanted else ()
+    pools6 = await resolve_pools(context, 6) if context.conf.want_v6 or any(":" in ip for ip in wanted) else ()
+    if wanted:
+        found = await _assign_wanted(context, wanted, pools4, pools6)
+    else:
+        found = await _auto_assign(context, pools4, pools6)
+    return Addresses(tuple(f"{address}/{128 if ':' in address else 32}" for address in found))
+
+
+def wanted_addresses(context: Context) -> tuple[str, ...]:
+    """The fixed addresses of the call: CNI_ARGS, else the configuration's conventions and Mesos' request."""
+    text = context.arguments.get("IP", "")
+    if not text:
+        found = []
+        for address in context.conf.wanted_ips:
+            try:
+                found.append(str(ipaddress.ip_address(address)))
+            except ValueError:
+                raise CniError(errors.GENERAL, f"invalid IP address: {address}") from None
+        return tuple(found)
+    try:
+        return (str(ipaddress.ip_address(text)),)
+    except ValueError:
+        problem = f'ARGS: error parsing value of pair "IP={text}": invalid IP address: {text}'
+        raise CniError(errors.GENERAL, problem) from None
+
+
+async def resolve_pools(context: Context, version: int) -> tuple[str, ...]:
+    """The pool list of a family as CIDRs; entries are CIDRs or names of pools."""
+    listed: Sequence[str] = context.conf.pools_v4 if version == 4 else context.conf.pools_v6
+    text = context.labels.pools_v4 if version == 4 else context.labels.pools_v6
+    if text:
+        listed = _pool_list(text)
+    if not listed:
+        return ()
+    async with asyncio.timeout(POOLS_TIMEOUT_S):
+        cidrs = [await _pool_cidr(context, entry) for entry in listed]
+    for cidr in cidrs:
+        address = cidr.partition("/")[0]
+        if (":" in address) != (version == 6):
+            raise CniError(errors.GENERAL, f'"{address}" isn\'t a IPv{version} address')
+    return tuple(cidrs)
+
+
+def _pool_list(text: str) -> list[str]:
+    try:
+        return msgspec.json.decode(text, type=list[str])
+    except msgspec.MsgspecError as error:
+        raise CniError(errors.GENERAL, f"pool list {text!r} is no JSON array of strings: {error}") from error
+
+
+async def _pool_cidr(context: Context, entry: str) -> str:
+    if "/" in entry:
+        try:
+            return str(ipaddress.ip_network(entry, strict=False))
+        except ValueError:
+            raise CniError(errors.GENERAL, f'error parsing pool "{entry}": invalid CIDR address: {entry}') from None
+    try:
+        pool = await context.client.get("IPPool", entry)
+    except ResourceDoesNotExist:
+        raise CniError(errors.GENERAL, f'error parsing pool "{entry}": invalid CIDR address: {entry}') from None
+    return str(pool.spec.cidr)
+
+
+def attributes(context: Context) -> dict[str, str]:
+    """What is stored with each address."""
+    now = context.services.clock.now()
+    fraction = f"{now.microsecond:06d}".rstrip("0")
+    moment = now.strftime("%Y-%m-%d %H:%M:%S") + (f".{fraction}" if fraction else "")
+    return {"node": context.node, "timestamp": f"{moment} +0000 UTC"}
+
+
+async def _assign_wanted(
+    context: Context, wanted: Sequence[str], pools4: Sequence[str], pools6: Sequence[str]
+) -> tuple[str, ...]:
+    for address in wanted:
+        limits = pools6 if ":" in address else pools4
+        ip = ipaddress.ip_address(address)
+        if limits and not any(ip in ipaddress.ip_network(cidr) for cidr in limits):
+            raise CniError(errors.GENERAL, f"{address} is in none of the pools {', '.join(limits)}")
+    done: list[str] = []
+    for address in wanted:
+        try:
+            await context.ipam.assign_ip(address, context.handle, attributes(context), context.node, "Workload")
+        except CalicoError:
+            await give_back(context, done)
+            raise
+        done.append(address)
+    return tuple(done)
+
+
+async def _auto_assign(context: Context, pools4: Sequence[str], pools6: Sequence[str]) -> tuple[str, ...]:
+    conf = context.conf
+    try:
+        v4, v6 = await context.ipam.auto_assign(
+            int(conf.want_v4),
+            int(conf.want_v6),
+            context.handle,
+            attributes(context),
+            pools4,
+            pools6,
+            host=context.node,
+        )
+    except AssignError as error:
+        await give_back(context, _bare(error.v4, error.v6))
+        raise
+    found = _bare(v4, v6)
+    for version, part in ((4, v4), (6, v6)):
+        if part is not None and part.shortfall:
+            await give_back(context, found)
+            raise CniError(errors.GENERAL, f"failed to request IPv{version} addresses: {part.shortfall}")
+    return tuple(found)
+
+
+def _bare(*parts: Assigned | None) -> list[str]:
+    return [cidr.partition("/")[0] for part in parts if part is not None for cidr in part.addresses]
+
+
+async def give_back(context: Context, addresses: Iterable[str]) -> None:
+    """Release these addresses of the call's handle; what is not ours any more stays."""
+    wanted = [Release(address, context.handle) for address in addresses]
+    if wanted:
+        await context.ipam.release_ips(wanted)
+
+
+async def release(context: Context, networks: Sequence[str], only: Sequence[str] | None = None) -> None:
+    """Release what the container holds on this node in these networks; `only` limits it to those addresses.
+
+    Succeeds when nothing is held. The bare container id is the handle of very old endpoints."""
+    container = context.call.container_id
+    for handle in (*(f"{network}.{container}" for network in networks), container):
+        await _release_handle(context, handle, only)
+
+
+async def _release_handle(context: Context, handle: str, only: Sequence[str] | None) -> None:
+    try:
+        held = await context.ipam.ips_by_handle(handle)
+    except ResourceDoesNotExist:
+        return
+    ours = [address for address in held if await _is_ours(context, address, only)]
+    if len(ours) == len(held):
+        try:
+            await context.ipam.release_by_handle(handle)
+        except ResourceDoesNotExist:
+            return
+    elif ours:
+        await context.ipam.release_ips([Release(address, handle) for address in ours])
+
+
+async def _is_ours(context: Context, address: str, only: Sequence[str] | None) -> bool:
+    if only is not None and address not in only:
+        return False
+    try:
+        attribute = await context.ipam.get_assignment_attributes(address)
+    except ResourceDoesNotExist:
+        return True  # its pool is disabled or gone: nothing says that it is another node's
+    node = dict(attribute.secondary).get("node")
+    return not node or node == context.node
+
+
+# --- other IPAM plug-ins ---------------------------------------------------------------------------------------------
+
+
+def find_plugin(name: str, path: str) -> str:
+    """The executable of a plug-in on CNI_PATH."""
+    if not name:
+        raise CniError(errors.GENERAL, "no plugin name provided")
+    directories = [directory for directory in path.split(":") if directory]
+    for directory in directories:
+        full = os.path.join(directory, name)
+        if "/" not in name and os.path.isfile(full):
+            return full
+    raise CniError(errors.GENERAL, f'failed to find plugin "{name}" in path [{" ".join(directories)}]')
+
+
+async def run_plugin(context: Context, command: str) -> Addresses:
+    """Another IPAM plug-in with this command and the call's own environment and stdin; its error passes through."""
+    path = find_plugin(context.conf.ipam_type, context.call.path)
+    environment = {**context.call.environment, "CNI_COMMAND": command}
+    outcome = await process.run(path, environment, context.call.stdin, CALL_TIMEOUT_S)
+    if outcome.stderr:
+        context.notes.append(outcome.stderr.decode("utf-8", "replace").rstrip())
+    if outcome.exit_code:
+        raise _plugin_error(outcome)
+    if command != "ADD":
+        return Addresses(())
+    try:
+        return result.parse_result(json.loads(outcome.stdout))
+    except ValueError as error:
+        raise CniError(errors.GENERAL, f"the IPAM plugin's result is not JSON: {error}") from error
+
+
+def _plugin_error(outcome: process.Outcome) -> CniError:
+    try:
+        found = json.loads(outcome.stdout)
+        return CniError(int(found["code"]), str(found["msg"]), str(found.get("details", "")))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        text = outcome.stdout.decode("utf-8", "replace").strip() or f"exit status {outcome.exit_code}"
+        return CniError(errors.GENERAL, f"netplugin failed: {text}")

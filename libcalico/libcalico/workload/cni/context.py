@@ -1,0 +1,159 @@
+"""What ADD, DEL and the rest of a call work with, made in the order of spec/cni.md 4."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from dataclasses import dataclass, field
+
+from libcalico.datastore.resources import AsyncClient
+from libcalico.errors import CalicoError, DatastoreError
+from libcalico.ipam.service import IpamService
+from libcalico.workload.cni import errors, labels
+from libcalico.workload.cni.conf import MTU_FILE, NODENAME_FILE, NetConf
+from libcalico.workload.cni.endpoint import legal_namespace
+from libcalico.workload.cni.errors import CniError
+from libcalico.workload.cni.labels import MesosLabels
+from libcalico.workload.cni.request import Call, parse_arguments
+from libcalico.workload.cni.services import Services
+
+CONNECT_TIMEOUT_S = 10.0
+CALL_TIMEOUT_S = 90.0
+DEFAULT_NAMESPACE = "default"
+
+
+@dataclass
+class Context:
+    """One call under way. `notes` go to stderr, line by line."""
+
+    call: Call
+    conf: NetConf
+    arguments: dict[str, str]
+    labels: MesosLabels
+    node: str
+    namespace: str
+    client: AsyncClient
+    ipam: IpamService
+    services: Services
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def handle(self) -> str:
+        """The IPAM handle of the attachment: network and container."""
+        return f"{self.call.network}.{self.call.container_id}"
+
+
+async def open_context(call: Call, conf: NetConf, services: Services, notes: list[str]) -> Context:
+    """Node name, namespace, datastore; the datastore must be ready. Every step has a deadline."""
+    lenient = call.command in {"DEL", "GC"}
+    if call.program == "calico":
+        check_nodename_file(conf, lenient or call.command == "STATUS", services)
+    try:
+        arguments = parse_arguments(call.arguments)
+    except CniError as error:
+        if not lenient:
+            raise
+        notes.append(f"{error.message}: CNI_ARGS ignored")
+        arguments = {}
+    found = labels.read(conf.labels)
+    notes += found.notes
+    namespace = arguments.get("CNI_TEST_NAMESPACE") or legal_namespace(found.namespace) or DEFAULT_NAMESPACE
+    if found.namespace and not legal_namespace(found.namespace):
+        raise CniError(errors.GENERAL, f"label {labels.NAMESPACE} = {found.namespace!r} cannot name a namespace")
+    client = await _connect(conf, services)
+    if call.program == "calico":
+        await check_ready(client)
+    node = node_name(conf, services, notes)
+    return Context(
+        call, conf, arguments, found, node, namespace, client, services.open_ipam(client, node), services, notes
+    )
+
+
+async def _connect(conf: NetConf, services: Services) -> AsyncClient:
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            return await services.connect(conf)
+    except TimeoutError:
+        raise CniError(
+            errors.TRY_AGAIN, f"error creating calico client: no answer in {CONNECT_TIMEOUT_S:.0f} s: try again later"
+        ) from None
+    except DatastoreError as error:
+        raise CniError(errors.TRY_AGAIN, f"error creating calico client: {error}") from error
+    except CalicoError as error:
+        raise CniError(errors.GENERAL, f"error creating calico client: {error}") from error
+
+
+async def check_ready(client: AsyncClient, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
+    """`CniError` unless the cluster's datastore says that it is ready (one that says nothing is)."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            cluster = await client.get("ClusterInformation", "default")
+    except TimeoutError:
+        text = f"error getting ClusterInformation: no answer in {timeout_s:.0f} s: try again later"
+        raise CniError(errors.TRY_AGAIN, text) from None
+    except CalicoError as error:
+        code = errors.TRY_AGAIN if isinstance(error, DatastoreError) else errors.GENERAL
+        raise CniError(code, f"error getting ClusterInformation: {error}") from error
+    if cluster.spec.datastore_ready is False:
+        raise CniError(errors.GENERAL, "Calico is currently not ready to process requests")
+
+
+def check_nodename_file(conf: NetConf, name_is_enough: bool, services: Services) -> None:
+    """The node agent must have written its name, unless the configuration says that it need not."""
+    if conf.nodename_file_optional or os.path.exists(conf.nodename_file):
+        return
+    if name_is_enough and (conf.nodename or conf.hostname or services.own_node):
+        return
+    directory = os.path.dirname(NODENAME_FILE)
+    raise CniError(
+        errors.GENERAL,
+        f"stat {conf.nodename_file}: no such file or directory: check that the calico/node container is running"
+        f" and has mounted {directory}/",
+    )
+
+
+def node_name(conf: NetConf, services: Services, notes: list[str]) -> str:
+    """The name of this node: configuration, file, the configuration's old member, agent, host name."""
+    if conf.nodename:
+        return conf.nodename
+    name = _read_text(conf.nodename_file)
+    if name:
+        return name
+    if conf.hostname:
+        notes.append("conf member hostname is deprecated: use nodename")
+        return conf.hostname
+    return services.own_node or socket.gethostname().strip().lower()
+
+
+def node_names(conf: NetConf, services: Services) -> list[str]:
+    """Every name that this node may have had, the likeliest first."""
+    names = [conf.nodename, _read_text(conf.nodename_file), conf.hostname, services.own_node]
+    return list(dict.fromkeys(name for name in (*names, socket.gethostname().strip().lower()) if name))
+
+
+def read_mtu(conf: NetConf) -> int:
+    """The MTU of the configuration, else of the agent's file, else 0."""
+    if conf.mtu:
+        return conf.mtu
+    try:
+        with open(MTU_FILE, encoding="utf-8") as file:
+            text = file.read().strip()
+    except FileNotFoundError:
+        if conf.require_mtu_file:
+            text = f"failed to read MTU file: open {MTU_FILE}: no such file or directory"
+            raise CniError(errors.GENERAL, text) from None
+        return 0
+    except (OSError, UnicodeDecodeError) as error:
+        raise CniError(errors.GENERAL, f"failed to read MTU file: {error}") from error
+    if not (text.isascii() and text.isdigit()):
+        raise CniError(errors.GENERAL, f"failed to read MTU file: {MTU_FILE} holds {text[:20]!r}, wanted a number")
+    return int(text)
+
+
+def _read_text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""

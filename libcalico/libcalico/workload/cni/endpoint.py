@@ -1,0 +1,199 @@
+"""The WorkloadEndpoint and Profile of a CNI attachment: names, look-up, writing (spec/cni.md 4.4, 5.6, 5.7).
+
+Endpoints are written here and not through `AsyncClient.create`: upstream's rule for `spec.containerID` refuses the
+dot of Mesos' nested ids (`parent.child`), which must work. All other rules hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from libcalico.clock import rfc3339
+from libcalico.datastore.contract import Compare, Delete, Get, Put, Target
+from libcalico.datastore.resources import AsyncClient
+from libcalico.errors import (
+    FieldError,
+    ResourceAlreadyExists,
+    ResourceDoesNotExist,
+    ResourceUpdateConflict,
+    ValidationError,
+)
+from libcalico.model import codec, defaults
+from libcalico.model.keys import (
+    ResourceKey,
+    key_path,
+    split_workload_endpoint_name,
+    workload_endpoint_name,
+    workload_endpoint_prefix,
+)
+from libcalico.model.resources import (
+    API_VERSION,
+    EntityRule,
+    Metadata,
+    Profile,
+    ProfileSpec,
+    Rule,
+    WorkloadEndpoint,
+    WorkloadEndpointSpec,
+)
+from libcalico.model.validation import validate
+
+ORCHESTRATOR = "cni"
+KIND = "WorkloadEndpoint"
+_NESTED_ID = re.compile(r"[a-zA-Z0-9]([-.a-zA-Z0-9]*[a-zA-Z0-9])?")
+_ENDPOINT = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+_SHARED = 11
+
+_replace = msgspec.structs.replace
+
+
+def endpoint_segment(interface: str) -> str:
+    """The interface's name as endpoint names allow it: the same, or a legal one made of it and a digest."""
+    if _ENDPOINT.fullmatch(interface):
+        return interface
+    clean = re.sub(r"[^a-z0-9]+", "-", interface.lower()).strip("-") or "if"
+    return f"{clean}-{hashlib.sha1(interface.encode(), usedforsecurity=False).hexdigest()[:7]}"
+
+
+def legal_namespace(text: str) -> str:
+    """A namespace's name of a cleaned label: the same when it is legal, else lower case and dashes."""
+    return re.sub(r"[^a-z0-9-]+", "-", text.lower())[:63].strip("-")
+
+
+def build_endpoint(
+    node: str,
+    namespace: str,
+    container_id: str,
+    interface: str,
+    network: str,
+    labels: dict[str, str],
+    addresses: Sequence[str],
+    host_interface: str,
+    mac: str,
+) -> WorkloadEndpoint:
+    """The endpoint; `addresses` are bare."""
+    endpoint = endpoint_segment(interface)
+    return WorkloadEndpoint(
+        kind=KIND,
+        api_version=API_VERSION,
+        metadata=Metadata(
+            name=workload_endpoint_name(node, ORCHESTRATOR, container_id, endpoint), namespace=namespace, labels=labels
+        ),
+        spec=WorkloadEndpointSpec(
+            orchestrator=ORCHESTRATOR,
+            node=node,
+            container_id=container_id,
+            endpoint=endpoint,
+            ip_networks=[f"{address}/{128 if ':' in address else 32}" for address in addresses],
+            profiles=[network],
+            interface_name=host_interface,
+            mac=mac,
+        ),
+    )
+
+
+def build_profile(network: str) -> Profile:
+    """The profile of a network that has none: its endpoints may connect to each other, and outwards."""
+    return Profile(
+        kind="Profile",
+        api_version=API_VERSION,
+        metadata=Metadata(name=network),
+        spec=ProfileSpec(
+            ingress=[Rule(action="Allow", source=EntityRule(selector=f"has({network})"))],
+            egress=[Rule(action="Allow")],
+            labels_to_apply={network: ""},
+        ),
+    )
+
+
+def check_endpoint(endpoint: WorkloadEndpoint) -> None:
+    """Raise `ValidationError` for an endpoint that may not be stored."""
+    problems = [error for error in validate(endpoint) if not _is_nested_id(endpoint, error)]
+    if problems:
+        raise ValidationError(problems)
+
+
+def check_profile(profile: Profile) -> None:
+    """Raise `ValidationError` for a network whose name cannot name a profile."""
+    problems = validate(profile)
+    if problems:
+        raise ValidationError(problems)
+
+
+def _is_nested_id(endpoint: WorkloadEndpoint, error: FieldError) -> bool:
+    return error.field.endswith("ContainerID") and _NESTED_ID.fullmatch(endpoint.spec.container_id) is not None
+
+
+async def find_related(
+    client: AsyncClient, namespace: str, node: str, container_id: str
+) -> tuple[list[WorkloadEndpoint], list[WorkloadEndpoint]]:
+    """The container's own endpoints, and those of containers that share the first eleven characters of its id."""
+    prefix = workload_endpoint_prefix(node, ORCHESTRATOR) + container_id[:_SHARED].replace("-", "--")
+    own, others = [], []
+    for endpoint in (await client.list(KIND, namespace, prefix.removesuffix("-"))).items:
+        parts = split_workload_endpoint_name(endpoint.metadata.name)
+        if parts is None or parts[:2] != (node, ORCHESTRATOR):
+            continue
+        (own if parts[2] == container_id else others).append(endpoint)
+    return own, others
+
+
+async def create_endpoint(client: AsyncClient, endpoint: WorkloadEndpoint) -> WorkloadEndpoint:
+    """Store a new endpoint; returns it as stored. `ResourceAlreadyExists` when there is one."""
+    check_endpoint(endpoint)
+    metadata = _replace(
+        endpoint.metadata, uid=str(uuid.uuid4()), creation_timestamp=rfc3339(client.clock.now()), resource_version=""
+    )
+    key = ResourceKey(KIND, metadata.name, metadata.namespace)
+    path = key_path(key).encode()
+    stored = codec.encode(defaults.for_storage(_replace(endpoint, metadata=metadata)))
+    answer = await client.datastore.txn([Compare(path, Target.VERSION, 0)], [Put(path, stored)])
+    if not answer.succeeded:
+        raise ResourceAlreadyExists(key)
+    return _replace(endpoint, metadata=_replace(metadata, resource_version=str(answer.revision)))
+
+
+async def update_endpoint(client: AsyncClient, endpoint: WorkloadEndpoint) -> WorkloadEndpoint:
+    """Write over the version that the endpoint was read as; returns it with its new version."""
+    check_endpoint(endpoint)
+    key = ResourceKey(KIND, endpoint.metadata.name, endpoint.metadata.namespace)
+    path = key_path(key).encode()
+    metadata = _replace(endpoint.metadata, resource_version="")
+    stored = codec.encode(defaults.for_storage(_replace(endpoint, metadata=metadata)))
+    revision = int(endpoint.metadata.resource_version)
+    answer = await client.datastore.txn(
+        [Compare(path, Target.MOD_REVISION, revision)], [Put(path, stored)], [Get(path)]
+    )
+    if not answer.succeeded:
+        raise ResourceUpdateConflict(key) if answer.responses[0] else ResourceDoesNotExist(key)
+    return _replace(endpoint, metadata=_replace(metadata, resource_version=str(answer.revision)))
+
+
+async def delete_endpoint(client: AsyncClient, endpoint: WorkloadEndpoint) -> None:
+    """Delete the endpoint; one that is gone is fine."""
+    key = ResourceKey(KIND, endpoint.metadata.name, endpoint.metadata.namespace)
+    await client.datastore.txn([], [Delete(key_path(key).encode())])
+
+
+async def ensure_profile(client: AsyncClient, network: str) -> int:
+    """The network's profile is there; the revision at which it was made, 0 when it was there already."""
+    try:
+        await client.get("Profile", network)
+    except ResourceDoesNotExist:
+        try:
+            made: Any = await client.create(build_profile(network))
+            return int(made.metadata.resource_version)
+        except ResourceAlreadyExists:
+            return 0
+    return 0
+
+
+def bare_addresses(endpoint: WorkloadEndpoint) -> list[str]:
+    """The endpoint's addresses without their lengths."""
+    return [cidr.partition("/")[0] for cidr in endpoint.spec.ip_networks]

@@ -1,0 +1,33 @@
+"""The CNI error object and its codes (spec/cni.md 3.2)."""
+
+from __future__ import annotations
+
+from libcalico.errors import BadData
+
+INCOMPATIBLE_VERSION = 1
+BAD_ENVIRONMENT = 4
+IO_FAILURE = 5
+DECODING_FAILURE = 6
+BAD_CONFIG = 7
+OWN_NAMESPACE = 8
+TRY_AGAIN = 11
+NOT_AVAILABLE = 50
+FLAGS = 100
+GENERAL = 999
+
+
+class CniError(BadData):
+    """What the caller is told on stdout: a code, a message and, where useful, details."""
+
+    def __init__(self, code: int, message: str, details: str = "") -> None:
+        self.code = code
+        self.message = message
+        self.details = details
+        super().__init__(f"{message}: {details}" if details else message)
+
+    def to_object(self) -> dict[str, object]:
+        """The error object."""
+        found: dict[str, object] = {"code": self.code, "msg": self.message}
+        if self.details:
+            found["details"] = self.details
+        return found

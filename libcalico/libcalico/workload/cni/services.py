@@ -1,0 +1,78 @@
+"""What a CNI call needs of the world: the agent gives its own, the fallback makes some for one call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+from libcalico.clock import Clock, SystemClock
+from libcalico.datastore.resources import AsyncClient
+from libcalico.ipam.service import IpamService
+from libcalico.model.keys import ResourceKey
+from libcalico.workload.attach import Attacher
+from libcalico.workload.cni.conf import NetConf
+
+VERSION = "0.1.0"
+
+
+class WaitProgrammed(Protocol):
+    """Wait until the kernel enforces the policy of an endpoint as of a datastore revision, at most `timeout_s`.
+
+    Raises `TimeoutError`, or an error of `libcalico.errors` with the reason."""
+
+    async def __call__(self, key: ResourceKey, revision: int, timeout_s: float) -> None:
+        """Return when it is so."""
+        ...
+
+
+class Services:
+    """The datastore, IPAM, the kernel and the policy engine, as one call after the other uses them.
+
+    `connect(conf)` gives the datastore client (the agent returns its own whatever the configuration says);
+    `open_ipam(client, node)` the IPAM service of a node; `wait_programmed` is the agent's promise.
+    `own_node` is what the agent calls this host ("" = only the configuration and the files say)."""
+
+    def __init__(
+        self,
+        attacher: Attacher,
+        connect: Callable[[NetConf], Awaitable[AsyncClient]],
+        wait_programmed: WaitProgrammed,
+        *,
+        open_ipam: Callable[[AsyncClient, str], IpamService] | None = None,
+        clock: Clock | None = None,
+        own_node: str = "",
+    ) -> None:
+        self.attacher = attacher
+        self.connect = connect
+        self.wait_programmed = wait_programmed
+        self.clock: Clock = clock or SystemClock()
+        self.open_ipam = open_ipam or (lambda client, node: IpamService(client.datastore, node, self.clock))
+        self.own_node = own_node
+        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._reserved: dict[str, str] = {}
+
+    @asynccontextmanager
+    async def one_at_a_time(self, name: str) -> AsyncIterator[None]:
+        """Calls about the same interface of the same container wait for each other."""
+        lock, users = self._locks.get(name, (asyncio.Lock(), 0))
+        self._locks[name] = (lock, users + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            _, users = self._locks[name]
+            if users == 1:
+                del self._locks[name]
+            else:
+                self._locks[name] = (lock, users - 1)
+
+    def reserve(self, host_interface: str, owner: str) -> bool:
+        """Take a host interface's name until `unreserve`; False when a call for another endpoint holds it."""
+        return self._reserved.setdefault(host_interface, owner) == owner
+
+    def unreserve(self, host_interface: str, owner: str) -> None:
+        """Give the name back."""
+        if self._reserved.get(host_interface) == owner:
+            del self._reserved[host_interface]
