@@ -1,0 +1,268 @@
+"""From v3 policies and profiles to the rule IR, and to the IP sets that the rules need.
+
+What a policy means is decided here and nowhere else: spec/felix.md 1.4, 2.8, 3.4. A policy that upstream's agent
+would treat as absent (a port range with 0, numeric ports without a protocol, an unknown action) raises `BadData`; a
+rule that can never match is left out.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from libcalico.errors import BadData
+from libcalico.model import scalars
+from libcalico.model.defaults import default_types
+from libcalico.model.resources import EntityRule, GlobalNetworkPolicy, NetworkPolicy, Profile
+from libcalico.model.resources import ICMP as ModelICMP
+from libcalico.model.resources import Rule as ModelRule
+from libcalico.policy.ir import Action, IcmpMatch, Net, Policy, PolicyId, PortRange, Rule, Side
+from libcalico.selector import Selector, parse
+from libcalico.selector.identity import unique_id
+from libcalico.selector.translate import global_policy_selector, network_policy_selector, rule_selector
+
+ACTIONS = {"allow": Action.ALLOW, "deny": Action.DENY, "pass": Action.PASS, "log": Action.LOG, "": Action.ALLOW}
+PROTOCOLS = {name.lower(): number for name, number in scalars.PROTOCOL_NAMES.items()}
+ICMP_PROTOCOL = {4: 1, 6: 58}
+NAMED_PORT_PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
+PROTOCOLS_WITH_PORTS = frozenset((6, 17, 132, 136))
+BOTH = frozenset((4, 6))
+
+
+class SetSpec(NamedTuple):
+    """Who is in an IP set: the addresses of all that `selector` matches; for a named port only those endpoints that
+    carry `port_name` with `protocol` (an IP protocol number), as (address, protocol, port)."""
+
+    id: str
+    selector: Selector
+    protocol: int = 0
+    port_name: str = ""
+
+
+class CompiledPolicy(NamedTuple):
+    """A policy ready for use. `order` None is after all numbers. `workload`: it acts on workload endpoints."""
+
+    policy: Policy
+    selector: Selector
+    tier: str
+    order: float | None
+    ingress: bool
+    egress: bool
+    workload: bool
+    sets: dict[str, SetSpec]
+
+
+class CompiledProfile(NamedTuple):
+    """A profile's rules and the sets that they need."""
+
+    policy: Policy
+    sets: dict[str, SetSpec]
+
+
+def compile_policy(resource: NetworkPolicy | GlobalNetworkPolicy) -> CompiledPolicy:
+    """Raises `BadData` when the policy must be treated as absent; the message names policy, rule and value."""
+    spec, metadata = resource.spec, resource.metadata
+    if isinstance(resource, NetworkPolicy):
+        text = network_policy_selector(metadata.namespace, spec.selector, spec.service_account_selector)
+        namespace, workload = metadata.namespace, True
+    else:
+        text = global_policy_selector(
+            resource.spec.selector, resource.spec.namespace_selector, spec.service_account_selector
+        )
+        namespace, workload = "", not (resource.spec.do_not_track or resource.spec.pre_dnat)
+    identity = PolicyId(type(resource).__name__, namespace, metadata.name)
+    sets: dict[str, SetSpec] = {}
+    types = spec.types or default_types(bool(spec.ingress), bool(spec.egress))
+    tier = spec.tier or "default"
+    try:
+        policy = Policy(
+            identity, tier, compile_rules(spec.ingress, namespace, sets), compile_rules(spec.egress, namespace, sets)
+        )
+        selector = parse(text)
+    except BadData as error:
+        raise BadData(f"{_shown(identity)}: {error}: the policy is treated as absent") from None
+    return CompiledPolicy(
+        policy=policy,
+        selector=selector,
+        tier=tier,
+        order=None if spec.order is None else float(spec.order),
+        ingress="Ingress" in types,
+        egress="Egress" in types,
+        workload=workload,
+        sets=sets,
+    )
+
+
+def compile_profile(resource: Profile) -> CompiledProfile:
+    """Raises `BadData` when the profile must be treated as absent."""
+    identity = PolicyId("Profile", "", resource.metadata.name)
+    sets: dict[str, SetSpec] = {}
+    try:
+        ingress = compile_rules(resource.spec.ingress, "", sets)
+        egress = compile_rules(resource.spec.egress, "", sets)
+    except BadData as error:
+        raise BadData(f"{_shown(identity)}: {error}: the profile is treated as absent") from None
+    return CompiledProfile(Policy(identity, "", ingress, egress), sets)
+
+
+def _shown(identity: PolicyId) -> str:
+    name = f"{identity.namespace}/{identity.name}" if identity.namespace else identity.name
+    return f"{identity.kind}({name})"
+
+
+def compile_rules(rules: list[ModelRule], namespace: str, sets: dict[str, SetSpec]) -> tuple[Rule, ...]:
+    """The IR of a list of rules; `sets` gains those that they need."""
+    compiled: list[Rule] = []
+    for number, rule in enumerate(rules):
+        try:
+            compiled += _compile_rule(rule, number, namespace, sets)
+        except BadData as error:
+            raise BadData(f"rule {number}: {error}") from None
+    return tuple(compiled)
+
+
+def _compile_rule(rule: ModelRule, number: int, namespace: str, sets: dict[str, SetSpec]) -> list[Rule]:
+    action = ACTIONS.get(rule.action.lower())
+    if action is None:
+        raise BadData(f"action {rule.action!r} is not Allow, Deny, Log or Pass")
+    if rule.source.services is not None or rule.destination.services is not None:
+        return []
+    protocol, not_protocol = _protocol(rule.protocol), _protocol(rule.not_protocol)
+    families = _families(rule)
+    base = Rule(action, number, 0, protocol, not_protocol)
+    needed: dict[str, SetSpec] = {}
+    base = base._replace(
+        source=_side(rule.source, protocol, namespace, needed),
+        destination=_side(rule.destination, protocol, namespace, needed),
+    )
+    variants = _icmp_variants(base, rule, families)
+    if variants:
+        sets.update(needed)
+    return variants
+
+
+def _protocol(protocol: int | str | None) -> int | None:
+    if protocol is None or isinstance(protocol, int):
+        return protocol
+    number = PROTOCOLS.get(protocol.lower())
+    if number is None:
+        raise BadData(f"protocol {protocol!r} is not known")
+    return number
+
+
+def _families(rule: ModelRule) -> frozenset[int]:
+    """The IP versions in which the rule exists."""
+    families = BOTH if rule.ip_version is None else frozenset((rule.ip_version,)) & BOTH
+    for protocol in (rule.protocol, rule.not_protocol):
+        if isinstance(protocol, str) and protocol.lower() == "icmp":
+            families &= {4}
+        elif isinstance(protocol, str) and protocol.lower() == "icmpv6":
+            families &= {6}
+    for side in (rule.source, rule.destination):
+        if side.nets:
+            families &= {net.family for net in _nets(side.nets)}
+        if side.not_nets:
+            nets = _nets(side.not_nets)
+            families &= {net.family for net in nets}
+            families -= {net.family for net in nets if net.length == 0}
+    return families
+
+
+def _icmp_variants(base: Rule, rule: ModelRule, families: frozenset[int]) -> list[Rule]:
+    """The rule, once for each IP version where that matters: ICMP has another protocol number in each."""
+    if not families:
+        return []
+    icmp, not_icmp = _icmp(rule.icmp), _icmp(rule.not_icmp)
+    if icmp is None and base.protocol is not None and base.protocol not in ICMP_PROTOCOL.values():
+        not_icmp = None
+    if icmp is None and not_icmp is None:
+        return [base._replace(family=next(iter(families)) if len(families) == 1 else 0)]
+    return [
+        base._replace(family=family, protocol=ICMP_PROTOCOL[family], icmp=icmp, not_icmp=not_icmp)
+        for family in sorted(families)
+        if base.protocol in (None, ICMP_PROTOCOL[family])
+    ]
+
+
+def _icmp(match: ModelICMP | None) -> IcmpMatch | None:
+    return None if match is None or match.type is None else IcmpMatch(match.type, match.code)
+
+
+def _nets(texts: list[str]) -> tuple[Net, ...]:
+    nets = []
+    for text in texts:
+        net = scalars.parse_net(text)
+        if net is not None:
+            nets.append(Net(net.version, int(net.network_address), net.prefixlen))
+    return tuple(nets)
+
+
+def _side(side: EntityRule, protocol: int | None, namespace: str, sets: dict[str, SetSpec]) -> Side:
+    accounts = side.service_accounts
+    text = rule_selector(
+        namespace,
+        side.selector,
+        side.not_selector,
+        side.namespace_selector,
+        accounts.names if accounts else (),
+        accounts.selector if accounts else "",
+    )
+    positive = parse(text) if text else None
+    negative = None
+    if side.not_selector:
+        if positive is not None:
+            positive = parse(f"({text}) && !({side.not_selector})")
+        else:
+            negative = parse(side.not_selector)
+    ports, names = _ports(side.ports, protocol)
+    not_ports, not_names = _ports(side.not_ports, protocol)
+    keep_set = positive is not None and not (names and not ports)
+    return Side(
+        nets=_nets(side.nets),
+        not_nets=_nets(side.not_nets),
+        sets=(_net_set(positive, sets),) if keep_set and positive is not None else (),
+        not_sets=(_net_set(negative, sets),) if negative is not None else (),
+        ports=ports,
+        not_ports=not_ports,
+        port_sets=_port_sets(names, protocol, positive, sets),
+        not_port_sets=_port_sets(not_names, protocol, positive, sets),
+    )
+
+
+def _ports(ports: list[int | str], protocol: int | None) -> tuple[tuple[PortRange, ...], list[str]]:
+    ranges, names = [], []
+    for port in ports:
+        try:
+            parsed = scalars.parse_port(port)
+        except ValueError as error:
+            raise BadData(str(error)) from None
+        if isinstance(parsed, str):
+            names.append(parsed)
+            continue
+        if not (1 <= parsed[0] <= 65535 and 1 <= parsed[1] <= 65535):
+            raise BadData(f"port {port!r} is not between 1 and 65535")
+        if protocol not in PROTOCOLS_WITH_PORTS:
+            raise BadData(f"port {port!r} needs protocol TCP, UDP or SCTP")
+        ranges.append(PortRange(*parsed))
+    return tuple(ranges), names
+
+
+def _net_set(selector: Selector, sets: dict[str, SetSpec]) -> str:
+    sets[selector.id] = SetSpec(selector.id, selector)
+    return selector.id
+
+
+def _port_sets(
+    names: list[str], protocol: int | None, selector: Selector | None, sets: dict[str, SetSpec]
+) -> tuple[str, ...]:
+    chosen = selector or parse("")
+    protocols = list(NAMED_PORT_PROTOCOLS) if protocol is None else [protocol]
+    found = []
+    for name in names:
+        for number in protocols:
+            word = NAMED_PORT_PROTOCOLS.get(number)
+            if word is None:
+                raise BadData(f"named port {name!r} needs protocol TCP, UDP or SCTP")
+            identity = unique_id("n", f"{chosen.id},{word},{name}")
+            sets[identity] = SetSpec(identity, chosen, number, name)
+            found.append(identity)
+    return tuple(found)

@@ -1,0 +1,116 @@
+"""The fixed chains around the policies: hooks, dispatch, and the protections that are always on (spec/felix.md 2.10-2.12).
+
+Without any endpoint this is the guard: every packet from or to an interface with a workload's prefix is dropped.
+"""
+
+from __future__ import annotations
+
+from libcalico.policy.nft.names import FROM_WORKLOAD, TO_WORKLOAD, Identity
+from libcalico.policy.nft.rules import NftOptions
+from libcalico.policy.nft.table import Chain, Map, Set, Table
+
+MASQUERADE_POOLS = "masq-ipam-pools"
+ALL_POOLS = "network-ip-pools"
+VXLAN_PEERS = "all-vxlan-net"
+VXLAN_DEVICES = {4: "vxlan.calico", 6: "vxlan-v6.calico"}
+NEIGHBOUR_DISCOVERY = "icmpv6 type { 130, 131, 132, 133, 135, 136 } counter accept"
+ESTABLISHED = "ct state established,related counter accept"
+ADDRESS_TYPES = {4: "ipv4_addr", 6: "ipv6_addr"}
+FAMILIES = ((4, "ip"), (6, "ip6"))
+
+
+def base_table(options: NftOptions) -> Table:
+    """The table without endpoints and policies."""
+    table = Table()
+    for name in (FROM_WORKLOAD, TO_WORKLOAD):
+        table.maps[name] = Map("ifname : verdict")
+    for family, _ in FAMILIES:
+        for name in (MASQUERADE_POOLS, ALL_POOLS):
+            table.sets[f"{name}-{family}"] = Set(ADDRESS_TYPES[family], interval=True)
+        table.sets[f"{VXLAN_PEERS}-{family}"] = Set(ADDRESS_TYPES[family])
+    table.chains.update(_raw(options))
+    table.chains.update(_forward(options))
+    table.chains.update(_input(options))
+    table.chains.update(_nat(options))
+    return table
+
+
+def guard_text() -> str:
+    """Commands that put the guard in place of a table that is not there."""
+    return base_table(NftOptions()).render_replace()
+
+
+def _note(why: str) -> str:
+    return f'comment "{Identity("base", "", "", why).text}"'
+
+
+def _each_prefix(options: NftOptions, direction: str, rest: str) -> list[str]:
+    return [f'{direction} "{prefix}*" {rest}' for prefix in options.interface_prefixes]
+
+
+def _raw(options: NftOptions) -> dict[str, Chain]:
+    prerouting = _each_prefix(
+        options, "iifname", f"fib saddr . mark . iif oif 0 counter {options.deny} {_note('source address')}"
+    )
+    notrack = [
+        f"meta nfproto ipv{family} udp dport {options.vxlan_port} notrack" for family in sorted(options.vxlan_families)
+    ]
+    return {
+        "raw-prerouting": Chain((*notrack, *prerouting), "type filter hook prerouting priority raw; policy accept;"),
+        "raw-output": Chain(tuple(notrack), "type filter hook output priority raw; policy accept;"),
+    }
+
+
+def _forward(options: NftOptions) -> dict[str, Chain]:
+    unknown = f"counter {options.deny} {_note('unknown workload interface')}"
+    egress = [ESTABLISHED, f"iifname vmap @{FROM_WORKLOAD}", *_each_prefix(options, "iifname", unknown)]
+    ingress = [ESTABLISHED, f"oifname vmap @{TO_WORKLOAD}", *_each_prefix(options, "oifname", unknown)]
+    return {
+        "forward-egress": Chain(tuple(egress), "type filter hook forward priority filter - 1; policy accept;"),
+        "forward-ingress": Chain(tuple(ingress), "type filter hook forward priority filter; policy accept;"),
+    }
+
+
+def _input(options: NftOptions) -> dict[str, Chain]:
+    unknown = f"counter {options.deny} {_note('unknown workload interface')}"
+    egress = [
+        ESTABLISHED,
+        *_each_prefix(options, "iifname", NEIGHBOUR_DISCOVERY),
+        f"iifname vmap @{FROM_WORKLOAD}",
+        *_each_prefix(options, "iifname", unknown),
+    ]
+    host = _vxlan_input(options)
+    if options.endpoint_to_host in ("drop", "reject"):
+        host += [
+            ESTABLISHED,
+            *_each_prefix(options, "iifname", NEIGHBOUR_DISCOVERY),
+            *_each_prefix(options, "iifname", f"counter {options.endpoint_to_host} {_note('endpoint to host')}"),
+        ]
+    return {
+        "input-egress": Chain(tuple(egress), "type filter hook input priority filter - 1; policy accept;"),
+        "input-host": Chain(tuple(host), "type filter hook input priority filter; policy accept;"),
+    }
+
+
+def _vxlan_input(options: NftOptions) -> list[str]:
+    rules = []
+    for family, word in FAMILIES:
+        if family in options.vxlan_families:
+            known = f"{word} saddr @{VXLAN_PEERS}-{family}"
+            port = f"meta nfproto ipv{family} udp dport {options.vxlan_port} fib daddr type local"
+            rules += [f"{port} {known} counter accept", f"{port} counter drop {_note('vxlan from a stranger')}"]
+    return rules
+
+
+def _nat(options: NftOptions) -> dict[str, Chain]:
+    rules = []
+    for family, word in FAMILIES:
+        match = f"{word} saddr @{MASQUERADE_POOLS}-{family} {word} daddr != @{ALL_POOLS}-{family}"
+        if options.nat_port_range:
+            rules += [f"{match} meta l4proto {{ tcp, udp }} counter masquerade to :{options.nat_port_range}"]
+        rules.append(f"{match} counter masquerade")
+    for family in sorted(options.vxlan_families):
+        device = VXLAN_DEVICES[family]
+        foreign = f'meta nfproto ipv{family} oifname "{device}" fib saddr type local fib saddr . oif type != local'
+        rules.append(f"{foreign} counter masquerade")
+    return {"nat-postrouting": Chain(tuple(rules), "type nat hook postrouting priority srcnat; policy accept;")}
