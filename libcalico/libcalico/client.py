@@ -1,10 +1,10 @@
 """`libcalico.Client`: plain calls for scripts, over the asyncio client that services use.
 
-    from libcalico import Client
+from libcalico import Client
 
-    with Client() as calico:
-        for pool in calico.list("IPPool"):
-            print(pool.metadata.name, pool.spec.cidr)
+with Client() as calico:
+    for pool in calico.list("IPPool"):
+        print(pool.metadata.name, pool.spec.cidr)
 """
 
 from __future__ import annotations
