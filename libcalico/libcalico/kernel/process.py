@@ -1,4 +1,4 @@
-"""Run another program: the only place of the library that starts one. For foreign IPAM plug-ins, never on our own path."""
+"""Run another program, for IPAM plug-ins that are not ours: the only place of the library that starts one."""
 
 from __future__ import annotations
 

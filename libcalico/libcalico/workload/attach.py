@@ -237,6 +237,15 @@ class Attacher:
         """End the threads once they are idle."""
         self._executor.shutdown(wait=False)
 
+    def is_host(self, netns_path: str) -> bool:
+        """The path leads to the host's own network namespace."""
+        found = netns.identity(netns_path)
+        return found is not None and found == netns.identity(self._host_netns or "/proc/thread-self/ns/net")
+
+    def check_netns(self, netns_path: str) -> None:
+        """`KernelError` unless the path leads to a network namespace."""
+        os.close(netns.open_path(netns_path))
+
     async def attach(self, wiring: Wiring, netns_path: str) -> str:
         """See `attach`; when the caller is cancelled, or gone, the wiring is taken away again."""
         loop = asyncio.get_running_loop()

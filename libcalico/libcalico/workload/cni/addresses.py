@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 import msgspec
 
 from libcalico.errors import CalicoError, ResourceDoesNotExist
-from libcalico.ipam.service import AssignError, Assigned, Release
+from libcalico.ipam.service import Assigned, AssignError, Release
 from libcalico.kernel import process
 from libcalico.workload.cni import errors, result
 from libcalico.workload.cni.context import CALL_TIMEOUT_S, Context
@@ -150,33 +151,38 @@ async def give_back(context: Context, addresses: Iterable[str]) -> None:
         await context.ipam.release_ips(wanted)
 
 
-async def release(context: Context, networks: Sequence[str], only: Sequence[str] | None = None) -> None:
-    """Release what the container holds on this node in these networks; `only` limits it to those addresses.
+async def release(
+    context: Context, networks: Sequence[str], only: Sequence[str] | None = None, kept: Container[str] = ()
+) -> None:
+    """Release what the container holds on this node in these networks: `only` those addresses, and not the `kept`.
 
     Succeeds when nothing is held. The bare container id is the handle of very old endpoints."""
     container = context.call.container_id
     for handle in (*(f"{network}.{container}" for network in networks), container):
-        await _release_handle(context, handle, only)
+        await release_handle(context, handle, only, kept)
 
 
-async def _release_handle(context: Context, handle: str, only: Sequence[str] | None) -> None:
+async def release_handle(
+    context: Context, handle: str, only: Sequence[str] | None = None, kept: Container[str] = ()
+) -> None:
+    """Release what one handle holds on this node."""
     try:
         held = await context.ipam.ips_by_handle(handle)
     except ResourceDoesNotExist:
         return
-    ours = [address for address in held if await _is_ours(context, address, only)]
+    ours = [
+        address
+        for address in held
+        if (only is None or address in only) and address not in kept and await _is_ours(context, address)
+    ]
     if len(ours) == len(held):
-        try:
+        with contextlib.suppress(ResourceDoesNotExist):
             await context.ipam.release_by_handle(handle)
-        except ResourceDoesNotExist:
-            return
     elif ours:
         await context.ipam.release_ips([Release(address, handle) for address in ours])
 
 
-async def _is_ours(context: Context, address: str, only: Sequence[str] | None) -> bool:
-    if only is not None and address not in only:
-        return False
+async def _is_ours(context: Context, address: str) -> bool:
     try:
         attribute = await context.ipam.get_assignment_attributes(address)
     except ResourceDoesNotExist:

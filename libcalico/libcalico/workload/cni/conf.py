@@ -143,7 +143,7 @@ def _look_up(conf: Mapping[str, Any], path: str) -> Any:
     return value
 
 
-def _type_problem(path: str, kind: type, value: Any) -> str:
+def _type_problem(path: str, kind: type[Any], value: Any) -> str:
     if value is None:
         return ""
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):

@@ -135,7 +135,8 @@ async def find_related(
 ) -> tuple[list[WorkloadEndpoint], list[WorkloadEndpoint]]:
     """The container's own endpoints, and those of containers that share the first eleven characters of its id."""
     prefix = workload_endpoint_prefix(node, ORCHESTRATOR) + container_id[:_SHARED].replace("-", "--")
-    own, others = [], []
+    own: list[WorkloadEndpoint] = []
+    others: list[WorkloadEndpoint] = []
     for endpoint in (await client.list(KIND, namespace, prefix.removesuffix("-"))).items:
         parts = split_workload_endpoint_name(endpoint.metadata.name)
         if parts is None or parts[:2] != (node, ORCHESTRATOR):

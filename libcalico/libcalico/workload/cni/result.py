@@ -40,7 +40,7 @@ def render_result(version: str, addresses: Addresses, interfaces: Interfaces | N
     modern = versions.at_least(version, "1.0.0")
     document: dict[str, Any] = {"cniVersion": version}
     if interfaces is not None:
-        document["interfaces"] = _interfaces(interfaces, versions.at_least(version, "1.0.0"))
+        document["interfaces"] = _interfaces(interfaces, modern)
     place = {} if interfaces is None else {"interface": 1}
     document["ips"] = [
         ({} if modern else {"version": "6" if ":" in cidr else "4"}) | place | {"address": cidr}
@@ -59,7 +59,7 @@ def _interfaces(ends: Interfaces, with_mtu: bool) -> list[dict[str, Any]]:
     if ends.mac:
         far["mac"] = ends.mac
     if with_mtu and ends.mtu:
-        near["mtu"] = far["mtu"] = ends.mtu
+        far["mtu"] = ends.mtu
     far["sandbox"] = ends.sandbox
     return [near, far]
 

@@ -1,0 +1,252 @@
+"""ADD: address, wiring, endpoint, profile, policy in the kernel, result; or an error, and nothing left behind."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+
+import msgspec
+
+from libcalico.errors import CalicoError, ResourceDoesNotExist
+from libcalico.kernel.errors import KernelError
+from libcalico.model.keys import ResourceKey
+from libcalico.model.resources import WorkloadEndpoint
+from libcalico.workload import plan
+from libcalico.workload.attach import Inspection
+from libcalico.workload.cni import addresses, endpoint, errors, result
+from libcalico.workload.cni.conf import NetConf, read_conf
+from libcalico.workload.cni.context import Context, open_context, read_mtu
+from libcalico.workload.cni.errors import CniError
+from libcalico.workload.cni.request import Call
+from libcalico.workload.cni.result import Addresses, Interfaces
+from libcalico.workload.cni.services import Services
+
+POLICY_TIMEOUT_S = 10.0
+_TRUE = frozenset({"1", "true"})
+_log = logging.getLogger(__name__)
+
+
+async def add(call: Call, services: Services, notes: list[str]) -> bytes:
+    """The result of an ADD."""
+    conf, _ = read_conf(call.conf)
+    _refuse_unsupported(call, conf, notes)
+    mtu = read_mtu(conf)
+    if conf.readiness_gates:
+        from libcalico.workload.cni import gates
+
+        gates.check_urls(conf.readiness_gates)
+    context = await open_context(call, conf, services, notes)
+    if conf.readiness_gates:
+        await gates.wait_ready(conf.readiness_gates)
+    _refuse_impossible(context, mtu)
+    async with services.one_at_a_time(f"{call.container_id}/{call.interface}"):
+        return await _Addition(context, mtu).run()
+
+
+def _refuse_unsupported(call: Call, conf: NetConf, notes: list[str]) -> None:
+    if conf.ip_addrs_no_ipam:
+        raise CniError(errors.GENERAL, "requested feature is not supported for this runtime: ip_addrs_no_ipam")
+    if conf.dataplane_type:
+        raise CniError(errors.GENERAL, f"invalid dataplane type: {conf.dataplane_type}")
+    if conf.device_type not in {"", "veth", "netkit"}:
+        text = f'unknown device_type "{conf.device_type}" in CNI config (supported: "veth", "netkit")'
+        raise CniError(errors.GENERAL, text)
+    if conf.device_type == "netkit":
+        notes.append("device_type netkit is not supported: a veth pair is made")
+    if conf.etcd["etcd_authority"]:
+        notes.append("conf member etcd_authority is deprecated: use etcd_endpoints")
+    if conf.ipam_type != addresses.OWN_PLUGIN:
+        addresses.find_plugin(conf.ipam_type, call.path)
+
+
+def _refuse_impossible(context: Context, mtu: int) -> None:
+    """Everything that can be refused is refused before the first effect."""
+    call = context.call
+    attacher = context.services.attacher
+    if attacher.is_host(call.netns) and call.environment.get("CNI_NETNS_OVERRIDE", "").lower() not in _TRUE:
+        text = "plugin's netns and netns from CNI_NETNS should not be the same"
+        raise CniError(errors.OWN_NAMESPACE, text)
+    try:
+        attacher.check_netns(call.netns)
+    except KernelError as error:
+        raise CniError(errors.GENERAL, f'failed to open netns "{call.netns}": {error}') from error
+    addresses.wanted_addresses(context)
+    problem = plan.mtu_problem(mtu, context.conf.want_v6)
+    if problem:
+        raise CniError(errors.GENERAL, problem)
+    endpoint.check_endpoint(_endpoint(context, ["192.0.2.1"], plan.host_interface_name(call.container_id), ""))
+    if not context.conf.policy_type:
+        endpoint.check_profile(endpoint.build_profile(call.network))
+
+
+def _endpoint(context: Context, ips: Sequence[str], host_interface: str, mac: str) -> WorkloadEndpoint:
+    call = context.call
+    return endpoint.build_endpoint(
+        context.node,
+        context.namespace,
+        call.container_id,
+        call.interface,
+        call.network,
+        context.labels.labels,
+        ips,
+        host_interface,
+        mac,
+    )
+
+
+class _Addition:
+    """One ADD that may begin to have effects."""
+
+    def __init__(self, context: Context, mtu: int) -> None:
+        self._context = context
+        self._mtu = mtu
+        self._owner = f"{context.call.container_id}/{context.call.interface}"
+
+    async def run(self) -> bytes:
+        context = self._context
+        own, others = await endpoint.find_related(
+            context.client, context.namespace, context.node, context.call.container_id
+        )
+        segment = endpoint.endpoint_segment(context.call.interface)
+        existing = next((item for item in own if item.spec.endpoint == segment), None)
+        async with AsyncExitStack() as undo:
+            if existing is None:
+                answer = await self._create(undo, [*own, *others], bool(own))
+            else:
+                answer = await self._renew(undo, existing)
+            undo.pop_all()
+        return answer
+
+    # --- a new endpoint
+
+    async def _create(self, undo: AsyncExitStack, related: Sequence[WorkloadEndpoint], is_further: bool) -> bytes:
+        context = self._context
+        host_interface = self._choose_name(undo, related, is_further)
+        found = await self._assign(undo)
+        ips = [cidr.partition("/")[0] for cidr in found.cidrs]
+        mac = await self._wire(undo, host_interface, ips, context.conf.mac)
+        stored = await endpoint.create_endpoint(context.client, _endpoint(context, ips, host_interface, mac))
+        self._undo(undo, "delete the endpoint", lambda: endpoint.delete_endpoint(context.client, stored))
+        await self._finish(stored)
+        cidrs = tuple(stored.spec.ip_networks)
+        return self._render(found._replace(cidrs=cidrs), stored)
+
+    def _choose_name(self, undo: AsyncExitStack, related: Sequence[WorkloadEndpoint], is_further: bool) -> str:
+        """The usual name of the host end, or the hashed one when that could be another's."""
+        call, services = self._context.call, self._context.services
+        usual = plan.host_interface_name(call.container_id)
+        taken = is_further or "." in call.container_id or any(item.spec.interface_name == usual for item in related)
+        if taken or not services.reserve(usual, self._owner):
+            return plan.hashed_interface_name(call.container_id, call.interface)
+        undo.callback(services.unreserve, usual, self._owner)
+        return usual
+
+    async def _assign(self, undo: AsyncExitStack) -> Addresses:
+        context = self._context
+        if context.conf.ipam_type == addresses.OWN_PLUGIN:
+            found = await addresses.assign(context)
+            bare = [cidr.partition("/")[0] for cidr in found.cidrs]
+            self._undo(undo, "release the addresses", lambda: addresses.give_back(context, bare))
+        else:
+            found = await addresses.run_plugin(context, "ADD")
+            self._undo(undo, "release the addresses", lambda: addresses.run_plugin(context, "DEL"))
+        if not found.cidrs:
+            raise CniError(errors.GENERAL, "IPAM plugin returned no IP addresses in result")
+        return found
+
+    async def _wire(self, undo: AsyncExitStack, host_interface: str, ips: Sequence[str], mac: str) -> str:
+        call, conf, attacher = self._context.call, self._context.conf, self._context.services.attacher
+        wiring = plan.plan_wiring(
+            host_interface,
+            call.interface,
+            ips,
+            mtu=self._mtu,
+            queues=conf.num_queues,
+            mac=mac or self._context.arguments.get("MAC", ""),
+            allow_ip_forwarding=conf.allow_ip_forwarding,
+        )
+        made = await attacher.attach(wiring, call.netns)
+        self._undo(undo, "remove the interface", lambda: attacher.detach(call.netns, call.interface, [host_interface]))
+        return made
+
+    # --- an endpoint that is stored already
+
+    async def _renew(self, undo: AsyncExitStack, existing: WorkloadEndpoint) -> bytes:
+        """A repeated ADD, or a further network on the same interface: the endpoint as it is, made whole again."""
+        context = self._context
+        spec = existing.spec
+        seen = await context.services.attacher.inspect(context.call.netns, context.call.interface, spec.interface_name)
+        stands = _is_wired(seen)
+        if seen.host is not None and not stands:
+            text = f"endpoint {existing.metadata.name} is in use by another network namespace: interface"
+            raise CniError(errors.GENERAL, f"{text} {spec.interface_name} stands and does not lead to this one")
+        ips = endpoint.bare_addresses(existing)
+        if not ips:
+            ips = [cidr.partition("/")[0] for cidr in (await self._assign(undo)).cidrs]
+        elif context.conf.ipam_type == addresses.OWN_PLUGIN:
+            await self._claim(existing, ips)
+        mac = spec.mac if stands else await self._wire(undo, spec.interface_name, ips, spec.mac)
+        profiles = spec.profiles if context.call.network in spec.profiles else [*spec.profiles, context.call.network]
+        cidrs = spec.ip_networks or [f"{ip}/{128 if ':' in ip else 32}" for ip in ips]
+        changed = msgspec.structs.replace(
+            existing, spec=msgspec.structs.replace(spec, profiles=profiles, ip_networks=cidrs, mac=mac)
+        )
+        stored = await endpoint.update_endpoint(context.client, changed) if changed != existing else existing
+        await self._finish(stored)
+        return self._render(Addresses(tuple(cidrs)), stored)
+
+    async def _claim(self, existing: WorkloadEndpoint, ips: Sequence[str]) -> None:
+        """The stored addresses are this container's in IPAM; free ones are taken again."""
+        context = self._context
+        container = context.call.container_id
+        networks = (*existing.spec.profiles, context.call.network)
+        handles = {container, *(f"{network}.{container}" for network in networks)}
+        for ip in ips:
+            try:
+                attribute = await context.ipam.get_assignment_attributes(ip)
+            except ResourceDoesNotExist as error:
+                if "No valid IPPool" not in str(error):
+                    note = addresses.attributes(context)
+                    await context.ipam.assign_ip(ip, context.handle, note, context.node, "Workload")
+                continue
+            if attribute.handle not in handles:
+                text = f"address {ip} of endpoint {existing.metadata.name} belongs to {attribute.handle}"
+                raise CniError(errors.GENERAL, f"{text} now: delete this container's endpoint first")
+
+    # --- both
+
+    async def _finish(self, stored: WorkloadEndpoint) -> None:
+        """Profile there, policy programmed: only then may the container run."""
+        context = self._context
+        revision = int(stored.metadata.resource_version)
+        if not context.conf.policy_type:
+            revision = max(revision, await endpoint.ensure_profile(context.client, context.call.network))
+        key = ResourceKey(endpoint.KIND, stored.metadata.name, stored.metadata.namespace)
+        timeout_s = float(context.conf.policy_timeout_s) or POLICY_TIMEOUT_S
+        try:
+            await context.services.wait_programmed(key, revision, timeout_s)
+        except TimeoutError:
+            text = f"policy of endpoint {stored.metadata.name} is not programmed after {timeout_s:g} s"
+            raise CniError(errors.TRY_AGAIN, f"{text}: the endpoint was taken away again") from None
+
+    def _render(self, found: Addresses, stored: WorkloadEndpoint) -> bytes:
+        call = self._context.call
+        interfaces = Interfaces(stored.spec.interface_name, call.interface, stored.spec.mac, call.netns, self._mtu)
+        return result.render_result(call.conf.get("cniVersion") or "", found, interfaces)
+
+    def _undo(self, undo: AsyncExitStack, what: str, call: Callable[[], Awaitable[object]]) -> None:
+        async def step() -> None:
+            try:
+                await call()
+            except (CalicoError, TimeoutError) as error:
+                _log.warning("undo of ADD %s: %s: %s", self._owner, what, error)
+                self._context.notes.append(f"undo: {what}: {error}")
+
+        undo.push_async_callback(step)
+
+
+def _is_wired(seen: Inspection) -> bool:
+    """The two ends are there and belong to each other."""
+    host, container = seen.host, seen.container
+    return host is not None and container is not None and host.link.lower == container.link.ifindex

@@ -1,0 +1,125 @@
+"""DEL: interface, addresses and endpoint go; what is gone already is fine; one failure does not stop the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+
+from libcalico.errors import CalicoError, ResourceDoesNotExist, ResourceUpdateConflict
+from libcalico.model.resources import WorkloadEndpoint
+from libcalico.workload import plan
+from libcalico.workload.cni import addresses, endpoint, errors
+from libcalico.workload.cni.conf import read_conf
+from libcalico.workload.cni.context import Context, node_names, open_context
+from libcalico.workload.cni.errors import CniError
+from libcalico.workload.cni.request import Call
+from libcalico.workload.cni.services import Services
+
+_TRUE = frozenset({"1", "true"})
+
+
+async def delete(call: Call, services: Services, notes: list[str]) -> bytes:
+    """Do a DEL; it prints nothing."""
+    conf, passed_over = read_conf(call.conf, lenient=True)
+    notes += passed_over
+    context = await open_context(call, conf, services, notes)
+    async with services.one_at_a_time(f"{call.container_id}/{call.interface}"):
+        problems = await remove_attachment(context)
+    if problems:
+        raise problems[0]
+    if services.attacher.is_host(call.netns) and call.environment.get("CNI_NETNS_OVERRIDE", "").lower() not in _TRUE:
+        raise CniError(errors.OWN_NAMESPACE, "plugin's netns and netns from CNI_NETNS should not be the same")
+    return b""
+
+
+async def remove_attachment(context: Context) -> list[Exception]:
+    """Take one attachment away; what went wrong, in order. The interface goes first: while it stands, nobody else
+    may get its address."""
+    call = context.call
+    own, others = await _find(context)
+    segment = endpoint.endpoint_segment(call.interface)
+    mine = next((item for item in own if item.spec.endpoint == segment), None)
+    rest = [item for item in own if item is not mine]
+    if mine is not None and await _leaves_one_network_only(context, mine):
+        return []
+    problems: list[Exception] = []
+    names = _host_interfaces(context, mine, [*rest, *others])
+    attacher = context.services.attacher
+    await _step(problems, lambda: attacher.detach(call.netns, call.interface, names))
+    await _step(problems, lambda: _release(context, mine, rest))
+    if mine is not None:
+        await _step(problems, lambda: endpoint.delete_endpoint(context.client, mine))
+    return problems
+
+
+async def _step(problems: list[Exception], call: Callable[[], Awaitable[object]]) -> None:
+    try:
+        await call()
+    except (CalicoError, TimeoutError, OSError) as error:
+        problems.append(error)
+
+
+async def _find(context: Context) -> tuple[list[WorkloadEndpoint], list[WorkloadEndpoint]]:
+    """The container's endpoints under this node's name, else under a name that the node may have had before."""
+    call = context.call
+    own, others = await endpoint.find_related(context.client, context.namespace, context.node, call.container_id)
+    if own:
+        return own, others
+    for name in node_names(context.conf, context.services):
+        if name == context.node:
+            continue
+        found, near = await endpoint.find_related(context.client, context.namespace, name, call.container_id)
+        if found:
+            context.notes.append(f"endpoint found under the node name {name}, not {context.node}")
+            context.node, context.ipam = name, context.services.open_ipam(context.client, name)
+            return found, near
+    return own, others
+
+
+async def _leaves_one_network_only(context: Context, mine: WorkloadEndpoint) -> bool:
+    """The interface serves another network too, whose address it has: only this network's profile goes."""
+    network, spec = context.call.network, mine.spec
+    if len(spec.profiles) < 2 or network not in spec.profiles:
+        return False
+    try:
+        if await context.ipam.ips_by_handle(context.handle):
+            return False
+    except ResourceDoesNotExist:
+        pass
+    left = [profile for profile in spec.profiles if profile != network]
+    try:
+        changed = msgspec.structs.replace(mine, spec=msgspec.structs.replace(spec, profiles=left))
+        await endpoint.update_endpoint(context.client, changed)
+    except (ResourceDoesNotExist, ResourceUpdateConflict):
+        return False
+    return True
+
+
+def _host_interfaces(
+    context: Context, mine: WorkloadEndpoint | None, neighbours: Sequence[WorkloadEndpoint]
+) -> list[str]:
+    """The host ends to delete: the endpoint's, or, when there is none (an ADD that was killed), those it would have."""
+    call, services = context.call, context.services
+    held = {item.spec.interface_name for item in neighbours}
+    if mine is not None:
+        return [name for name in [mine.spec.interface_name] if name and name not in held]
+    names = [plan.hashed_interface_name(call.container_id, call.interface)]
+    usual, owner = plan.host_interface_name(call.container_id), f"{call.container_id}/{call.interface}"
+    if usual not in held and "." not in call.container_id and services.reserve(usual, owner):
+        services.unreserve(usual, owner)
+        names.append(usual)
+    return names
+
+
+async def _release(context: Context, mine: WorkloadEndpoint | None, rest: Sequence[WorkloadEndpoint]) -> None:
+    kind = context.conf.ipam_type
+    if kind and kind != addresses.OWN_PLUGIN:
+        await addresses.run_plugin(context, "DEL")
+        return
+    if not kind:
+        context.notes.append("conf has no ipam.type: calico-ipam is taken")
+    networks = [context.call.network, *(mine.spec.profiles if mine is not None else ())]
+    kept = {address for item in rest for address in endpoint.bare_addresses(item)}
+    only = endpoint.bare_addresses(mine) if mine is not None and rest else None
+    await addresses.release(context, list(dict.fromkeys(networks)), only, kept)

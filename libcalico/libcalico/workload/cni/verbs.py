@@ -1,0 +1,222 @@
+"""CHECK, GC and STATUS, and the verbs of `calico-ipam` (spec/cni.md 7, 8)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from libcalico.errors import CalicoError, ResourceDoesNotExist
+from libcalico.ipam import plan as ipam_plan
+from libcalico.model.keys import HandleKey, parse_path
+from libcalico.model.resources import WorkloadEndpoint
+from libcalico.workload.attach import Inspection
+from libcalico.workload.cni import addresses, endpoint, errors, result
+from libcalico.workload.cni.conf import read_conf
+from libcalico.workload.cni.context import Context, open_context
+from libcalico.workload.cni.delete import remove_attachment
+from libcalico.workload.cni.errors import CniError
+from libcalico.workload.cni.request import Call
+from libcalico.workload.cni.services import Services
+
+STATUS_TIMEOUT_S = 2.0
+VALID_ATTACHMENTS = "cni.dev/valid-attachments"
+_HANDLES = b"/calico/ipam/v2/handle/"
+
+
+async def check(call: Call, services: Services, notes: list[str]) -> bytes:
+    """CHECK: the endpoint, both ends of the interface, routes and addresses are as the last result said."""
+    conf, _ = read_conf(call.conf)
+    previous = call.conf.get("prevResult")
+    if not isinstance(previous, dict):
+        raise CniError(errors.BAD_CONFIG, "required prevResult missing")
+    wanted = set(result.previous_addresses(previous))
+    context = await open_context(call, conf, services, notes)
+    own, _ = await endpoint.find_related(context.client, context.namespace, context.node, call.container_id)
+    segment = endpoint.endpoint_segment(call.interface)
+    stored = next((item for item in own if item.spec.endpoint == segment), None)
+    if stored is None:
+        raise _mismatch(f"no endpoint of container {call.container_id} with interface {call.interface} is stored")
+    if set(endpoint.bare_addresses(stored)) != wanted:
+        raise _mismatch(f"endpoint {stored.metadata.name} has {stored.spec.ip_networks}, prevResult {sorted(wanted)}")
+    seen = await services.attacher.inspect(call.netns, call.interface, stored.spec.interface_name)
+    _check_wiring(call, stored, seen, wanted)
+    if conf.ipam_type == addresses.OWN_PLUGIN:
+        await _check_held(context, wanted, stored.spec.profiles)
+    elif conf.ipam_type:
+        await addresses.run_plugin(context, "CHECK")
+    return b""
+
+
+def _check_wiring(call: Call, stored: WorkloadEndpoint, seen: Inspection, wanted: set[str]) -> None:
+    spec = stored.spec
+    if seen.container is None:
+        raise _mismatch(f"interface {call.interface} is missing in {call.netns}")
+    if not wanted <= set(seen.container.addresses):
+        raise _mismatch(f"interface {call.interface} has {list(seen.container.addresses)}, wanted {sorted(wanted)}")
+    if spec.mac and seen.container.link.mac != spec.mac:
+        raise _mismatch(f"interface {call.interface} has MAC {seen.container.link.mac}, wanted {spec.mac}")
+    if seen.host is None:
+        raise _mismatch(f"host interface {spec.interface_name} is missing")
+    if not seen.host.link.up:
+        raise _mismatch(f"host interface {spec.interface_name} is down")
+    missing = wanted - set(seen.routed)
+    if missing:
+        raise _mismatch(f"no host route to {sorted(missing)} through {spec.interface_name}")
+
+
+async def _check_held(context: Context, wanted: set[str], networks: list[str]) -> None:
+    held: set[str] = set()
+    for network in dict.fromkeys([context.call.network, *networks]):
+        try:
+            held |= set(await context.ipam.ips_by_handle(f"{network}.{context.call.container_id}"))
+        except ResourceDoesNotExist:
+            continue
+    if not wanted <= held:
+        raise _mismatch(f"addresses {sorted(wanted - held)} are not allocated to the container")
+
+
+def _mismatch(text: str) -> CniError:
+    return CniError(errors.GENERAL, f"check failed: {text}")
+
+
+async def collect_garbage(call: Call, services: Services, notes: list[str]) -> bytes:
+    """GC: what this network holds on this node for attachments that are not listed goes."""
+    conf, passed_over = read_conf(call.conf, lenient=True)
+    notes += passed_over
+    valid = _valid_attachments(call.conf)
+    context = await open_context(call, conf, services, notes)
+    problems: list[Exception] = []
+    for stored in (await context.client.list(endpoint.KIND)).items:
+        spec = stored.spec
+        if spec.node != context.node or spec.orchestrator != endpoint.ORCHESTRATOR or call.network not in spec.profiles:
+            continue
+        if not any(
+            container == spec.container_id and endpoint.endpoint_segment(interface) == spec.endpoint
+            for container, interface in valid
+        ):
+            problems += await _remove(context, stored)
+    if conf.ipam_type in {"", addresses.OWN_PLUGIN}:
+        problems += await _release_strays(context, {container for container, _interface in valid})
+    else:
+        await addresses.run_plugin(context, "GC")
+    if problems:
+        raise CniError(errors.GENERAL, "; ".join(str(problem) for problem in problems))
+    return b""
+
+
+def _valid_attachments(conf: dict[str, Any]) -> set[tuple[str, str]]:
+    listed = conf.get(VALID_ATTACHMENTS)
+    if not isinstance(listed, list):
+        raise CniError(errors.BAD_CONFIG, f"GC needs {VALID_ATTACHMENTS}: nothing was removed")
+    valid = set()
+    for entry in listed:
+        found = (entry.get("containerID"), entry.get("ifname")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(found[0], str) or not isinstance(found[1], str):
+            raise CniError(errors.BAD_CONFIG, f"bad entry {entry!r} in {VALID_ATTACHMENTS}: nothing was removed")
+        valid.add((found[0], found[1]))
+    return valid
+
+
+async def _remove(context: Context, stored: WorkloadEndpoint) -> list[Exception]:
+    spec = stored.spec
+    call = context.call._replace(container_id=spec.container_id, interface=spec.endpoint, netns="")
+    gone = Context(
+        call,
+        context.conf,
+        {},
+        context.labels,
+        context.node,
+        stored.metadata.namespace,
+        context.client,
+        context.ipam,
+        context.services,
+        context.notes,
+    )
+    async with context.services.one_at_a_time(f"{spec.container_id}/{spec.endpoint}"):
+        return await remove_attachment(gone)
+
+
+async def _release_strays(context: Context, valid: set[str]) -> list[Exception]:
+    """Handles of this network that no endpoint tells of: left by an ADD that was killed."""
+    prefix = f"{context.call.network}."
+    found = await context.client.datastore.range(_HANDLES + prefix.encode(), keys_only=True)
+    problems: list[Exception] = []
+    for pair in found.kvs:
+        key = parse_path(pair.key.decode("utf-8", "replace"))
+        if not isinstance(key, HandleKey) or key.id.removeprefix(prefix) in valid:
+            continue
+        try:
+            await addresses.release_handle(context, key.id)
+        except CalicoError as error:
+            problems.append(error)
+    return problems
+
+
+async def status(call: Call, services: Services, notes: list[str]) -> bytes:
+    """STATUS: an ADD could succeed now."""
+    conf, _ = read_conf(call.conf)
+    try:
+        async with asyncio.timeout(STATUS_TIMEOUT_S):
+            context = await open_context(call, conf, services, notes)
+            if addresses.OWN_PLUGIN in {conf.ipam_type, call.program}:
+                await _check_pools(context)
+            elif conf.ipam_type:
+                await addresses.run_plugin(context, "STATUS")
+    except TimeoutError:
+        text = f"the datastore did not answer in {STATUS_TIMEOUT_S:.0f} s"
+        raise CniError(errors.NOT_AVAILABLE, "plugin not available", text) from None
+    except CalicoError as error:
+        raise CniError(errors.NOT_AVAILABLE, "plugin not available", str(error)) from error
+    return b""
+
+
+async def _check_pools(context: Context) -> None:
+    try:
+        labels = (await context.client.get("Node", context.node)).metadata.labels
+    except ResourceDoesNotExist:
+        labels = {}
+    for pool in (await context.client.list("IPPool")).items:
+        uses = pool.spec.allowed_uses or ["Workload"]
+        if not pool.spec.disabled and "Workload" in uses and ipam_plan.selects(pool.spec.node_selector, labels):
+            return
+    raise CniError(errors.NOT_AVAILABLE, f"no enabled IP pool is meant for node {context.node}")
+
+
+# --- calico-ipam -----------------------------------------------------------------------------------------------------
+
+
+async def ipam_add(call: Call, services: Services, notes: list[str]) -> bytes:
+    """`calico-ipam` ADD: addresses under the attachment's handle."""
+    conf, _ = read_conf(call.conf)
+    context = await open_context(call, conf, services, notes)
+    return result.render_result(call.conf.get("cniVersion") or "", await addresses.assign(context))
+
+
+async def ipam_delete(call: Call, services: Services, notes: list[str]) -> bytes:
+    """`calico-ipam` DEL: everything under the attachment's handle goes back."""
+    conf, passed_over = read_conf(call.conf, lenient=True)
+    notes += passed_over
+    context = await open_context(call, conf, services, notes)
+    await addresses.release(context, [call.network])
+    return b""
+
+
+async def ipam_check(call: Call, services: Services, notes: list[str]) -> bytes:
+    """`calico-ipam` CHECK: with a previous result, the handle must hold its addresses."""
+    conf, _ = read_conf(call.conf)
+    previous = call.conf.get("prevResult")
+    if isinstance(previous, dict):
+        context = await open_context(call, conf, services, notes)
+        await _check_held(context, set(result.previous_addresses(previous)), [])
+    return b""
+
+
+async def ipam_collect_garbage(call: Call, services: Services, notes: list[str]) -> bytes:
+    """`calico-ipam` GC: handles of this network on this node that are not listed go."""
+    conf, _ = read_conf(call.conf, lenient=True)
+    valid = {container for container, _interface in _valid_attachments(call.conf)}
+    context = await open_context(call, conf, services, notes)
+    problems = await _release_strays(context, valid)
+    if problems:
+        raise CniError(errors.GENERAL, "; ".join(str(problem) for problem in problems))
+    return b""
