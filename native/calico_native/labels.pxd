@@ -31,13 +31,13 @@ cdef class Parser:
     cdef tuple parse_set(self)
 
 cdef class _Item:
-    cdef dict labels, effective
-    cdef tuple parents
-    cdef set matches
+    cdef public dict labels, effective
+    cdef public tuple parents
+    cdef public set matches
 
 cdef class _Filed:
-    cdef Node node
-    cdef str label
-    cdef tuple values
-    cdef bint possible
-    cdef set items
+    cdef public Node node
+    cdef public str label
+    cdef public tuple values
+    cdef public bint possible
+    cdef public set items

@@ -136,8 +136,8 @@ def protocol_number(protocol: int | str | None) -> int | None:
 
 def parse_port(port: int | str) -> tuple[int, int] | str:
     """(first, last) of a port or a range, or the name. Raises ValueError in upstream's words."""
-    if isinstance(port, int):
-        return port, port
+    if isinstance(port, int) or (port.isascii() and port.isdigit()):
+        return int(port), int(port)
     first, colon, last = port.partition(":")
     if colon:
         if not (first.isascii() and first.isdigit() and last.isascii() and last.isdigit()):

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from libcalico.errors import BadData
 from libcalico.model import scalars
-from libcalico.model.defaults import default_types
 from libcalico.model.resources import EntityRule, GlobalNetworkPolicy, NetworkPolicy, Profile
 from libcalico.model.resources import ICMP as ModelICMP
 from libcalico.model.resources import Rule as ModelRule
@@ -71,7 +70,7 @@ def compile_policy(resource: NetworkPolicy | GlobalNetworkPolicy) -> CompiledPol
         namespace, workload = "", not (resource.spec.do_not_track or resource.spec.pre_dnat)
     identity = PolicyId(type(resource).__name__, namespace, metadata.name)
     sets: dict[str, SetSpec] = {}
-    types = spec.types or default_types(bool(spec.ingress), bool(spec.egress))
+    types = spec.types or ["Ingress", "Egress"]
     tier = spec.tier or "default"
     try:
         policy = Policy(
@@ -152,18 +151,17 @@ def _protocol(protocol: int | str | None) -> int | None:
 def _families(rule: ModelRule) -> frozenset[int]:
     """The IP versions in which the rule exists."""
     families = BOTH if rule.ip_version is None else frozenset((rule.ip_version,)) & BOTH
-    for protocol in (rule.protocol, rule.not_protocol):
-        if isinstance(protocol, str) and protocol.lower() == "icmp":
-            families &= {4}
-        elif isinstance(protocol, str) and protocol.lower() == "icmpv6":
-            families &= {6}
+    if isinstance(rule.protocol, str) and rule.protocol.lower() == "icmp":
+        families &= {4}
+    elif isinstance(rule.protocol, str) and rule.protocol.lower() == "icmpv6":
+        families &= {6}
     for side in (rule.source, rule.destination):
-        if side.nets:
-            families &= {net.family for net in _nets(side.nets)}
-        if side.not_nets:
-            nets = _nets(side.not_nets)
+        nets, not_nets = _nets(side.nets), _nets(side.not_nets)
+        if nets:
             families &= {net.family for net in nets}
-            families -= {net.family for net in nets if net.length == 0}
+        if not_nets:
+            families &= {net.family for net in not_nets}
+            families -= {net.family for net in not_nets if net.length == 0}
     return families
 
 
@@ -188,6 +186,7 @@ def _icmp(match: ModelICMP | None) -> IcmpMatch | None:
 
 
 def _nets(texts: list[str]) -> tuple[Net, ...]:
+    """Networks of a list; text that is none is left out, as upstream does (the client refuses to store it)."""
     nets = []
     for text in texts:
         net = scalars.parse_net(text)

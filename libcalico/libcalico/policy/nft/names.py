@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from typing import NamedTuple
 
 from libcalico.policy.ir import Direction, PolicyId
@@ -13,6 +15,7 @@ LONGEST_COMMENT = 128
 KIND_WORDS = {"GlobalNetworkPolicy": "gnp", "NetworkPolicy": "np", "Profile": "profile"}
 FROM_WORKLOAD = "from-workload"
 TO_WORKLOAD = "to-workload"
+SAFE = re.compile(r"[A-Za-z0-9/._-]+")
 _PREFIXES = {
     ("Profile", Direction.INGRESS): "pri-",
     ("Profile", Direction.EGRESS): "pro-",
@@ -34,7 +37,7 @@ class Identity(NamedTuple):
     @property
     def text(self) -> str:
         """`np/default/web|default|ingress|0`, at most 128 bytes."""
-        tail = f"|{self.tier}|{self.direction}|{self.rule}"
+        tail = f"|{safe(self.tier) if self.tier else ''}|{self.direction}|{self.rule}"
         return length_limited_id("", self.policy, LONGEST_COMMENT - len(tail)) + tail
 
 
@@ -47,13 +50,18 @@ def parse_identity(comment: str) -> Identity | None:
 def policy_word(identity: PolicyId) -> str:
     """A policy in one word: `np/default/web`, `gnp/web`, `profile/calico`."""
     place = f"{identity.namespace}/" if identity.namespace else ""
-    return f"{KIND_WORDS.get(identity.kind, identity.kind)}/{place}{identity.name}"
+    return f"{KIND_WORDS.get(identity.kind, identity.kind)}/{safe(place + identity.name)}"
+
+
+def safe(text: str) -> str:
+    """The text if it can stand in a command as it is, else a hash of it: stored names are not to be trusted."""
+    return text if SAFE.fullmatch(text) else "x_" + hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:24]
 
 
 def policy_chain(identity: PolicyId, direction: Direction) -> str:
     """The chain with a policy's rules of one direction."""
     kind = "Profile" if identity.kind == "Profile" else ""
-    suffix = identity.name if kind else policy_word(identity)
+    suffix = safe(identity.name) if kind else policy_word(identity)
     return length_limited_id(_PREFIXES[(kind, direction)], suffix, LONGEST_CHAIN)
 
 

@@ -106,9 +106,15 @@ def _alternatives(rule: Rule) -> Iterator[list[str]]:
             for source in _side(rule.source, "s", family):
                 for destination in _side(rule.destination, "d", family):
                     match = [*protocol, *icmp, *source, *destination]
-                    words = FAMILY_WORDS[family][:1] if family else ()
-                    needs_family = family and not any(part.startswith(f"{words[0]} ") for part in match)
-                    yield ([f"meta nfproto {FAMILY_WORDS[family][1]}"] if needs_family else []) + match
+                    yield [*_family_test(match, family), *match]
+
+
+def _family_test(match: list[str], family: int) -> list[str]:
+    """A test of the IP version, unless a comparison of addresses implies it."""
+    if not family:
+        return []
+    word, version, _ = FAMILY_WORDS[family]
+    return [] if any(part.startswith(f"{word} ") for part in match) else [f"meta nfproto {version}"]
 
 
 def _families(rule: Rule) -> Sequence[int]:
@@ -245,7 +251,7 @@ class _EndpointChains:
         for profile in endpoint.profiles:
             identity = PolicyId("Profile", "", profile)
             if identity not in self.policies:
-                self._deny("", f"profile {profile} is not there")
+                self._deny("", f"{policy_word(identity)} is not there")
                 break
             self.rules.append(f"jump {policy_chain(identity, self.direction)}")
         self._deny("", "nothing decided")

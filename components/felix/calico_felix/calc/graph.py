@@ -1,0 +1,301 @@
+"""The graph's front door: datastore updates in, changes for the dataplane out.
+
+`update` takes one key's new value and hands it to the nodes that care; `flush` resolves what is dirty and returns the
+changes since the last flush. A value that cannot be used counts as absent and is reported in `problems`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from calico_felix.calc.outbox import Pending
+from calico_felix.calc.policies import INFINITY, ActivePolicies, TierOrder
+from calico_felix.calc.routes import Routing
+from calico_felix.calc.sets import Contribution, SetMembers
+from calico_felix.messages import AddressMember, Endpoint, Flush, IPSet, Pools, Route, Vtep
+from libcalico.errors import BadData
+from libcalico.ipam import model as ipam_model
+from libcalico.model import codec, defaults, scalars
+from libcalico.model.keys import BlockKey, Key, ResourceKey, parse_path, split_workload_endpoint_name
+from libcalico.model.resources import (
+    FelixConfiguration,
+    GlobalNetworkPolicy,
+    GlobalNetworkSet,
+    IPPool,
+    NetworkPolicy,
+    NetworkSet,
+    Node,
+    Profile,
+    Tier,
+    WorkloadEndpoint,
+)
+from libcalico.policy.compile import PROTOCOLS, compile_policy, compile_profile
+from libcalico.policy.ir import Policy, PolicyId
+from libcalico.selector.translate import NAMESPACE_LABEL, SERVICE_ACCOUNT_LABEL
+
+PREFIXES = (
+    "/calico/resources/v3/projectcalico.org/",
+    "/calico/ipam/v2/assignment/",
+)
+FORGED_PREFIXES = ("pcns.", "pcsa.")
+BUILT_IN_PROFILE = "projectcalico-default-allow"
+
+
+class Graph:
+    """The calculation for one host. Nothing is flushed before `in_sync` is set."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self.in_sync = False
+        self.revision = 0
+        self.problems: dict[str, str] = {}
+        self._sets_out: Pending[str, IPSet] = Pending()
+        self._policies_out: Pending[PolicyId, Policy] = Pending()
+        self._endpoints_out: Pending[ResourceKey, Endpoint] = Pending()
+        self._routes_out: Pending[str, Route] = Pending()
+        self._vteps_out: Pending[tuple[str, int], Vtep] = Pending()
+        self._pools_sent: Pools | None = None
+        self._configuration: dict[str, dict[str, Any]] = {}
+        self._configuration_sent: dict[str, str] | None = None
+        self.sets = SetMembers()
+        self.policies = ActivePolicies(self.sets)
+        self.routing = Routing(host, self._routes_out, self._vteps_out)
+        self._local: dict[ResourceKey, tuple[WorkloadEndpoint, int]] = {}
+        self._handlers: dict[str, Callable[[ResourceKey, Any, int], None]] = {
+            "NetworkPolicy": self._on_policy,
+            "GlobalNetworkPolicy": self._on_policy,
+            "Tier": self._on_tier,
+            "Profile": self._on_profile,
+            "NetworkSet": self._on_network_set,
+            "GlobalNetworkSet": self._on_network_set,
+            "WorkloadEndpoint": self._on_endpoint,
+            "IPPool": self._on_pool,
+            "Node": self._on_node,
+            "FelixConfiguration": self._on_configuration,
+        }
+        self._on_profile(ResourceKey("Profile", BUILT_IN_PROFILE), _built_in_profile(), 0)
+
+    def update(self, path: bytes, value: bytes | None, revision: int) -> None:
+        """One key has a new value, or (None) is gone. Never raises for bad data."""
+        key = parse_path(path.decode("utf-8", "replace"))
+        self.revision = max(self.revision, revision)
+        if isinstance(key, BlockKey):
+            self.routing.update_block(key.cidr, self._decode(key, value, ipam_model.decode_block))
+        elif isinstance(key, ResourceKey) and key.kind in self._handlers:
+            self._handlers[key.kind](key, self._decode(key, value, codec.decode), revision)
+
+    def flush(self, revision: int = 0) -> Flush | None:
+        """The changes since the last flush; None as long as the datastore is not in sync."""
+        if not self.in_sync:
+            return None
+        self.revision = max(self.revision, revision)
+        self.routing.resolve()
+        for set_id, ip_set in self.sets.flush().items():
+            if ip_set is None:
+                self._sets_out.remove(set_id)
+            else:
+                self._sets_out.put(set_id, ip_set)
+        for identity in self.policies.changed:
+            policy = self.policies.active(identity)
+            if policy is None:
+                self._policies_out.remove(identity)
+            else:
+                self._policies_out.put(identity, policy)
+        self.policies.changed.clear()
+        self._resolve_endpoints()
+        return Flush(
+            sets=self._sets_out.flush(),
+            policies=self._policies_out.flush(),
+            endpoints=self._endpoints_out.flush(),
+            routes=self._routes_out.flush(),
+            vteps=self._vteps_out.flush(),
+            pools=self._flush_pools(),
+            configuration=self._flush_configuration(),
+            revision=self.revision,
+        )
+
+    def _decode(self, key: Key, value: bytes | None, decode: Callable[[Any, bytes], Any]) -> Any:
+        if value is None:
+            self.problems.pop(str(key), None)
+            return None
+        try:
+            found = decode(key, value)
+        except BadData as error:
+            self._report(key, error)
+            return None
+        self.problems.pop(str(key), None)
+        return found
+
+    def _report(self, key: Key, error: Exception) -> None:
+        self.problems[str(key)] = str(error)
+
+    def _on_policy(
+        self, key: ResourceKey, resource: NetworkPolicy | GlobalNetworkPolicy | None, _revision: int
+    ) -> None:
+        identity = PolicyId(key.kind, key.namespace, key.name)
+        if resource is None:
+            self.policies.remove_policy(identity)
+            return
+        try:
+            compiled = compile_policy(resource)
+        except BadData as error:
+            self._report(key, error)
+            self.policies.remove_policy(identity)
+            return
+        own = compiled.policy._replace(id=identity)
+        self.policies.update_policy(compiled._replace(policy=own))
+
+    def _on_tier(self, key: ResourceKey, tier: Tier | None, _revision: int) -> None:
+        facts = None
+        if tier is not None:
+            order = INFINITY if tier.spec.order is None else float(tier.spec.order)
+            facts = TierOrder(order, tier.spec.default_action == "Pass")
+        self.policies.update_tier(key.name, facts)
+
+    def _on_profile(self, key: ResourceKey, profile: Profile | None, _revision: int) -> None:
+        labels = {} if profile is None else profile.spec.labels_to_apply
+        self.policies.update_profile_labels(key.name, labels)
+        self.sets.update_profile_labels(key.name, labels)
+        if profile is None:
+            self.policies.remove_profile(key.name)
+            return
+        try:
+            self.policies.update_profile(key.name, compile_profile(profile))
+        except BadData as error:
+            self._report(key, error)
+            self.policies.remove_profile(key.name)
+
+    def _on_network_set(self, key: ResourceKey, found: NetworkSet | GlobalNetworkSet | None, _revision: int) -> None:
+        if found is None:
+            self.sets.remove_item(key)
+            return
+        labels, parents = dict(found.metadata.labels), ()
+        if key.namespace:
+            labels[NAMESPACE_LABEL] = key.namespace
+            parents = (f"kns.{key.namespace}",)  # type: ignore[assignment]
+        self.sets.update_item(key, labels, parents, Contribution(_members(found.spec.nets)))
+
+    def _on_endpoint(self, key: ResourceKey, endpoint: WorkloadEndpoint | None, revision: int) -> None:
+        if endpoint is not None and not self._usable(key, endpoint):
+            endpoint = None
+        if endpoint is None:
+            self.sets.remove_item(key)
+            if self._local.pop(key, None) is not None:
+                self.policies.remove_endpoint(key)
+                self._endpoints_out.remove(key)
+            return
+        spec = endpoint.spec
+        labels = _endpoint_labels(key, endpoint)
+        parents = tuple(spec.profiles)
+        ports = tuple((p.name, number, p.port) for p in spec.ports if p.name and (number := _protocol(p.protocol)))
+        self.sets.update_item(key, labels, parents, Contribution(_hosts(spec.ip_networks), ports))
+        if _node_of(key, endpoint) == self.host:
+            self._local[key] = (endpoint, revision)
+            self.policies.update_endpoint(key, labels, parents)
+
+    def _usable(self, key: ResourceKey, endpoint: WorkloadEndpoint) -> bool:
+        if not endpoint.spec.ip_networks:
+            return False
+        if not scalars.INTERFACE.fullmatch(endpoint.spec.interface_name):
+            self._report(key, BadData(f"interfaceName {endpoint.spec.interface_name!r} is not an interface's name"))
+            return False
+        if endpoint.spec.allow_spoofed_source_prefixes:
+            self._report(key, BadData("allowSpoofedSourcePrefixes needs WorkloadSourceSpoofing=Any, which is not set"))
+            return False
+        bad = [net for net in endpoint.spec.ip_networks if scalars.parse_net(net) is None]
+        if bad:
+            self._report(key, BadData(f"ipNetworks: {bad[0]!r} is not an address"))
+            return False
+        return True
+
+    def _on_pool(self, key: ResourceKey, pool: IPPool | None, _revision: int) -> None:
+        filled = defaults.after_read(pool) if pool is not None else None
+        self.routing.update_pool(key.name, filled if isinstance(filled, IPPool) else None)
+
+    def _on_node(self, key: ResourceKey, node: Node | None, _revision: int) -> None:
+        self.routing.update_node(key.name, node)
+
+    def _on_configuration(self, key: ResourceKey, found: FelixConfiguration | None, _revision: int) -> None:
+        if found is None:
+            self._configuration.pop(key.name, None)
+        else:
+            self._configuration[key.name] = found.spec
+
+    def _resolve_endpoints(self) -> None:
+        for key in self.policies.dirty:
+            endpoint, revision = self._local[key]
+            spec = endpoint.spec
+            policy = self.policies.endpoint_policy(key)
+            hosts = _hosts(spec.ip_networks)
+            self._endpoints_out.put(key, Endpoint(key, spec.interface_name, spec.mac, hosts, policy, revision))
+        self.policies.dirty.clear()
+
+    def _flush_pools(self) -> Pools | None:
+        facts = [pool for pool in self.routing.pools.values() if not pool.load_balancer_only]
+        pools = Pools(
+            frozenset(str(pool.network) for pool in facts),
+            frozenset(str(pool.network) for pool in facts if pool.nat_outgoing),
+        )
+        if pools == self._pools_sent:
+            return None
+        self._pools_sent = pools
+        return pools
+
+    def _flush_configuration(self) -> dict[str, str] | None:
+        """Parameters by name, this node's own values winning over the cluster's."""
+        merged: dict[str, str] = {}
+        for name in ("default", f"node.{self.host}"):
+            for parameter, value in self._configuration.get(name, {}).items():
+                merged[parameter] = _text(value)
+        if merged == self._configuration_sent:
+            return None
+        self._configuration_sent = merged
+        return merged
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def _built_in_profile() -> Profile:
+    allow = [{"action": "Allow"}]
+    document = {
+        "apiVersion": "projectcalico.org/v3",
+        "kind": "Profile",
+        "metadata": {"name": BUILT_IN_PROFILE},
+        "spec": {"ingress": allow, "egress": allow},
+    }
+    profile = codec.from_input(document)
+    assert isinstance(profile, Profile)
+    return profile
+
+
+def _members(nets: list[str]) -> tuple[AddressMember, ...]:
+    parsed = (scalars.parse_net(net) for net in nets)
+    return tuple((net.version, int(net.network_address), net.prefixlen) for net in parsed if net is not None)
+
+
+def _hosts(nets: list[str]) -> tuple[AddressMember, ...]:
+    """An endpoint's addresses: whatever the length, each is one host."""
+    return tuple((f, a, 32 if f == 4 else 128) for f, a, _ in _members([net.partition("/")[0] for net in nets]))
+
+
+def _protocol(protocol: int | str) -> int:
+    return protocol if isinstance(protocol, int) else PROTOCOLS.get(protocol.lower(), 0)
+
+
+def _node_of(key: ResourceKey, endpoint: WorkloadEndpoint) -> str:
+    """The name decides whose endpoint it is."""
+    parts = split_workload_endpoint_name(key.name)
+    return parts[0] if parts is not None else endpoint.spec.node
+
+
+def _endpoint_labels(key: ResourceKey, endpoint: WorkloadEndpoint) -> dict[str, str]:
+    labels = {k: v for k, v in endpoint.metadata.labels.items() if not k.startswith(FORGED_PREFIXES)}
+    labels.setdefault(NAMESPACE_LABEL, key.namespace)
+    if endpoint.spec.service_account_name:
+        labels[SERVICE_ACCOUNT_LABEL] = endpoint.spec.service_account_name
+    return labels

@@ -1,0 +1,76 @@
+"""What the calculation graph tells the dataplane. Each message is the whole newest state of one object."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from libcalico.model.keys import ResourceKey
+from libcalico.policy.ir import EndpointPolicy, Policy, PolicyId
+
+AddressMember = tuple[int, int, int]
+PortMember = tuple[int, int, int, int]
+
+
+class IPSet(NamedTuple):
+    """A set's members: (family, address, length), or with `ports` (family, address, protocol, port)."""
+
+    id: str
+    ports: bool
+    members: frozenset[tuple[int, ...]]
+
+
+class Endpoint(NamedTuple):
+    """A local workload endpoint. `revision` is the datastore's, of the endpoint itself."""
+
+    key: ResourceKey
+    interface: str
+    mac: str
+    nets: tuple[AddressMember, ...]
+    policy: EndpointPolicy
+    revision: int
+
+
+class Pools(NamedTuple):
+    """All pools' networks, and those whose traffic to the outside is masqueraded, as CIDR text."""
+
+    networks: frozenset[str] = frozenset()
+    masquerade: frozenset[str] = frozenset()
+
+
+class Vtep(NamedTuple):
+    """The VXLAN end of a node, per family."""
+
+    node: str
+    family: int
+    address: str
+    mac: str
+    parent: str
+
+
+class Route(NamedTuple):
+    """A destination that is not a local workload. `kind`: `vxlan`, `vxlan-direct` (the tunnel address itself),
+    `same-subnet` (by way of the node) or `blackhole` (a block of ours)."""
+
+    destination: str
+    kind: str
+    node: str = ""
+
+
+class Flush(NamedTuple):
+    """All that has changed since the last flush; None means "removed". `revision` is the datastore's newest."""
+
+    sets: dict[str, IPSet | None]
+    policies: dict[PolicyId, Policy | None]
+    endpoints: dict[ResourceKey, Endpoint | None]
+    routes: dict[str, Route | None]
+    vteps: dict[tuple[str, int], Vtep | None]
+    pools: Pools | None
+    configuration: dict[str, str] | None
+    revision: int
+
+    @property
+    def empty(self) -> bool:
+        """Nothing has changed."""
+        return not any((self.sets, self.policies, self.endpoints, self.routes, self.vteps)) and (
+            self.pools is None and self.configuration is None
+        )
