@@ -1,0 +1,131 @@
+"""What the reconcilers read and write: routes, VXLAN neighbours, and interface settings."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from libcalico.kernel import sysctl
+from libcalico.kernel.errors import KernelError
+from libcalico.kernel.netlink import Netlink
+from libcalico.kernel.objects import AF_BRIDGE, Neighbour, Route
+from libcalico.kernel.rtnl import Rtnl
+
+log = logging.getLogger(__name__)
+
+OUR_PROTOCOL = 80
+DEVICE_PROTOCOL = 3
+VXLAN_DEVICE = "vxlan.calico"
+VXLAN_DEVICE_V6 = "vxlan-v6.calico"
+LINK_LOCAL = "fe80::/64"
+RTN_UNICAST = 1
+RTN_BLACKHOLE = 6
+
+RouteKey = tuple[str, int]
+
+
+class RouteDriver:
+    """Routes of the main table that are ours: by their protocol, or by their device."""
+
+    def __init__(self, netlink: Netlink, is_ours: Callable[[int], bool]) -> None:
+        """`is_ours(ifindex)`: is this a workload's interface or one of our tunnel devices?"""
+        self._netlink = netlink
+        self._is_ours = is_ours
+
+    async def read(self) -> Mapping[RouteKey, Route]:
+        """Every route of ours."""
+        found = await self._netlink.run(_all_routes)
+        return {route_key(route): route for route in found if self._owns(route)}
+
+    def _owns(self, route: Route) -> bool:
+        if route.type not in (RTN_UNICAST, RTN_BLACKHOLE) or route.destination == LINK_LOCAL:
+            return False
+        if route.protocol == OUR_PROTOCOL:
+            return True
+        return bool(route.device) and self._is_ours(route.device) and not route.destination.startswith("ff")
+
+    async def apply(
+        self, deletes: Mapping[RouteKey, Route], updates: Mapping[RouteKey, Route]
+    ) -> Mapping[RouteKey, Exception]:
+        """Delete, then replace."""
+        failed = await self._netlink.run(Rtnl.apply_routes, list(deletes.values()), list(updates.values()))
+        return {route_key(route): error for route, error in failed.items()}
+
+
+def route_key(route: Route) -> RouteKey:
+    """What makes two routes the same one: destination and metric."""
+    return (route.destination, route.metric)
+
+
+def _all_routes(rtnl: Rtnl) -> list[Route]:
+    return [route for family in (socket.AF_INET, socket.AF_INET6) for route in rtnl.routes(family)]
+
+
+class NeighbourDriver:
+    """Permanent neighbour and forwarding entries of our VXLAN devices."""
+
+    def __init__(self, netlink: Netlink, devices: Callable[[], dict[int, int]]) -> None:
+        """`devices()`: ifindex -> address family of the VXLAN devices that are there."""
+        self._netlink = netlink
+        self._devices = devices
+
+    async def read(self) -> Mapping[Neighbour, Neighbour]:
+        """Every permanent entry."""
+        found = await self._netlink.run(_all_neighbours, self._devices())
+        return {entry: entry for entry in found}
+
+    async def apply(
+        self, deletes: Mapping[Neighbour, Neighbour], updates: Mapping[Neighbour, Neighbour]
+    ) -> Mapping[Neighbour, Exception]:
+        """Delete, then replace."""
+        return dict(await self._netlink.run(Rtnl.apply_neighbours, list(deletes), list(updates)))
+
+
+def _all_neighbours(rtnl: Rtnl, devices: dict[int, int]) -> list[Neighbour]:
+    found = []
+    for device, family in devices.items():
+        for table in (family, AF_BRIDGE):
+            found += [
+                entry for entry in rtnl.neighbours(device, table) if entry.state == Neighbour._field_defaults["state"]
+            ]
+    return found
+
+
+class InterfaceSetting(NamedTuple):
+    """One file below /proc/sys/net; `needed` False: a failure is only logged."""
+
+    key: str
+    value: str
+    needed: bool = True
+
+
+def interface_settings(interface: str, ipv6: bool, rp_filter: str) -> tuple[InterfaceSetting, ...]:
+    """What a workload's interface needs (spec/felix.md 4.6)."""
+    v4, v6 = f"net/ipv4/conf/{interface}", f"net/ipv6/conf/{interface}"
+    settings = [
+        InterfaceSetting(f"{v6}/accept_ra", "0", False),
+        InterfaceSetting(f"{v4}/route_localnet", "1"),
+        InterfaceSetting(f"net/ipv4/neigh/{interface}/proxy_delay", "0", False),
+        InterfaceSetting(f"{v4}/proxy_arp", "1"),
+        InterfaceSetting(f"{v4}/forwarding", "1"),
+        InterfaceSetting(f"{v4}/rp_filter", rp_filter),
+    ]
+    if ipv6:
+        settings += [InterfaceSetting(f"{v6}/proxy_ndp", "1"), InterfaceSetting(f"{v6}/forwarding", "1")]
+    return tuple(settings)
+
+
+def apply_settings(settings: tuple[InterfaceSetting, ...]) -> str:
+    """Write what differs; the first failure that matters, empty if there was none."""
+    problem = ""
+    for setting in settings:
+        try:
+            sysctl.ensure(setting.key, setting.value)
+        except KernelError as error:
+            if setting.needed:
+                problem = problem or str(error)
+            else:
+                log.info("%s", error)
+    return problem

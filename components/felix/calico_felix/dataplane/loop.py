@@ -1,0 +1,345 @@
+"""The dataplane: desired state in, kernel state out.
+
+`on_flush` and `on_link` only remember; `apply` does the work, in this order: one nftables transaction, then waiting
+callers are told, then the VXLAN device, neighbours and routes, interface settings, and last the connections of
+endpoints that are gone. A failed part stays dirty and is tried again; a ruleset that the kernel keeps refusing ends
+the process, with the former rules in force.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+from calico_felix.dataplane import drivers
+from calico_felix.dataplane.ruleset import Ruleset
+from calico_felix.dataplane.tunnels import Tunnels
+from calico_felix.messages import Endpoint, Flush
+from calico_felix.messages import Route as WantedRoute
+from libcalico.clock import Clock
+from libcalico.errors import Bug
+from libcalico.kernel import sysctl
+from libcalico.kernel.conntrack import Conntrack
+from libcalico.kernel.errors import KernelError
+from libcalico.kernel.netlink import LinkEvent, Netlink
+from libcalico.kernel.nft import Nft, NftError
+from libcalico.kernel.objects import Link, Route
+from libcalico.kernel.rtnl import Rtnl
+from libcalico.model.keys import ResourceKey
+from libcalico.policy.nft.rules import NftOptions, address_text
+from libcalico.policy.nft.table import Table
+from libcalico.reconcile.reconciler import Reconciler
+
+log = logging.getLogger(__name__)
+
+REFRESH_S = 90.0
+STRANGER_GRACE_S = 10.0
+ROUTE_METRIC = 1024
+RT_SCOPE_LINK = 253
+RULESET_TRIES = 10
+RETRY_S = 0.2
+
+
+class DataplaneConfig(NamedTuple):
+    """What the dataplane needs of the configuration."""
+
+    host: str
+    nft: NftOptions
+    vxlan_vni: int = 4096
+    vxlan_mtu: int = 0
+    ipv6: bool = True
+    device_protocol: int = drivers.DEVICE_PROTOCOL
+
+
+class Waiter(NamedTuple):
+    """Somebody who waits until an endpoint is programmed."""
+
+    key: ResourceKey
+    revision: int
+    done: asyncio.Future[None]
+
+
+class Dataplane:
+    """One host's kernel. All methods run on the event loop."""
+
+    def __init__(self, config: DataplaneConfig, clock: Clock) -> None:
+        self.config = config
+        self._clock = clock
+        self.ruleset = Ruleset(config.host, config.nft)
+        self._programmed: Table | None = None
+        self._nft_thread = ThreadPoolExecutor(1, thread_name_prefix="nft")
+        self._nft: Nft | None = None
+        self._conntrack: Conntrack | None = None
+        self.netlink = Netlink()
+        self.links: dict[str, Link] = {}
+        self.routes = Reconciler(
+            "route", drivers.RouteDriver(self.netlink, self._is_our_device),
+            grace_s=STRANGER_GRACE_S, refresh_interval_s=REFRESH_S, on_failure=self._on_failure,
+        )  # fmt: skip
+        self.tunnels = Tunnels(config, self.netlink, self._on_failure)
+        self._wanted_routes: dict[str, WantedRoute] = {}
+        self._routes_of: dict[str, set[drivers.RouteKey]] = {}
+        self._waiters: list[Waiter] = []
+        self.programmed_revisions: dict[ResourceKey, int] = {}
+        self.programmed_revision = 0
+        self._revision = 0
+        self._flows_to_end: set[str] = set()
+        self._unset: dict[str, str] = {}
+        self._rp_filter = "1"
+        self._ready = False
+        self._nft_dirty = True
+        self.failures = 0
+        self.applies = 0
+        self.last_apply_s = 0.0
+        self.wake = asyncio.Event()
+
+    async def open(self) -> None:
+        """Get hold of the kernel and list its interfaces; nothing is changed yet."""
+        loop = asyncio.get_running_loop()
+        self._nft = await loop.run_in_executor(self._nft_thread, Nft)
+        self._conntrack = await loop.run_in_executor(self._nft_thread, Conntrack)
+        await self.refresh_links()
+        try:
+            self._rp_filter = sysctl.read("net/ipv4/conf/default/rp_filter")
+        except KernelError as error:
+            log.info("%s: taking 1", error)
+
+    async def refresh_links(self) -> None:
+        """Read every interface anew."""
+        self.links = {link.name: link for link in await self.netlink.run(Rtnl.links)}
+        self._refresh_interface_state()
+
+    def close(self) -> None:
+        """Let go of the kernel; what was programmed stays."""
+        self._nft_thread.shutdown()
+        self.netlink.close()
+
+    def on_flush(self, flush: Flush) -> None:
+        """Take in what the graph has changed."""
+        for key, endpoint in flush.endpoints.items():
+            former = self.ruleset.endpoints.get(key)
+            kept = {net for net in endpoint.nets} if endpoint is not None else set()
+            for net in former.nets if former is not None else ():
+                if net not in kept:
+                    self._flows_to_end.add(address_text(net[0], net[1]))
+        self.ruleset.on_flush(flush)
+        for key, endpoint in flush.endpoints.items():
+            if endpoint is None:
+                self.programmed_revisions.pop(key, None)
+        for interface in {e.interface for e in flush.endpoints.values() if e is not None} | set(self._routes_of):
+            self._plan_interface(interface)
+        for destination, route in flush.routes.items():
+            if route is None:
+                self._wanted_routes.pop(destination, None)
+            else:
+                self._wanted_routes[destination] = route
+        self.tunnels.on_vteps(flush.vteps)
+        self._revision = flush.revision
+        self._ready = True
+        self._nft_dirty = True
+        self.wake.set()
+
+    def on_link(self, event: LinkEvent) -> None:
+        """An interface appeared, changed or is gone."""
+        name = event.link.name
+        if event.deleted:
+            known = self.links.get(name)
+            if known is not None and known.ifindex == event.link.ifindex:
+                del self.links[name]
+        else:
+            self.links[name] = event.link
+        self._plan_interface(name)
+        self.wake.set()
+
+    async def wait_programmed(self, key: ResourceKey, revision: int, timeout_s: float) -> None:
+        """Until the kernel enforces an endpoint's policy as of a datastore revision; raises `TimeoutError`."""
+        if self.programmed_revisions.get(key, 0) >= revision:
+            return
+        waiter = Waiter(key, revision, asyncio.get_running_loop().create_future())
+        self._waiters.append(waiter)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await waiter.done
+        finally:
+            self._waiters.remove(waiter)
+
+    async def run(self) -> None:
+        """Apply whenever something has changed, and when a retry or refresh is due."""
+        while True:
+            timeout_s = self._next_try_s()
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self.wake.wait()
+            except TimeoutError:
+                pass
+            self.wake.clear()
+            if self._ready:
+                await self.apply()
+
+    def _next_try_s(self) -> float | None:
+        if not self._ready:
+            return None
+        if self._nft_dirty:
+            return RETRY_S
+        now = self._clock.monotonic_s()
+        times = [self.routes.next_try_s(now), self.tunnels.next_try_s(now), RETRY_S if self._unset else None]
+        known = [max(time, RETRY_S) for time in times if time is not None]
+        return min(known) if known else None
+
+    async def apply(self) -> None:
+        """One round. Never raises for a failure that may pass; a broken ruleset raises `Bug`."""
+        started = self._clock.monotonic_s()
+        self.applies += 1
+        await self._apply_ruleset()
+        self._plan_tunnel_routes()
+        now = self._clock.monotonic_s()
+        await self.tunnels.apply(self.links, now)
+        self._plan_tunnel_routes()
+        await self.routes.apply(now)
+        await self._apply_settings()
+        await self._end_flows()
+        self.last_apply_s = self._clock.monotonic_s() - started
+
+    async def _apply_ruleset(self) -> None:
+        if not self._nft_dirty:
+            return
+        self._nft_dirty = False
+        revision = self._revision
+        endpoints = dict(self.ruleset.endpoints)
+        for attempt in range(1, RULESET_TRIES + 1):
+            wanted = self.ruleset.table.copy()
+            text = wanted.render_replace() if self._programmed is None else wanted.render_delta(self._programmed)
+            try:
+                if text:
+                    await self._run_nft(text)
+                self._programmed = wanted
+                self._announce(endpoints, revision)
+                return
+            except NftError as error:
+                self.failures += 1
+                log.error("nftables refused a transaction (attempt %d): %s", attempt, error)
+                self._programmed = None
+                self._quarantine(error)
+        raise Bug(f"nftables refused the ruleset {RULESET_TRIES} times: the former rules stay in force")
+
+    def _quarantine(self, error: NftError) -> None:
+        words = error.command.split()
+        if words[:2] == ["add", "rule"] and len(words) > 4 and self.ruleset.quarantine(words[4], error.text):
+            log.error("chain %s is closed until its policy changes: %s", words[4], error.text)
+
+    async def _run_nft(self, text: str) -> None:
+        assert self._nft is not None
+        await asyncio.get_running_loop().run_in_executor(self._nft_thread, self._nft.run, text)
+
+    def _announce(self, endpoints: dict[ResourceKey, Endpoint], revision: int) -> None:
+        self.programmed_revision = max(self.programmed_revision, revision)
+        for key, endpoint in endpoints.items():
+            self.programmed_revisions[key] = endpoint.revision
+        for waiter in self._waiters:
+            if self.programmed_revisions.get(waiter.key, 0) >= waiter.revision and not waiter.done.done():
+                waiter.done.set_result(None)
+
+    def _is_workload(self, name: str) -> bool:
+        return name.startswith(self.config.nft.interface_prefixes)
+
+    def _is_our_device(self, ifindex: int) -> bool:
+        ours = (drivers.VXLAN_DEVICE, drivers.VXLAN_DEVICE_V6)
+        return any(link.ifindex == ifindex and (self._is_workload(n) or n in ours) for n, link in self.links.items())
+
+    def _refresh_interface_state(self) -> None:
+        for interface in {endpoint.interface for endpoint in self.ruleset.endpoints.values()} | set(self._routes_of):
+            self._plan_interface(interface)
+
+    def _plan_interface(self, interface: str) -> None:
+        """Routes and settings of one workload's interface, as far as it is there."""
+        endpoint, link = self.ruleset.active(interface), self.links.get(interface)
+        wanted: dict[drivers.RouteKey, Route] = {}
+        if endpoint is not None and link is not None and link.up:
+            for family, address, length in endpoint.nets:
+                route = Route(
+                    f"{address_text(family, address)}/{length}", link.ifindex, scope=RT_SCOPE_LINK if family == 4 else 0,
+                    protocol=self.config.device_protocol, metric=ROUTE_METRIC,
+                )  # fmt: skip
+                wanted[drivers.route_key(route)] = route
+            self._unset.setdefault(interface, "")
+        else:
+            self._unset.pop(interface, None)
+        for key in self._routes_of.pop(interface, set()) - set(wanted):
+            self.routes.delete(key)
+        for key, route in wanted.items():
+            if self.routes.delta.desired.get(key) != route:
+                self.routes.retry(key)
+            self.routes.set(key, route)
+        if wanted:
+            self._routes_of[interface] = set(wanted)
+
+    def _plan_tunnel_routes(self) -> None:
+        wanted = self.tunnels.plan_routes(self._wanted_routes, self.links)
+        former = self._routes_of.pop("", set())
+        for key in former - set(wanted):
+            self.routes.delete(key)
+        for key, route in wanted.items():
+            self.routes.set(key, route)
+        if wanted:
+            self._routes_of[""] = set(wanted)
+
+    async def _apply_settings(self) -> None:
+        for interface in list(self._unset):
+            settings = drivers.interface_settings(interface, self.config.ipv6, self._rp_filter)
+            problem = await asyncio.to_thread(drivers.apply_settings, settings)
+            if not problem or interface not in self.links:
+                self._unset.pop(interface, None)
+            elif interface in self._unset:
+                self._unset[interface] = problem
+
+    async def _end_flows(self) -> None:
+        if not self._flows_to_end or self._conntrack is None:
+            return
+        addresses, self._flows_to_end = self._flows_to_end, set()
+        still = {address_text(f, a) for e in self.ruleset.endpoints.values() for f, a, _ in e.nets}
+        try:
+            await asyncio.get_running_loop().run_in_executor(
+                self._nft_thread, self._conntrack.delete_flows, addresses - still
+            )
+        except KernelError as error:
+            self._flows_to_end |= addresses
+            self._on_failure("conntrack", error)
+
+    def _on_failure(self, what: str, error: Exception) -> None:
+        self.failures += 1
+        log.warning("%s: %s", what, error)
+
+    def endpoint_problem(self, endpoint: Endpoint) -> str:
+        """Why an endpoint is not up; empty when it is."""
+        if self.ruleset.active(endpoint.interface) is not endpoint:
+            return "another endpoint has the same interface"
+        link = self.links.get(endpoint.interface)
+        if link is None:
+            return "the interface is not there"
+        if not link.up:
+            return "the interface is down"
+        return self._unset.get(endpoint.interface, "")
+
+    def pending(self) -> list[str]:
+        """What could not be programmed and is tried again."""
+        found = [f"chain {chain}: {why}" for chain, why in self.ruleset.quarantined.items()]
+        found += [f"route {key}: {failure.error}" for key, failure in self.routes.status().failures.items()]
+        found += self.tunnels.pending()
+        found += [f"settings of {name}: {why}" for name, why in self._unset.items() if why]
+        return found
+
+    def describe(self) -> dict[str, Any]:
+        """Figures for people."""
+        return {
+            "programmed_revision": self.programmed_revision,
+            "endpoints": len(self.ruleset.endpoints),
+            "policies": len(self.ruleset.policies),
+            "chains": len(self.ruleset.table.chains),
+            "sets": len(self.ruleset.table.sets),
+            "routes": len(self.routes.delta.desired),
+            "applies": self.applies,
+            "failures": self.failures,
+            "last_apply_ms": round(self.last_apply_s * 1000, 2),
+        }

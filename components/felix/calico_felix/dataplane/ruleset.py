@@ -1,0 +1,176 @@
+"""The nftables table that the agent wants, built from the graph's messages. No I/O.
+
+A set is a hash of addresses as long as all its members are single addresses, and an interval set otherwise: changing
+one element of a big interval set costs milliseconds, of a hash microseconds. A chain that the kernel refused is
+quarantined: it denies until its policy changes, and everything else goes on.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+
+from calico_felix.messages import Endpoint, Flush, IPSet, Pools, Vtep
+from libcalico.model.keys import ResourceKey
+from libcalico.policy.ir import Direction, Net, Policy, PolicyId
+from libcalico.policy.nft import base, names, rules
+from libcalico.policy.nft.rules import NftOptions
+from libcalico.policy.nft.table import Chain, Map, Set, Table
+
+PORT_TYPES = {4: "ipv4_addr . inet_proto . inet_service", 6: "ipv6_addr . inet_proto . inet_service"}
+DIRECTIONS = (Direction.INGRESS, Direction.EGRESS)
+FULL = {4: 32, 6: 128}
+
+
+class Ruleset:
+    """Desired state. `table` is what the kernel should hold."""
+
+    def __init__(self, host: str, options: NftOptions) -> None:
+        self._host = host
+        self.options = options
+        self.table = base.base_table(options)
+        self.policies: dict[PolicyId, Policy] = {}
+        self.endpoints: dict[ResourceKey, Endpoint] = {}
+        self._chains_of: dict[str, set[str]] = {}
+        self._users: dict[PolicyId, set[ResourceKey]] = {}
+        self._by_interface: dict[str, set[ResourceKey]] = {}
+        self._peers: dict[tuple[str, int], str] = {}
+        self.quarantined: dict[str, str] = {}
+
+    def on_flush(self, flush: Flush) -> None:
+        """Take in the graph's changes."""
+        for set_id, ip_set in flush.sets.items():
+            self._on_set(set_id, ip_set)
+        affected: set[ResourceKey] = set()
+        for identity, policy in flush.policies.items():
+            self._on_policy(identity, policy)
+            affected |= self._users.get(identity, set())
+        interfaces: set[str] = set()
+        for key, endpoint in flush.endpoints.items():
+            interfaces |= self._on_endpoint(key, endpoint)
+        interfaces |= {self.endpoints[key].interface for key in affected if key in self.endpoints}
+        for interface in interfaces:
+            self._render_interface(interface)
+        if flush.pools is not None:
+            self._on_pools(flush.pools)
+        if flush.vteps:
+            self._on_vteps(flush.vteps)
+
+    def quarantine(self, chain: str, why: str) -> bool:
+        """Close a chain that the kernel refused; False when there is no such chain or it is closed already."""
+        if chain in self.quarantined or chain not in self.table.chains:
+            return False
+        self.quarantined[chain] = why
+        self.table.chains[chain] = self.table.chains[chain]._replace(rules=(f"counter {self.options.deny}",))
+        return True
+
+    def _on_set(self, set_id: str, ip_set: IPSet | None) -> None:
+        for family in (4, 6):
+            name = names.kernel_set(set_id, family)
+            if ip_set is None:
+                self.table.sets.pop(name, None)
+            elif ip_set.ports:
+                self.table.sets[name] = Set(PORT_TYPES[family], False, _port_elements(ip_set, family))
+            else:
+                self.table.sets[name] = address_set((m for m in ip_set.members if m[0] == family), family)
+
+    def _on_policy(self, identity: PolicyId, policy: Policy | None) -> None:
+        for direction in DIRECTIONS:
+            name = names.policy_chain(identity, direction)
+            self.table.chains.pop(name, None)
+            self.quarantined.pop(name, None)
+        if policy is None:
+            self.policies.pop(identity, None)
+            return
+        self.policies[identity] = policy
+        for name, texts in rules.policy_chains(policy, self.options).items():
+            self.table.chains[name] = Chain(texts)
+
+    def _on_endpoint(self, key: ResourceKey, endpoint: Endpoint | None) -> set[str]:
+        """Returns the interfaces whose chains must be rendered anew."""
+        changed = set()
+        former = self.endpoints.pop(key, None)
+        if former is not None:
+            changed.add(former.interface)
+            self._by_interface[former.interface].discard(key)
+            for identity in _references(former):
+                self._users[identity].discard(key)
+        if endpoint is not None:
+            self.endpoints[key] = endpoint
+            changed.add(endpoint.interface)
+            self._by_interface.setdefault(endpoint.interface, set()).add(key)
+            for identity in _references(endpoint):
+                self._users.setdefault(identity, set()).add(key)
+        return changed
+
+    def active(self, interface: str) -> Endpoint | None:
+        """The endpoint that an interface belongs to: of several the one with the lowest key."""
+        keys = self._by_interface.get(interface)
+        return self.endpoints[min(keys)] if keys else None
+
+    def _render_interface(self, interface: str) -> None:
+        for name in self._chains_of.pop(interface, set()):
+            self.table.chains.pop(name, None)
+            self.quarantined.pop(name, None)
+        endpoint = self.active(interface)
+        for direction, dispatch in ((Direction.EGRESS, names.FROM_WORKLOAD), (Direction.INGRESS, names.TO_WORKLOAD)):
+            chain = names.endpoint_chain(interface, direction)
+            one = self.table.maps[dispatch]
+            element = (f'"{interface}"', f"goto {chain}")
+            if endpoint is None:
+                self.table.maps[dispatch] = Map(one.type, one.elements - {element})
+                continue
+            self.table.maps[dispatch] = Map(one.type, one.elements | {element})
+            chains = rules.endpoint_chains(interface, endpoint.policy, direction, self.policies, self.options)
+            self.table.chains.update({name: Chain(texts) for name, texts in chains.items()})
+            self._chains_of.setdefault(interface, set()).update(chains)
+
+    def _on_pools(self, pools: Pools) -> None:
+        for name, networks in ((base.ALL_POOLS, pools.networks), (base.MASQUERADE_POOLS, pools.masquerade)):
+            for family in (4, 6):
+                members = [ipaddress.ip_network(text) for text in networks]
+                wanted = [(n.version, int(n.network_address), n.prefixlen) for n in members if n.version == family]
+                self.table.sets[f"{name}-{family}"] = _interval_set(wanted, family)
+
+    def _on_vteps(self, vteps: dict[tuple[str, int], Vtep | None]) -> None:
+        for key, vtep in vteps.items():
+            if vtep is None or vtep.node == self._host:
+                self._peers.pop(key, None)
+            else:
+                self._peers[key] = vtep.parent
+        for family in (4, 6):
+            peers = frozenset(parent for (_, of), parent in self._peers.items() if of == family)
+            self.table.sets[f"{base.VXLAN_PEERS}-{family}"] = Set(base.ADDRESS_TYPES[family], False, peers)
+
+
+def _references(endpoint: Endpoint) -> set[PolicyId]:
+    policies = {identity for tier in endpoint.policy.tiers for identity in (*tier.ingress, *tier.egress)}
+    return policies | {PolicyId("Profile", "", name) for name in endpoint.policy.profiles}
+
+
+def _port_elements(ip_set: IPSet, family: int) -> frozenset[str]:
+    return frozenset(
+        f"{rules.address_text(family, address)} . {protocol} . {port}"
+        for member_family, address, protocol, port in ip_set.members
+        if member_family == family
+    )
+
+
+def address_set(members: Iterable[tuple[int, ...]], family: int) -> Set:
+    """A kernel set of one family's (family, address, length) members."""
+    found = list(members)
+    if all(length == FULL[family] for _, _, length in found):
+        return Set(
+            base.ADDRESS_TYPES[family], False, frozenset(rules.address_text(family, address) for _, address, _ in found)
+        )
+    return _interval_set(found, family)
+
+
+def _interval_set(members: Iterable[tuple[int, ...]], family: int) -> Set:
+    """Without overlaps, which nftables refuses; everything is two halves, which it takes."""
+    kind = ipaddress.IPv4Network if family == 4 else ipaddress.IPv6Network
+    elements: set[str] = set()
+    for network in ipaddress.collapse_addresses([kind((m[1], m[2])) for m in members]):  # type: ignore[type-var]
+        halves = network.subnets() if network.prefixlen == 0 else (network,)
+        elements.update(rules.net_text(Net(n.version, int(n.network_address), n.prefixlen)) for n in halves)
+    return Set(base.ADDRESS_TYPES[family], True, frozenset(elements))

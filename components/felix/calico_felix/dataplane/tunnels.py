@@ -1,0 +1,163 @@
+"""The VXLAN device of this host and the way through it to other hosts (spec/felix.md 4.7, 4.8)."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from calico_felix.dataplane import drivers
+from calico_felix.messages import Route as WantedRoute
+from calico_felix.messages import Vtep
+from libcalico.kernel.errors import KernelError
+from libcalico.kernel.netlink import Netlink
+from libcalico.kernel.objects import Link, Neighbour, Route, VxlanAttributes
+from libcalico.kernel.rtnl import Rtnl
+from libcalico.reconcile.reconciler import Reconciler
+
+if TYPE_CHECKING:
+    from calico_felix.dataplane.loop import DataplaneConfig
+
+CHECK_S = 10.0
+RETRY_S = 1.0
+VXLAN_OVERHEAD = {4: 50, 6: 70}
+DEVICES = {4: drivers.VXLAN_DEVICE, 6: drivers.VXLAN_DEVICE_V6}
+FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+RT_SCOPE_LINK = 253
+
+
+class Tunnels:
+    """One VXLAN device per family that has a tunnel address here."""
+
+    def __init__(self, config: DataplaneConfig, netlink: Netlink, on_failure: Callable[[str, Exception], None]) -> None:
+        self._config = config
+        self._netlink = netlink
+        self._on_failure = on_failure
+        self._vteps: dict[tuple[str, int], Vtep] = {}
+        self._ready: dict[int, Link] = {}
+        self._parents: dict[int, Link] = {}
+        self._problems: dict[int, str] = {}
+        self._check_at_s = 0.0
+        self.neighbours: Reconciler[Neighbour, Neighbour] = Reconciler(
+            "neighbour", drivers.NeighbourDriver(netlink, self._devices), refresh_interval_s=90.0, on_failure=on_failure
+        )
+
+    def on_vteps(self, vteps: Mapping[tuple[str, int], Vtep | None]) -> None:
+        """Tunnel ends appeared, changed or are gone."""
+        for key, vtep in vteps.items():
+            if vtep is None:
+                self._vteps.pop(key, None)
+            else:
+                self._vteps[key] = vtep
+        if vteps:
+            self._check_at_s = 0.0
+
+    def next_try_s(self, now_s: float) -> float | None:
+        """Seconds until `apply` has something to do."""
+        if not self._vteps and not self._ready:
+            return None
+        check = max(0.0, self._check_at_s - now_s)
+        other = self.neighbours.next_try_s(now_s)
+        return check if other is None else min(check, other)
+
+    async def apply(self, links: dict[str, Link], now_s: float) -> None:
+        """Devices first, then the entries that lead through them."""
+        if now_s >= self._check_at_s:
+            self._check_at_s = now_s + CHECK_S
+            for family in (4, 6):
+                try:
+                    await self._ensure_device(family, links)
+                    self._problems.pop(family, None)
+                except KernelError as error:
+                    self._check_at_s = now_s + RETRY_S
+                    self._problems[family] = str(error)
+                    self._on_failure(f"device {DEVICES[family]}", error)
+        wanted = self._plan_neighbours()
+        for entry in list(self.neighbours.delta.desired):
+            if entry not in wanted:
+                self.neighbours.delete(entry)
+        for entry in wanted:
+            self.neighbours.set(entry, entry)
+        if self._ready:
+            await self.neighbours.apply(now_s)
+
+    async def _ensure_device(self, family: int, links: dict[str, Link]) -> None:
+        own, name = self._vteps.get((self._config.host, family)), DEVICES[family]
+        if own is None:
+            self._ready.pop(family, None)
+            if name in links:
+                await self._netlink.run(Rtnl.delete_link, name)
+                links.pop(name, None)
+            return
+        parent = await self._netlink.run(_link_with_address, own.parent)
+        if parent is None:
+            self._ready.pop(family, None)
+            raise KernelError(f"no interface has this node's address {own.parent}")
+        mtu = self._config.vxlan_mtu or parent.mtu - VXLAN_OVERHEAD[family]
+        attributes = VxlanAttributes(self._config.vxlan_vni, self._config.nft.vxlan_port, own.parent, parent.ifindex)
+        link = await self._netlink.run(Rtnl.ensure_vxlan, name, attributes, own.mac, mtu)
+        length = 32 if family == 4 else 128
+        await self._netlink.run(Rtnl.ensure_only_address, link.ifindex, [f"{own.address}/{length}"], FAMILIES[family])
+        if self._ready.get(family) != link:
+            self.neighbours.refresh()
+        self._ready[family], self._parents[family] = link, parent
+        links[name] = link
+
+    def _devices(self) -> dict[int, int]:
+        return {link.ifindex: FAMILIES[family] for family, link in self._ready.items()}
+
+    def _plan_neighbours(self) -> set[Neighbour]:
+        wanted = set()
+        for (node, family), vtep in self._vteps.items():
+            link = self._ready.get(family)
+            if node != self._config.host and link is not None:
+                wanted.add(Neighbour(link.ifindex, vtep.address, vtep.mac))
+                wanted.add(Neighbour(link.ifindex, vtep.parent, vtep.mac, fdb=True))
+        return wanted
+
+    def plan_routes(self, routes: Mapping[str, WantedRoute], _links: dict[str, Link]) -> dict[drivers.RouteKey, Route]:
+        """Kernel routes for destinations elsewhere; one whose way is not there yet is left out."""
+        planned = {}
+        for wanted in routes.values():
+            route = self._plan_route(wanted)
+            if route is not None:
+                planned[drivers.route_key(route)] = route
+        return planned
+
+    def _plan_route(self, wanted: WantedRoute) -> Route | None:
+        family = 6 if ":" in wanted.destination else 4
+        metric = 1024 if family == 6 else 0
+        if wanted.kind == "blackhole":
+            return Route(
+                wanted.destination, type=drivers.RTN_BLACKHOLE, protocol=drivers.OUR_PROTOCOL, metric=metric,
+                device=1 if family == 6 else 0,
+            )  # fmt: skip
+        vtep, link, parent = self._vteps.get((wanted.node, family)), self._ready.get(family), self._parents.get(family)
+        if vtep is None or link is None or parent is None:
+            return None
+        if wanted.kind == "same-subnet":
+            return Route(
+                wanted.destination,
+                parent.ifindex,
+                vtep.parent,
+                protocol=drivers.OUR_PROTOCOL,
+                metric=metric,
+                onlink=True,
+            )
+        protocol = self._config.device_protocol
+        if wanted.kind == "vxlan-direct":
+            scope = RT_SCOPE_LINK if family == 4 else 0
+            return Route(wanted.destination, link.ifindex, scope=scope, protocol=protocol, metric=metric, mtu=link.mtu)
+        return Route(
+            wanted.destination, link.ifindex, vtep.address, protocol=protocol, metric=metric, onlink=True, mtu=link.mtu
+        )
+
+    def pending(self) -> list[str]:
+        """What could not be programmed and is tried again."""
+        found = [f"device {DEVICES[family]}: {why}" for family, why in self._problems.items()]
+        return found + [f"neighbour {key}: {f.error}" for key, f in self.neighbours.status().failures.items()]
+
+
+def _link_with_address(rtnl: Rtnl, address: str) -> Link | None:
+    holders = {entry.device for entry in rtnl.addresses() if entry.address == address}
+    return next((link for link in rtnl.links() if link.ifindex in holders), None)
