@@ -162,7 +162,7 @@ def _container_settings(wiring: Wiring) -> tuple[Setting, ...]:
 
 
 def _forwarding_settings(wiring: Wiring, allowed: bool) -> tuple[Setting, ...]:
-    settings = [Setting("net/ipv4/ip_forward", int(allowed))]
+    settings = [Setting("net/ipv4/ip_forward", int(allowed))] if wiring.has_v4 else []
     if wiring.has_v6:
         settings.append(Setting("net/ipv6/conf/all/forwarding", int(allowed)))
     return tuple(settings)

@@ -166,6 +166,7 @@ class _Addition:
             mac=mac or self._context.arguments.get("MAC", ""),
             allow_ip_forwarding=conf.allow_ip_forwarding,
         )
+        await self._context.services.protect()
         made = await attacher.attach(wiring, call.netns)
         self._undo(undo, "remove the interface", lambda: attacher.detach(call.netns, call.interface, [host_interface]))
         return made

@@ -32,7 +32,8 @@ class Services:
 
     `connect(conf)` gives the datastore client (the agent returns its own whatever the configuration says);
     `open_ipam(client, node)` the IPAM service of a node; `wait_programmed` is the agent's promise.
-    `own_node` is what the agent calls this host ("" = only the configuration and the files say)."""
+    `own_node` is what the agent calls this host ("" = only the configuration and the files say). `protect` is awaited
+    before an interface is made: from then on it must be closed until its policy is programmed."""
 
     def __init__(
         self,
@@ -43,6 +44,7 @@ class Services:
         open_ipam: Callable[[AsyncClient, str], IpamService] | None = None,
         clock: Clock | None = None,
         own_node: str = "",
+        protect: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         self.attacher = attacher
         self.connect = connect
@@ -50,6 +52,7 @@ class Services:
         self.clock: Clock = clock or SystemClock()
         self.open_ipam = open_ipam or (lambda client, node: IpamService(client.datastore, node, self.clock))
         self.own_node = own_node
+        self.protect = protect or _no_need
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
         self._reserved: dict[str, str] = {}
 
@@ -76,3 +79,7 @@ class Services:
         """Give the name back."""
         if self._reserved.get(host_interface) == owner:
             del self._reserved[host_interface]
+
+
+async def _no_need() -> None:
+    """The agent's own table drops what it does not know."""
