@@ -1,0 +1,1 @@
+"""What lets people look inside: logging, metrics, health, and the debug interface."""

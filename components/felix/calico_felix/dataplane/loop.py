@@ -90,6 +90,7 @@ class Dataplane:
         self._rp_filter = "1"
         self._ready = False
         self._nft_dirty = True
+        self._applying = False
         self.failures = 0
         self.applies = 0
         self.last_apply_s = 0.0
@@ -205,7 +206,13 @@ class Dataplane:
     async def _apply_ruleset(self) -> None:
         if not self._nft_dirty:
             return
-        self._nft_dirty = False
+        self._nft_dirty, self._applying = False, True
+        try:
+            await self._apply_table()
+        finally:
+            self._applying = False
+
+    async def _apply_table(self) -> None:
         revision = self._revision
         endpoints = dict(self.ruleset.endpoints)
         for attempt in range(1, RULESET_TRIES + 1):
@@ -310,6 +317,18 @@ class Dataplane:
     def _on_failure(self, what: str, error: Exception) -> None:
         self.failures += 1
         log.warning("%s: %s", what, error)
+
+    def forget_programmed(self) -> None:
+        """Write the whole ruleset anew at the next apply."""
+        self._programmed = None
+        self._nft_dirty = True
+        self.wake.set()
+
+    def note_revision(self, revision: int) -> None:
+        """The datastore has moved on, and nothing of it concerns the kernel."""
+        self._revision = revision
+        if not self._nft_dirty and not self._applying:
+            self.programmed_revision = max(self.programmed_revision, revision)
 
     def endpoint_problem(self, endpoint: Endpoint) -> str:
         """Why an endpoint is not up; empty when it is."""

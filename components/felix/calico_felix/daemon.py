@@ -1,0 +1,325 @@
+"""The agent's process: one asyncio loop on which everything runs, wired here and nowhere else.
+
+etcd watch -> `Graph` -> `Dataplane`; link events -> `Dataplane`; the node API, status, metrics, health and debug
+interface beside it. The first task that ends, ends the process: the supervisor starts it again, and what is in the
+kernel stays in force meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+from contextlib import AsyncExitStack
+from typing import NamedTuple
+
+from calico_felix.calc.graph import PREFIXES, Graph
+from calico_felix.dataplane.loop import Dataplane
+from calico_felix.debug import debug_commands
+from calico_felix.node_api import NodeApi, WorkloadsApi
+from calico_felix.parameters import dataplane_config, datastore_names
+from calico_felix.status import StatusReporter
+from libcalico import __version__
+from libcalico.clock import Clock, SystemClock
+from libcalico.config import Configuration
+from libcalico.datastore.contract import Datastore
+from libcalico.datastore.resources import AsyncClient
+from libcalico.datastore.syncer import Batch, Status, Syncer
+from libcalico.errors import CalicoError, DatastoreError, ResourceDoesNotExist
+from libcalico.ipam.service import IpamService
+from libcalico.kernel import sysctl
+from libcalico.kernel.errors import KernelError
+from libcalico.kernel.netlink import LinkEvent, Monitor, Overrun
+from libcalico.obs import debug, http
+from libcalico.obs.health import Health
+from libcalico.obs.metrics import CONTENT_TYPE, Metrics
+from libcalico.rpc import node_pb2_grpc as stubs
+from libcalico.rpc.channel import open_server
+from libcalico.workload.attach import Attacher
+from libcalico.workload.cni.services import Services
+
+log = logging.getLogger(__name__)
+
+CONNECT_RETRY_S = 1.0
+LAG_INTERVAL_S = 1.0
+COLLECT_INTERVAL_S = 60.0
+STOP_GRACE_S = 2.0
+RESTART_CODE = 129
+ACTIVE_PREFIXES = (*PREFIXES, "/calico/ipam/v2/host/", "/calico/ipam/v2/config")
+
+
+class RestartNeeded(CalicoError):
+    """A setting changed that a running agent cannot take over: end, and be started again."""
+
+
+class Sources(NamedTuple):
+    """What `main` has opened."""
+
+    host: str
+    configuration: Configuration
+    datastore: Datastore
+
+
+class Daemon:
+    """The agent."""
+
+    def __init__(self, sources: Sources, clock: Clock | None = None) -> None:
+        self.host, self.configuration, self.datastore = sources
+        self.clock = clock or SystemClock()
+        self.started_s = self.clock.monotonic_s()
+        self.graph = Graph(self.host)
+        self.syncer = Syncer(self.datastore, ACTIVE_PREFIXES, self.clock)
+        self.ipam = IpamService(self.datastore, self.host, self.clock)
+        self.client = AsyncClient(self.datastore, self.clock)
+        self.dataplane: Dataplane | None = None
+        self.metrics = Metrics()
+        self.health = Health(self.clock)
+        self.lag_s = 0.0
+        self.revision = 0
+
+    async def run(self) -> None:
+        """Until a task ends or SIGTERM arrives."""
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        work = asyncio.ensure_future(self._run_all())
+        waiting = asyncio.ensure_future(stop.wait())
+        await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if not work.done():
+            log.info("stopping; what is programmed stays in force")
+            work.cancel()
+        try:
+            await work
+        except asyncio.CancelledError:
+            pass
+        except BaseExceptionGroup as group:
+            raise _first(group) from None
+
+    async def _run_all(self) -> None:
+        self.health.register("datastore", 0)
+        self.health.register("dataplane", 0)
+        async with AsyncExitStack() as stack:
+            await self._serve_health(stack)
+            await self._load_settings()
+            self.dataplane = dataplane = await self._open_dataplane(stack)
+            monitor = await stack.enter_async_context(Monitor())
+            await dataplane.refresh_links()
+            await self._serve_debug(stack, dataplane)
+            await self._serve_node_api(stack, dataplane)
+            self._register_metrics(dataplane)
+            gc.disable()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._follow_datastore(dataplane), name="datastore")
+                group.create_task(dataplane.run(), name="dataplane")
+                group.create_task(self._follow_links(monitor, dataplane), name="links")
+                group.create_task(self._watch_loop(), name="watchdog")
+                self._start_reporters(group, dataplane)
+
+    async def _load_settings(self) -> None:
+        """Wait for the datastore, then take the agent's settings from it."""
+        while True:
+            try:
+                await self._wait_ready()
+                values: dict[str, str] = {}
+                for name in ("default", f"node.{self.host}"):
+                    try:
+                        found = await self.client.get("FelixConfiguration", name)
+                    except ResourceDoesNotExist:
+                        continue
+                    values.update({k: _text(v) for k, v in found.spec.items()})
+                self.configuration.load_datastore(datastore_names(values))
+                self.configuration.resolve()
+                for warning in self.configuration.warnings:
+                    log.warning("%s", warning)
+                pools = (await self.client.list("IPPool")).items
+                for pool in pools:
+                    self.graph.routing.update_pool(pool.metadata.name, pool)
+                return
+            except DatastoreError as error:
+                log.warning("waiting for the datastore: %s", error)
+                self.health.report("datastore", ready=True, detail="waiting for the datastore")
+                await asyncio.sleep(CONNECT_RETRY_S)
+
+    async def _wait_ready(self) -> None:
+        while True:
+            try:
+                found = await self.client.get("ClusterInformation", "default")
+                if found.spec.datastore_ready:
+                    return
+                reason = "the datastore is locked (datastoreReady is false)"
+            except ResourceDoesNotExist:
+                reason = "the datastore is not initialised (ClusterInformation default is missing)"
+            log.info("waiting: %s", reason)
+            self.health.report("datastore", ready=True, detail=reason)
+            await asyncio.sleep(CONNECT_RETRY_S)
+
+    def _vxlan_families(self) -> frozenset[int]:
+        return frozenset(family for family in (4, 6) if self.graph.routing.uses_vxlan(family))
+
+    async def _open_dataplane(self, stack: AsyncExitStack) -> Dataplane:
+        self._families = self._vxlan_families()
+        dataplane = Dataplane(dataplane_config(self.configuration, self.host, self._families), self.clock)
+        stack.callback(dataplane.close)
+        await dataplane.open()
+        if self.configuration["IPForwarding"] == "enabled":
+            for key in ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"):
+                try:
+                    sysctl.ensure(key, 1)
+                except KernelError as error:
+                    log.warning("%s", error)
+        return dataplane
+
+    async def _follow_datastore(self, dataplane: Dataplane) -> None:
+        fed = self.ipam.feed()
+        async for batch in self.syncer.run():
+            self._take_in(batch, fed)
+            if batch.status is not Status.IN_SYNC:
+                continue
+            first = not self.graph.in_sync
+            self.graph.in_sync = True
+            self.revision = batch.revision
+            flush = self.graph.flush(batch.revision)
+            if flush is not None and (first or not flush.empty):
+                if flush.configuration is not None and not first:
+                    self._check_settings(flush.configuration)
+                if self._vxlan_families() != self._families:
+                    raise RestartNeeded("the pools' encapsulation has changed")
+                dataplane.on_flush(flush)
+            elif flush is not None:
+                dataplane.note_revision(flush.revision)
+            if first:
+                self._on_in_sync()
+
+    def _take_in(self, batch: Batch, fed: tuple[str, ...]) -> None:
+        for update in batch.updates:
+            path = update.key.decode("utf-8", "replace")
+            if path.startswith(fed):
+                self.ipam.observe(path, update.value, update.revision)
+            self.graph.update(update.key, update.value, update.revision)
+
+    def _on_in_sync(self) -> None:
+        log.info("in sync with the datastore at revision %d", self.revision)
+        for key, problem in self.graph.problems.items():
+            log.warning("%s is ignored: %s", key, problem)
+        self.health.report("datastore", detail="in sync")
+        gc.collect()
+        gc.freeze()
+
+    def _check_settings(self, values: dict[str, str]) -> None:
+        self.configuration.load_datastore(datastore_names(values))
+        changed = self.configuration.needs_restart(self.configuration.resolve())
+        if changed:
+            raise RestartNeeded(f"settings have changed: {', '.join(sorted(changed))}")
+
+    async def _follow_links(self, monitor: Monitor, dataplane: Dataplane) -> None:
+        async for event in monitor:
+            if isinstance(event, Overrun):
+                await dataplane.refresh_links()
+                dataplane.wake.set()
+            elif isinstance(event, LinkEvent):
+                dataplane.on_link(event)
+
+    async def _watch_loop(self) -> None:
+        """Measure how late the loop is, collect garbage on a timer, and report on the dataplane."""
+        collected_s = self.clock.monotonic_s()
+        while True:
+            before = self.clock.monotonic_s()
+            await asyncio.sleep(LAG_INTERVAL_S)
+            now = self.clock.monotonic_s()
+            self.lag_s = max(0.0, now - before - LAG_INTERVAL_S)
+            if now - collected_s > COLLECT_INTERVAL_S:
+                gc.collect()
+                collected_s = now
+            assert self.dataplane is not None
+            programmed = self.dataplane.programmed_revision > 0
+            self.health.report("dataplane", ready=programmed, detail="" if programmed else "nothing is programmed yet")
+
+    def _start_reporters(self, group: asyncio.TaskGroup, dataplane: Dataplane) -> None:
+        reporter = StatusReporter(self.host, self.datastore, dataplane, self.clock)
+        interval_s = self.configuration["ReportingIntervalSecs"]
+        if interval_s > 0:
+            group.create_task(reporter.report_host(interval_s, self.configuration["ReportingTTLSecs"]), name="status")
+        if self.configuration["EndpointReportingEnabled"]:
+            group.create_task(reporter.report_endpoints(), name="endpoint status")
+
+    async def _serve_node_api(self, stack: AsyncExitStack, dataplane: Dataplane) -> None:
+        attacher = Attacher()
+        stack.callback(attacher.close)
+
+        async def connect(_conf: object) -> AsyncClient:
+            return self.client
+
+        services = Services(
+            attacher,
+            connect,
+            dataplane.wait_programmed,
+            open_ipam=self._open_ipam,
+            clock=self.clock,
+            own_node=self.host,
+        )
+        server = open_server(self.configuration["NodeSocket"])
+        stubs.add_WorkloadsServicer_to_server(WorkloadsApi(services), server)
+        stubs.add_NodeServicer_to_server(NodeApi(self.host, dataplane, lambda: self.revision, self._uptime_s), server)
+        await server.start()
+        stack.push_async_callback(server.stop, STOP_GRACE_S)
+
+    def _open_ipam(self, client: AsyncClient, node: str) -> IpamService:
+        return self.ipam if node == self.host else IpamService(client.datastore, node, self.clock)
+
+    def _uptime_s(self) -> float:
+        return self.clock.monotonic_s() - self.started_s
+
+    async def _serve_debug(self, stack: AsyncExitStack, dataplane: Dataplane) -> None:
+        server = await debug.serve(self.configuration["DebugSocket"], debug_commands(self, dataplane))
+        stack.callback(server.close)
+
+    async def _serve_health(self, stack: AsyncExitStack) -> None:
+        if self.configuration["HealthEnabled"]:
+            routes = {
+                "/liveness": lambda: _health(self.health.live()),
+                "/readiness": lambda: _health(self.health.ready()),
+            }
+            server = await http.serve(self.configuration["HealthHost"], self.configuration["HealthPort"], routes)
+            stack.callback(server.close)
+        if self.configuration["PrometheusMetricsEnabled"]:
+            host = self.configuration["PrometheusMetricsHost"] or "0.0.0.0"
+            metrics = {"/metrics": lambda: http.Answer(200, CONTENT_TYPE, self.metrics.render())}
+            server = await http.serve(host, self.configuration["PrometheusMetricsPort"], metrics)
+            stack.callback(server.close)
+
+    def _register_metrics(self, dataplane: Dataplane) -> None:
+        gauge = self.metrics.gauge
+        gauge("felix_active_local_endpoints", "Local workload endpoints", lambda: len(dataplane.ruleset.endpoints))
+        gauge("felix_active_local_policies", "Policies and profiles in use", lambda: len(dataplane.ruleset.policies))
+        gauge("felix_ipsets_calico", "Kernel sets", lambda: len(dataplane.ruleset.table.sets))
+        gauge("felix_int_dataplane_failures", "Failures to program the kernel", lambda: dataplane.failures)
+        gauge("felix_resyncs_started", "Snapshots of the datastore", lambda: self.syncer.resyncs)
+        gauge("felix_datastore_revision", "Newest datastore revision seen", lambda: self.revision)
+        gauge("felix_programmed_revision", "Revision that the kernel reflects", lambda: dataplane.programmed_revision)
+        gauge("felix_last_apply_seconds", "Time of the last apply", lambda: dataplane.last_apply_s)
+        gauge("felix_loop_lag_seconds", "How late the event loop last was", lambda: self.lag_s)
+        gauge("felix_ignored_objects", "Objects that cannot be used", lambda: len(self.graph.problems))
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that ended a group of tasks; the others are logged."""
+    for other in group.exceptions[1:]:
+        log.error("and: %r", other)
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+def _health(summary: tuple[bool, str]) -> http.Answer:
+    good, lines = summary
+    return http.text(200 if good else 503, lines)
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def banner(host: str, implementation: str) -> str:
+    """The first line of the log."""
+    return f"calico-felix {__version__} on node {host}, native code: {implementation}"

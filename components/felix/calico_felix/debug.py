@@ -1,0 +1,119 @@
+"""The agent's debug commands: what it believes, for people (docs/howto/debug.md)."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from calico_felix.dataplane.loop import Dataplane
+from libcalico.obs.debug import Command, table
+from libcalico.policy.nft.names import policy_word
+from libcalico.policy.nft.rules import address_text
+
+if TYPE_CHECKING:
+    from calico_felix.daemon import Daemon
+
+
+def debug_commands(daemon: Daemon, dataplane: Dataplane) -> dict[str, Command]:
+    """Commands by name."""
+    return {
+        "status": lambda _words: _status(daemon, dataplane),
+        "config": lambda _words: _config(daemon),
+        "show": lambda words: _show(words, dataplane),
+        "pending": lambda _words: "\n".join(dataplane.pending() or ["nothing"]) + "\n",
+        "problems": lambda _words: "\n".join(f"{k}: {v}" for k, v in daemon.graph.problems.items()) + "\n",
+        "table": lambda _words: dataplane.ruleset.table.render_replace(),
+        "resync": lambda _words: _resync(dataplane),
+    }
+
+
+def _status(daemon: Daemon, dataplane: Dataplane) -> str:
+    facts = {
+        "node": daemon.host,
+        "in_sync": daemon.graph.in_sync,
+        "datastore_revision": daemon.revision,
+        "resyncs": daemon.syncer.resyncs,
+        "uptime_s": round(daemon.clock.monotonic_s() - daemon.started_s, 1),
+        "loop_lag_ms": round(daemon.lag_s * 1000, 2),
+        "ignored_objects": len(daemon.graph.problems),
+        **dataplane.describe(),
+    }
+    return json.dumps(facts, indent=2) + "\n"
+
+
+def _config(daemon: Daemon) -> str:
+    rows = [[name, str(value.value), value.source] for name, value in sorted(daemon.configuration.values.items())]
+    return table(["PARAMETER", "VALUE", "SOURCE"], rows)
+
+
+def _show(words: list[str], dataplane: Dataplane) -> str:
+    kinds = {"endpoints": _endpoints, "policies": _policies, "sets": _sets, "routes": _routes, "links": _links}
+    if not words or words[0] not in kinds:
+        return f"show {' | '.join(kinds)}\n"
+    return kinds[words[0]](dataplane)
+
+
+def _endpoints(dataplane: Dataplane) -> str:
+    rows = []
+    for key, endpoint in sorted(dataplane.ruleset.endpoints.items()):
+        policies = [
+            policy_word(p) for tier in endpoint.policy.tiers for p in dict.fromkeys((*tier.ingress, *tier.egress))
+        ]
+        rows.append(
+            [
+                str(key),
+                endpoint.interface,
+                ",".join(address_text(f, a) for f, a, _ in endpoint.nets),
+                ",".join(policies) or "-",
+                ",".join(endpoint.policy.profiles) or "-",
+                str(dataplane.programmed_revisions.get(key, 0)),
+                dataplane.endpoint_problem(endpoint) or "up",
+            ]
+        )
+    return table(["ENDPOINT", "INTERFACE", "ADDRESSES", "POLICIES", "PROFILES", "REVISION", "STATE"], rows)
+
+
+def _policies(dataplane: Dataplane) -> str:
+    rows = [
+        [policy_word(identity), policy.tier or "-", str(len(policy.ingress)), str(len(policy.egress))]
+        for identity, policy in sorted(dataplane.ruleset.policies.items())
+    ]
+    return table(["POLICY", "TIER", "INGRESS", "EGRESS"], rows)
+
+
+def _sets(dataplane: Dataplane) -> str:
+    rows = [
+        [name, "interval" if one.interval else "hash", str(len(one.elements))]
+        for name, one in sorted(dataplane.ruleset.table.sets.items())
+    ]
+    return table(["SET", "TYPE", "MEMBERS"], rows)
+
+
+def _routes(dataplane: Dataplane) -> str:
+    actual = dataplane.routes.delta.actual
+    rows = [
+        [
+            route.destination,
+            str(route.device),
+            route.gateway or "-",
+            str(route.metric),
+            "yes" if actual.get(key) else "no",
+        ]
+        for key, route in sorted(dataplane.routes.delta.desired.items())
+    ]
+    return table(["DESTINATION", "DEVICE", "GATEWAY", "METRIC", "PROGRAMMED"], rows)
+
+
+def _links(dataplane: Dataplane) -> str:
+    rows = [
+        [name, str(link.ifindex), "up" if link.up else "down", str(link.mtu)]
+        for name, link in sorted(dataplane.links.items())
+    ]
+    return table(["LINK", "INDEX", "STATE", "MTU"], rows)
+
+
+def _resync(dataplane: Dataplane) -> str:
+    dataplane.routes.refresh()
+    dataplane.tunnels.neighbours.refresh()
+    dataplane.forget_programmed()
+    return "the kernel's state is read and written anew\n"

@@ -1,0 +1,100 @@
+"""The agent's configuration parameters that have an effect, with upstream's names and defaults (spec/felix-config.md)."""
+
+from __future__ import annotations
+
+from calico_felix.dataplane.loop import DataplaneConfig
+from libcalico.config import Configuration, Parameter, boolean, integer, one_of, seconds, words
+from libcalico.policy.nft.rules import NftOptions
+
+LARGEST_PORT = 65535
+PASS_BIT = 1  # the second lowest bit of the mark mask, as upstream counts
+
+PARAMETERS = (
+    Parameter(
+        "FelixHostname", str, "", "name of this node; default: nodename file, else the host name", datastore=False
+    ),
+    Parameter("EtcdEndpoints", words, (), "URLs of etcd", datastore=False),
+    Parameter("EtcdAddr", str, "127.0.0.1:2379", "host:port of etcd when EtcdEndpoints is empty", datastore=False),
+    Parameter("EtcdScheme", one_of("http", "https"), "http", "scheme that goes with EtcdAddr", datastore=False),
+    Parameter("EtcdKeyFile", str, "", "client key", datastore=False),
+    Parameter("EtcdCertFile", str, "", "client certificate", datastore=False),
+    Parameter("EtcdCaFile", str, "", "certificate authority of etcd", datastore=False),
+    Parameter("NodeSocket", str, "/run/calico/node.sock", "UNIX socket of the node API", datastore=False),
+    Parameter(
+        "DebugSocket", str, "/run/calico/felix-debug.sock", "UNIX socket of the debug interface", datastore=False
+    ),
+    Parameter("LogSeverityScreen", str, "info", "least severity that is logged", live=True),
+    Parameter("LogPrefix", str, "calico-packet", "prefix of the kernel log entries of Log rules"),
+    Parameter("LogActionRateLimit", str, "", "limit of those entries, for example 10/second"),
+    Parameter("InterfacePrefix", words, ("cali",), "prefixes of workload interfaces"),
+    Parameter("DefaultEndpointToHostAction", one_of("drop", "accept", "return"), "drop", "workload to its own host"),
+    Parameter("NftablesFilterDenyAction", one_of("drop", "reject"), "drop", "what Deny does"),
+    Parameter("NftablesMarkMask", integer(1, 0xFFFFFFFF), 0xFFFF0000, "mark bits that we may use"),
+    Parameter("DisableConntrackInvalidCheck", boolean, False, "let packets through that conntrack calls invalid"),
+    Parameter("AllowVXLANPacketsFromWorkloads", boolean, False, "workloads may send VXLAN"),
+    Parameter("AllowIPIPPacketsFromWorkloads", boolean, False, "workloads may send IPIP"),
+    Parameter("VXLANEnabled", boolean, None, "None: when a pool needs it"),
+    Parameter("VXLANPort", integer(1, LARGEST_PORT), 4789, "UDP port of VXLAN"),
+    Parameter("VXLANVNI", integer(1, 0xFFFFFF), 4096, "VXLAN network identifier"),
+    Parameter("VXLANMTU", integer(0, LARGEST_PORT), 0, "MTU of the VXLAN device in bytes, 0: from the parent"),
+    Parameter("NATPortRange", str, "", "source ports of outgoing NAT, low-high"),
+    Parameter("IPv6Support", boolean, True, "program IPv6"),
+    Parameter("IPForwarding", one_of("enabled", "disabled"), "enabled", "switch forwarding on"),
+    Parameter("DeviceRouteProtocol", integer(0, 255), 3, "protocol number of routes to workloads"),
+    Parameter("ReportingIntervalSecs", seconds, 30.0, "seconds between status reports to etcd, 0: none"),
+    Parameter("ReportingTTLSecs", seconds, 90.0, "seconds until a status report is void"),
+    Parameter("EndpointReportingEnabled", boolean, False, "write the state of each endpoint to etcd"),
+    Parameter("PrometheusMetricsEnabled", boolean, False, "serve /metrics"),
+    Parameter("PrometheusMetricsHost", str, "", "address to serve metrics on, empty: all"),
+    Parameter("PrometheusMetricsPort", integer(0, LARGEST_PORT), 9091, "port of /metrics"),
+    Parameter("HealthEnabled", boolean, False, "serve /liveness and /readiness"),
+    Parameter("HealthHost", str, "localhost", "address to serve health on"),
+    Parameter("HealthPort", integer(0, LARGEST_PORT), 9099, "port of health"),
+)
+RENAMED = {"reportingInterval": "ReportingIntervalSecs", "reportingTTL": "ReportingTTLSecs"}
+
+
+def datastore_names(values: dict[str, str]) -> dict[str, str]:
+    """Members of a FelixConfiguration under their parameter names (compared without case)."""
+    return {RENAMED.get(name, name): value for name, value in values.items()}
+
+
+def pass_mark(mask: int) -> int:
+    """The mark bit that means Pass: the second lowest of the mask."""
+    bits = [1 << place for place in range(32) if mask >> place & 1]
+    return bits[PASS_BIT] if len(bits) > PASS_BIT else bits[0]
+
+
+def dataplane_config(configuration: Configuration, host: str, vxlan_families: frozenset[int]) -> DataplaneConfig:
+    """What the dataplane needs, from the parameters. `vxlan_families`: in which families pools want VXLAN."""
+    get = configuration.__getitem__
+    wanted = get("VXLANEnabled")
+    families = vxlan_families if wanted is None else (frozenset((4,)) if wanted else frozenset())
+    nft = NftOptions(
+        interface_prefixes=get("InterfacePrefix"),
+        pass_mark=pass_mark(get("NftablesMarkMask")),
+        deny=get("NftablesFilterDenyAction"),
+        endpoint_to_host=get("DefaultEndpointToHostAction"),
+        check_invalid=not get("DisableConntrackInvalidCheck"),
+        log_prefix=_printable(get("LogPrefix")),
+        log_rate=get("LogActionRateLimit"),
+        vxlan_port=get("VXLANPort"),
+        vxlan_families=families,
+        allow_vxlan_from_workloads=get("AllowVXLANPacketsFromWorkloads"),
+        allow_ipip_from_workloads=get("AllowIPIPPacketsFromWorkloads"),
+        nat_port_range=get("NATPortRange").replace(":", "-"),
+    )
+    return DataplaneConfig(
+        host=host,
+        nft=nft,
+        vxlan_vni=get("VXLANVNI"),
+        vxlan_mtu=get("VXLANMTU"),
+        ipv6=get("IPv6Support"),
+        device_protocol=get("DeviceRouteProtocol"),
+    )
+
+
+def _printable(text: str) -> str:
+    return "".join(
+        character for character in text if character.isascii() and (character.isalnum() or character in "-_:/ ")
+    )

@@ -1,0 +1,26 @@
+"""Logging: the standard library's, with one formatter. Everything goes to stderr, where the supervisor collects it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+SEVERITIES = {
+    "trace": logging.DEBUG,
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "fatal": logging.CRITICAL,
+    "none": logging.CRITICAL + 10,
+}
+FORMAT = "%(asctime)s.%(msecs)03d [%(levelname)s] %(name)s: %(message)s"
+
+
+def configure(severity: str) -> None:
+    """Log to stderr from this severity on; an unknown word means info."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(FORMAT, "%Y-%m-%d %H:%M:%S"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(SEVERITIES.get(severity.lower(), logging.INFO))
