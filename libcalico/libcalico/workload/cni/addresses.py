@@ -157,9 +157,25 @@ async def release(
     """Release what the container holds on this node in these networks: `only` those addresses, and not the `kept`.
 
     Succeeds when nothing is held. The bare container id is the handle of very old endpoints."""
-    container = context.call.container_id
-    for handle in (*(f"{network}.{container}" for network in networks), container):
+    for handle in _handles(context, networks):
         await release_handle(context, handle, only, kept)
+
+
+async def release_known(context: Context, networks: Sequence[str], known: Sequence[str]) -> None:
+    """Release addresses that the endpoint tells of, if they are the container's still: a handle's index may be lost."""
+    handles = _handles(context, networks)
+    for address in known:
+        try:
+            attribute = await context.ipam.get_assignment_attributes(address)
+        except ResourceDoesNotExist:
+            continue
+        if attribute.handle in handles and await _is_ours(context, address):
+            await context.ipam.release_ips([Release(address, attribute.handle)])
+
+
+def _handles(context: Context, networks: Sequence[str]) -> list[str]:
+    container = context.call.container_id
+    return [*(f"{network}.{container}" for network in networks), container]
 
 
 async def release_handle(

@@ -122,4 +122,7 @@ async def _release(context: Context, mine: WorkloadEndpoint | None, rest: Sequen
     networks = [context.call.network, *(mine.spec.profiles if mine is not None else ())]
     kept = {address for item in rest for address in endpoint.bare_addresses(item)}
     only = endpoint.bare_addresses(mine) if mine is not None and rest else None
-    await addresses.release(context, list(dict.fromkeys(networks)), only, kept)
+    networks = list(dict.fromkeys(networks))
+    await addresses.release(context, networks, only, kept)
+    if mine is not None:
+        await addresses.release_known(context, networks, endpoint.bare_addresses(mine))

@@ -16,7 +16,7 @@ from libcalico.workload.cni.services import Services
 
 
 class WorkloadsService(stubs.WorkloadsServicer):  # type: ignore[misc, unused-ignore]
-    """Register with `node_pb2_grpc.add_WorkloadsServicer_to_server`. A call is cancelled, and undone, with its caller."""
+    """Register with `add_WorkloadsServicer_to_server`. A call is cancelled, and undone, with its caller."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
