@@ -308,7 +308,9 @@ def _result_problem(step: dict[str, Any], result: Any) -> str:
     expected = step["result"]
     if step["error"] and step["op"] != "autoassign":
         return ""
-    if step["op"] == "releaseips" and {k: set(v) for k, v in result.items()} == {k: set(v) for k, v in expected.items()}:
+    if step["op"] == "releaseips" and {k: set(v) for k, v in result.items()} == {
+        k: set(v) for k, v in expected.items()
+    }:
         return ""
     if result == expected:
         return ""

@@ -1,0 +1,99 @@
+# Every target works on a fresh Debian 12 machine as root. `make demo` and `make test` install what they need.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell for p in python3.11 $$HOME/.pyenv/versions/3.11.*/bin/python3.11; do command -v $$p >/dev/null && $$p -c 'import ensurepip' 2>/dev/null && { echo $$p; break; }; done)
+STAMPS := build/stamps
+COMPONENTS := native libcalico components/felix components/cni components/calicoctl
+PACKAGES := etcd-server etcd-client nftables libnftables1 libnghttp2-dev build-essential cmake iproute2 conntrack util-linux \
+	iputils-ping python3.11-venv python3-dev
+FILES ?=
+BACKEND ?= nftables
+ARGS ?=
+
+.PHONY: help demo demo-down test unit netns lab compat vectors bench lint fmt dist dev native proto clean
+
+help: ## this text
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+$(STAMPS)/apt:
+	@mkdir -p $(STAMPS)
+	@missing=""; for p in $(PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then echo "installing:$$missing"; \
+	  apt-get update -q >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing >/dev/null; fi
+	@touch $@
+
+$(STAMPS)/venv: $(STAMPS)/apt requirements-dev.txt
+	@python="$(PYTHON)"; [ -n "$$python" ] || python=$$(command -v python3.11); \
+	[ -x $(BIN)/python ] || { echo "making $(VENV)"; $$python -m venv $(VENV); }
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+$(STAMPS)/native: $(STAMPS)/venv $(wildcard native/calico_native/*.pxd native/calico_native/*.py* native/calico_native/py/*.py) native/CMakeLists.txt native/pyproject.toml
+	@echo "building native"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps --force-reinstall ./native
+	@touch $@
+
+$(STAMPS)/cni: $(STAMPS)/venv $(wildcard components/cni/shim/* components/cni/calico_cni/*.py) components/cni/CMakeLists.txt components/cni/pyproject.toml
+	@echo "building cni"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps --force-reinstall ./components/cni
+	@touch $@
+
+$(STAMPS)/dists: $(STAMPS)/venv libcalico/pyproject.toml components/felix/pyproject.toml components/calicoctl/pyproject.toml
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps \
+	  -e ./libcalico -e ./components/felix -e ./components/calicoctl
+	@touch $@
+
+dev: $(STAMPS)/native $(STAMPS)/cni $(STAMPS)/dists ## .venv with everything in it
+
+native: $(STAMPS)/native ## build the compiled modules anew
+
+demo: dev ## three hosts, three tasks, one policy (KEEP=1 leaves them standing)
+	@$(BIN)/python -m tests.lab.demo $(if $(KEEP),--keep)
+
+demo-down: dev ## remove a demo that was kept
+	@$(BIN)/python -m tests.lab.demo --down
+
+test: dev lint pants-check ## everything that can be tested here
+	@$(BIN)/python -m pytest $(ARGS)
+
+unit: dev ## pure code and services in memory
+	@$(BIN)/python -m pytest native/tests libcalico/tests components $(ARGS)
+
+netns: dev ## real kernel, in throw-away namespaces
+	@$(BIN)/python -m pytest tests/netns $(ARGS)
+
+lab: dev ## three hosts with real daemons
+	@$(BIN)/python -m pytest tests/lab $(ARGS)
+
+compat: dev ## what upstream's programs answered
+	@$(BIN)/python -m pytest tests/compat $(ARGS)
+
+vectors: dev ## play vector files: make vectors FILES="a b" [BACKEND=nftables|iptables]
+	@$(BIN)/python -m tests.compat.vectors --backend $(BACKEND) $(FILES)
+
+bench: dev ## figures as JSON lines
+	@for bench in tests/scale/bench_*.py; do $(BIN)/python -m tests.scale.$$(basename $$bench .py) || exit 1; done
+
+lint: dev ## format, style, types, room order, sizes
+	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q .
+	@$(BIN)/mypy native/calico_native libcalico/libcalico components/felix/calico_felix components/cni/calico_cni components/calicoctl/calicoctl
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/python -m tests.house
+
+fmt: dev ## put code in shape
+	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
+
+proto: dev ## compile the protos anew
+	@cd libcalico && ../$(BIN)/python -m libcalico.rpc.generate
+
+dist: ## every component by itself, with pants
+	@tests/house/pants.sh package native:: libcalico:: components/felix:: components/cni:: components/calicoctl::
+
+.PHONY: pants-check
+pants-check:
+	@tests/house/pants.sh check
+
+clean: ## remove what was built
+	@rm -rf build dist .pants.d

@@ -1,0 +1,1 @@
+"""The house's own rules, checked: sizes, broad excepts. `python -m tests.house`."""
