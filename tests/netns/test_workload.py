@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 
-from libcalico.errors import BadData
 from libcalico.kernel import netns, sysctl
 from libcalico.kernel.errors import KernelError
 from libcalico.workload.attach import Attacher, InterfaceExists, RouteTaken, attach, detach, inspect
-from libcalico.workload.plan import Wiring, hashed_interface_name, host_interface_name, plan_wiring
+from libcalico.workload.plan import Wiring, plan_wiring
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run as root")]
 
@@ -230,24 +229,3 @@ async def test_a_cancelled_attach_is_taken_back(host: Space, box: Space) -> None
         await asyncio.sleep(0.1)
     assert (host.links(), box.links()) == (["lo"], ["lo"])
     attacher.close()
-
-
-def test_names() -> None:
-    assert host_interface_name("5f0c9e11-2b7a") == "cali5f0c9e11-2b"
-    assert host_interface_name("abc") == "caliabc"
-    assert hashed_interface_name("a.b", "eth0") != hashed_interface_name("a.b", "eth1")
-    assert len(hashed_interface_name("a.b", "eth0")) == 15
-
-
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [
-        ({"mtu": -5}, "mtu -5 is out of range"),
-        ({"mtu": 1279, "addresses": ["fd29::1"]}, "1280 to 65535 with IPv6"),
-        ({"addresses": ["172.29.0.300"]}, "'172.29.0.300' is not an address"),
-        ({"name": "interface-name-x"}, "interface name is too long"),
-    ],
-)
-def test_what_the_kernel_would_refuse_is_refused_before(change: dict[str, Any], text: str) -> None:
-    with pytest.raises(BadData, match=text):
-        wiring(**change)

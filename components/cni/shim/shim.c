@@ -38,7 +38,9 @@
 #define API_VERSION 1
 #define LARGEST_STDIN ((size_t)8 << 20)
 #define LARGEST_REPLY ((size_t)16 << 20)
+#ifndef CALL_TIMEOUT_MS
 #define CALL_TIMEOUT_MS 140000 /* the agent gives up, and undoes, after 90 s */
+#endif
 #define GRPC_TIMEOUT "130S"
 #define GRPC_UNIMPLEMENTED 12
 #define GRPC_FAILED_PRECONDITION 9
