@@ -407,6 +407,8 @@ async def test_a_full_pool_says_so(world: World) -> None:
         ({"name": "MyNet"}, "", 999, "error with field"),
         ({"name": "x" * 64}, "", 999, "error with field"),
         ({"mtu": -1}, "", 999, "mtu -1 is out of range"),
+        ({"runtimeConfig": {"mac": "zz"}}, "", 999, "'zz' is not the MAC of an interface"),
+        ({}, "MAC=01:00:5e:00:00:01", 999, "not a group address"),
         ({"mtu": 1200, "ipam": {"type": "calico-ipam", "assign_ipv6": "true"}}, "", 999, "1280 to 65535 with IPv6"),
         ({"ipam": {}}, "", 999, "no plugin name provided"),
         ({"ipam": {"type": "nope"}}, "", 999, 'failed to find plugin "nope" in path [/opt/cni]'),

@@ -6,6 +6,7 @@ Constants keep the kernel's names (linux/rtnetlink.h, if_link.h, neighbour.h).
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import struct
 from functools import lru_cache
@@ -148,7 +149,10 @@ def unpack_address(payload: memoryview | bytes) -> str:
     size = len(payload)
     if size == 4:
         return socket.inet_ntoa(payload)
-    return socket.inet_ntop(socket.AF_INET6, payload) if size == 16 else ""
+    if size != 16:
+        return ""
+    text = socket.inet_ntop(socket.AF_INET6, payload)
+    return str(ipaddress.IPv6Address(bytes(payload))) if "." in text else text  # one spelling: that of ipaddress
 
 
 def pack_mac(mac: str) -> bytes:

@@ -21,6 +21,7 @@ GATEWAY = "169.254.1.1"
 LEAST_MTU = 68
 LEAST_MTU_V6 = 1280
 MOST_MTU = 65535
+_MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 _BAD_IN_NAME = re.compile(r"[/:\s]")
 
 
@@ -94,7 +95,7 @@ def plan_wiring(
         (),
         (),
     )
-    problem = mtu_problem(mtu, wiring.has_v6)
+    problem = mtu_problem(mtu, wiring.has_v6) or mac_problem(mac)
     if problem:
         raise BadData(problem)
     return wiring._replace(
@@ -112,6 +113,13 @@ def mtu_problem(mtu: int, with_v6: bool) -> str:
     if least <= mtu <= MOST_MTU:
         return ""
     return f"mtu {mtu} is out of range: {least} to {MOST_MTU}" + (" with IPv6" if with_v6 else "")
+
+
+def mac_problem(mac: str) -> str:
+    """Why an interface cannot have this MAC, "" when it can ("" = the kernel chooses)."""
+    if not mac or (_MAC.fullmatch(mac) and not int(mac[1], 16) & 1):
+        return ""
+    return f"{mac!r} is not the MAC of an interface: six bytes with colons, not a group address"
 
 
 def interface_name_problem(name: str) -> str:

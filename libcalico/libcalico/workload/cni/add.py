@@ -72,12 +72,16 @@ def _refuse_impossible(context: Context, mtu: int) -> None:
     except KernelError as error:
         raise CniError(errors.GENERAL, f'failed to open netns "{call.netns}": {error}') from error
     addresses.wanted_addresses(context)
-    problem = plan.mtu_problem(mtu, context.conf.want_v6)
+    problem = plan.mtu_problem(mtu, context.conf.want_v6) or plan.mac_problem(_wanted_mac(context))
     if problem:
         raise CniError(errors.GENERAL, problem)
     endpoint.check_endpoint(_endpoint(context, ["192.0.2.1"], plan.host_interface_name(call.container_id), ""))
     if not context.conf.policy_type:
         endpoint.check_profile(endpoint.build_profile(call.network))
+
+
+def _wanted_mac(context: Context) -> str:
+    return (context.arguments.get("MAC") or context.conf.mac).lower()
 
 
 def _endpoint(context: Context, ips: Sequence[str], host_interface: str, mac: str) -> WorkloadEndpoint:
@@ -125,7 +129,7 @@ class _Addition:
         host_interface = self._choose_name(undo, related, is_further)
         found = await self._assign(undo)
         ips = [cidr.partition("/")[0] for cidr in found.cidrs]
-        mac = await self._wire(undo, host_interface, ips, context.conf.mac)
+        mac = await self._wire(undo, host_interface, ips, _wanted_mac(context))
         stored = await endpoint.create_endpoint(context.client, _endpoint(context, ips, host_interface, mac))
         self._undo(undo, "delete the endpoint", lambda: endpoint.delete_endpoint(context.client, stored))
         await self._finish(stored)
@@ -163,7 +167,7 @@ class _Addition:
             ips,
             mtu=self._mtu,
             queues=conf.num_queues,
-            mac=mac or self._context.arguments.get("MAC", ""),
+            mac=mac,
             allow_ip_forwarding=conf.allow_ip_forwarding,
         )
         await self._context.services.protect()

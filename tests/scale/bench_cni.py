@@ -1,0 +1,141 @@
+"""`python -m tests.scale.bench_cni [--count N] [--agent SOCKET]`: CNI ADD and DEL, process start to exit.
+
+Each call is the C program in an environment as Mesos gives it. Without `--agent` the agent is the servicer in a
+process of its own without a policy engine, so waiting for policy is not in the numbers. Prints p50 and p99 at 1, 8
+and 30 calls in parallel, and etcd requests for one ADD and DEL.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+import uuid
+from pathlib import Path
+
+from tests.netns.cni_host import Host, build_plugins
+
+PARALLEL = (1, 8, 30)
+AGENT = """
+import asyncio, sys
+from pathlib import Path
+from libcalico.datastore.etcd import EtcdConfig, EtcdDatastore
+from libcalico.datastore.resources import AsyncClient
+from libcalico.ipam.service import IpamService
+from libcalico.rpc import node_pb2_grpc as stubs
+from libcalico.rpc.channel import open_server
+from libcalico.workload.attach import Attacher
+from libcalico.workload.cni import Services
+from libcalico.workload.cni.server import WorkloadsService
+
+async def main(endpoint, socket, netns, node):
+    client = AsyncClient(EtcdDatastore(EtcdConfig((endpoint,))))
+    ipam = IpamService(client.datastore, node)
+    async def connect(_conf): return client
+    async def wait(*_args): return None
+    services = Services(Attacher(netns), connect, wait, open_ipam=lambda _client, _node: ipam, own_node=node)
+    server = open_server(socket)
+    stubs.add_WorkloadsServicer_to_server(WorkloadsService(services), server)
+    await server.start()
+    print("ready", flush=True)
+    await server.wait_for_termination()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def quantile(values: list[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+async def call(host: Host, command: str, box: str, container: str) -> float:
+    """One run of the program; milliseconds from before its start until after its exit."""
+    environment = host.environment(command, box, container, CALICO_NODE_SOCKET=str(host.socket))
+    started = time.perf_counter()
+    process = await asyncio.create_subprocess_exec(
+        str(host.plugins / "calico"), stdin=-1, stdout=-1, stderr=-1, env=environment
+    )
+    out, err = await process.communicate(json.dumps(host.conf).encode())
+    taken = (time.perf_counter() - started) * 1000
+    if process.returncode:
+        raise RuntimeError(f"{command} failed: {out!r} {err!r}")
+    return taken
+
+
+async def series(host: Host, boxes: list[str], parallel: int) -> None:
+    pairs = [(box, str(uuid.uuid4())) for box in boxes]
+    for command in ("ADD", "DEL"):
+        gate = asyncio.Semaphore(parallel)
+
+        async def one(box: str, container: str, command: str = command, gate: asyncio.Semaphore = gate) -> float:
+            async with gate:
+                return await call(host, command, box, container)
+
+        started = time.perf_counter()
+        taken = await asyncio.gather(*(one(box, container) for box, container in pairs))
+        rate = len(pairs) / (time.perf_counter() - started)
+        p50, p99 = quantile(taken, 0.5), quantile(taken, 0.99)
+        print(f"{command} x{parallel:<3} p50 {p50:6.1f} ms  p99 {p99:6.1f} ms  {rate:6.0f}/s", flush=True)
+
+
+def etcd_requests(host: Host) -> float:
+    """How many KV requests etcd has answered."""
+    with urllib.request.urlopen(f"{host.endpoint}/metrics") as answer:
+        text = answer.read().decode()
+    found = re.findall(r'^grpc_server_handled_total\{[^}]*grpc_service="etcdserverpb.KV"[^}]*\} (\d+)', text, re.M)
+    return float(sum(int(number) for number in found))
+
+
+async def measure(count: int, agent_socket: str) -> None:
+    directory = Path(tempfile.mkdtemp(prefix="t-cni-bench-"))
+    missing = build_plugins(directory)
+    if missing or os.geteuid() != 0 or shutil.which("etcd") is None:
+        sys.exit(missing or "needs root and etcd")
+    host = Host(directory, directory)
+    agent = None
+    try:
+        await host.start()
+        if agent_socket:
+            host.socket = Path(agent_socket)
+        else:
+            argv = [sys.executable, "-c", AGENT, host.endpoint, str(host.socket), host.path, str(host.conf["nodename"])]
+            agent = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+            assert agent.stdout is not None
+            agent.stdout.readline()
+        boxes = [host.box() for _ in range(count)]
+        await call(host, "ADD", boxes[0], "warm")
+        await call(host, "DEL", boxes[0], "warm")
+        for command in ("ADD", "DEL"):
+            before = etcd_requests(host)
+            await call(host, command, boxes[0], "counted")
+            print(f"{command}: {etcd_requests(host) - before:.0f} etcd requests")
+        for parallel in PARALLEL:
+            await series(host, boxes, parallel)
+    finally:
+        if agent is not None:
+            agent.terminate()
+            agent.wait()
+        await host.close()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="measure CNI calls")
+    parser.add_argument("--count", type=int, default=90, help="containers")
+    parser.add_argument("--agent", default="", help="socket of a running agent")
+    arguments = parser.parse_args()
+    asyncio.run(measure(arguments.count, arguments.agent))
+
+
+if __name__ == "__main__":
+    main()
