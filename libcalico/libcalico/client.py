@@ -16,12 +16,14 @@ from collections.abc import Coroutine, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
+import msgspec
+
 from libcalico import client_config
 from libcalico.datastore.contract import Datastore
 from libcalico.datastore.etcd import EtcdConfig, EtcdDatastore
 from libcalico.datastore.resources import AsyncClient, ResourceList
 from libcalico.ipam.service import IpamService
-from libcalico.model import Resource, from_input
+from libcalico.model import Resource, from_input, list_prefix
 
 T = TypeVar("T")
 
@@ -72,6 +74,14 @@ class Client:
     def list_at_revision(self, kind: str, namespace: str = "") -> ResourceList:
         """The same, with the datastore revision that they were read at."""
         return self._run(self._async.list(kind, namespace))
+
+    def raw_spec(self, kind: str, name: str) -> dict[str, Any]:
+        """The spec of an object of any kind, JSON-shaped; empty when it is not there or cannot be read."""
+        stored = self._run(self._async.datastore.get(f"{list_prefix(kind)}{name}".encode()))
+        try:
+            return dict(msgspec.json.decode(stored.value)["spec"]) if stored is not None else {}
+        except (msgspec.DecodeError, KeyError, TypeError, ValueError):
+            return {}
 
     def create(self, resource: Resource | dict[str, Any]) -> Any:
         """Store a new object."""

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from calicoctl.output import boxes, documents, tables
+from libcalico.model.numbers import go_number, json_number
 
 
 @pytest.mark.parametrize(
@@ -23,12 +24,12 @@ from calicoctl.output import boxes, documents, tables
     ],
 )
 def test_numbers_print_as_go_prints_them(value: float, text: str) -> None:
-    assert tables.go_number(value) == text
+    assert go_number(value) == text
 
 
 @pytest.mark.parametrize(("value", "text"), [(1e6, "1000000"), (10.5, "10.5"), (1e21, "1e+21"), (1e20, "1" + "0" * 20)])
 def test_json_numbers_keep_their_digits(value: float, text: str) -> None:
-    assert documents.json_number(value) == text
+    assert json_number(value) == text
 
 
 def test_table_pads_every_column_and_ends_with_a_blank_line() -> None:

@@ -34,6 +34,7 @@ RULE_ORDER = {
         )
     )
 }
+RULE_KINDS = ("NetworkPolicy", "GlobalNetworkPolicy", "Profile")
 ALWAYS_STATUS = ("Node", "Tier")
 _DECODERS = {kind: msgspec.json.Decoder(struct) for kind, struct in STRUCTS.items()}
 _ENCODER = msgspec.json.Encoder()
@@ -63,7 +64,7 @@ def encode(resource: Resource) -> bytes:
     tree = to_json(msgspec.structs.replace(resource, metadata=bare))
     spec = tree.get("spec", {})
     for rules in (spec.get("ingress"), spec.get("egress")):
-        if isinstance(rules, list) and tree["kind"] != "FelixConfiguration":
+        if rules and tree["kind"] in RULE_KINDS:
             rules[:] = [_stored_rule(rule) for rule in rules]
     order = spec.get("order")
     if isinstance(order, float):
@@ -95,12 +96,16 @@ def to_json(resource: Resource) -> dict[str, Any]:
     tree = msgspec.to_builtins(resource)
     kind = type(resource).__name__
     shown = {"kind": kind, "apiVersion": API_VERSION, "metadata": _sorted_maps(tree.get("metadata", {}))}
-    shown["metadata"].setdefault("creationTimestamp", None)
     shown["metadata"] = _metadata_order(shown["metadata"])
     spec = tree.get("spec", {})
     if kind == "FelixConfiguration":
         spec = {name: spec[name] for name in sorted(spec, key=lambda name: ORDER.get(name, len(ORDER)))}
     shown["spec"] = _sorted_maps(spec)
+    if kind in RULE_KINDS:
+        for rule in (*shown["spec"].get("ingress", ()), *shown["spec"].get("egress", ())):
+            for side in ("source", "destination"):
+                if not rule.get(side, True):
+                    del rule[side]
     status = tree.get("status")
     if status is not None or kind in ALWAYS_STATUS:
         shown["status"] = status or {}

@@ -24,7 +24,7 @@ BOOLEANS = {
 NULLS = frozenset(("", "~", "null", "Null", "NULL"))
 FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 INTEGER = re.compile(r"([-+]?)(0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO]?[0-7]+|0|[1-9][0-9]*)")
-SEPARATOR = re.compile(r"^---(?=\s|$).*$", re.MULTILINE)
+SEPARATOR = "\n---"
 
 
 class _GoLoader(yaml.CSafeLoader):
@@ -76,7 +76,7 @@ def _construct_scalar(node: yaml.ScalarNode) -> Any:
             f"line {node.start_mark.line + 1}: the YAML tag {node.tag} swallows the value:"
             f" put it in quotes, for example '{node.tag}{node.value}'"
         )
-    if node.style is None and node.tag == "tag:yaml.org,2002:str":
+    if not node.style and node.tag == "tag:yaml.org,2002:str":
         return _plain_scalar(node.value)
     return node.value
 
@@ -85,7 +85,7 @@ def _construct_map(node: yaml.MappingNode) -> dict[str, Any]:
     found: dict[str, Any] = {}
     merged: dict[str, Any] = {}
     for key_node, value_node in node.value:
-        if isinstance(key_node, yaml.ScalarNode) and key_node.value == "<<" and key_node.style is None:
+        if isinstance(key_node, yaml.ScalarNode) and key_node.value == "<<" and not key_node.style:
             for other in value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]:
                 merged = {**_construct(other), **merged}
             continue
@@ -128,13 +128,25 @@ def load(text: str) -> Any:
 def _problem(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     problem = getattr(error, "problem", None) or str(error)
-    return f"line {mark.line + (1 if mark.line == 0 or mark.column else 0)}: {problem}" if mark else str(problem)
+    if mark is None:
+        return str(problem)
+    return f"line {mark.line + 1 if isinstance(error, yaml.scanner.ScannerError) else max(1, mark.line)}: {problem}"
 
 
 def split_documents(text: str) -> list[str]:
-    """The documents of a file: the parts between lines that begin with `---`; empty ones are dropped."""
-    parts = SEPARATOR.split(text.removeprefix("\ufeff"))
-    return [part for part in parts if part.strip("\r\n")]
+    """The documents of a file, split where a line begins with `---`, as upstream's reader does: a separator at the
+    very beginning, or directly after another, belongs to the document that follows."""
+    rest = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    parts = []
+    while True:
+        place = rest.find(SEPARATOR)
+        if place < 0:
+            break
+        parts.append(rest[:place])
+        _, _, rest = rest[place + len(SEPARATOR) :].partition("\n")
+    if rest:
+        parts.append(rest)
+    return parts
 
 
 def load_objects(text: str) -> list[Any]:

@@ -6,12 +6,13 @@ quotes every text that a YAML 1.1 reader would take for something else (`"1"`, `
 
 from __future__ import annotations
 
-import decimal
 import json
 import re
 from typing import Any
 
 import yaml
+
+from libcalico.model.numbers import json_number, plain
 
 BOOLEANS_AND_NULLS = frozenset(
     text
@@ -24,7 +25,6 @@ NUMBER_LIKE = re.compile(
 )
 TIME_LIKE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}([Tt ]+\d{1,2}:\d{1,2}:\d{1,2}(\.\d*)?\s*(Z|[-+]\d{1,2}(:?\d{2})?)?)?")
 FOLD_AT = 80
-LEAST_JSON_EXPONENT = 21
 
 
 class _GoDumper(yaml.SafeDumper):
@@ -58,19 +58,6 @@ _GoDumper.add_representer(bool, lambda dumper, value: _represent_plain(dumper, "
 _GoDumper.add_representer(type(None), lambda dumper, _value: _represent_plain(dumper, "null"))
 
 
-def json_number(value: float) -> str:
-    """A float as Go's JSON encoder writes it: no exponent between 1e-6 and 1e21, no trailing `.0`."""
-    number = decimal.Decimal(repr(value))
-    if number == 0:
-        return "0"
-    power = number.adjusted()
-    if -7 < power < LEAST_JSON_EXPONENT:
-        text = format(number, "f")
-        return text.rstrip("0").rstrip(".") if "." in text else text
-    mantissa = format(number.scaleb(-power).normalize(), "f")
-    return f"{mantissa}e{'-' if power < 0 else '+'}{abs(power):02d}"
-
-
 def to_yaml(value: Any) -> str:
     """A JSON-shaped value as YAML, ended by a newline."""
     return str(
@@ -97,6 +84,4 @@ def _go_numbers(value: Any) -> Any:
         return {key: _go_numbers(entry) for key, entry in value.items()}
     if isinstance(value, list):
         return [_go_numbers(entry) for entry in value]
-    if isinstance(value, float) and value.is_integer() and abs(value) < 10.0**LEAST_JSON_EXPONENT:
-        return int(value)
-    return value
+    return plain(value) if isinstance(value, float) else value

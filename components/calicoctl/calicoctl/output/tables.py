@@ -6,16 +6,16 @@ widest cell plus three blanks, the last column is padded too, and a blank line e
 
 from __future__ import annotations
 
-import decimal
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+
+from libcalico.model.numbers import go_number
 
 Object = dict[str, Any]
 Cell = Callable[[Object], str]
 
 CUT_NETS_AT = 80
 MINIMUM_CELL_WIDTH = 5
-LEAST_GO_EXPONENT = 6
 COLUMN_GAP = 3
 
 
@@ -25,20 +25,6 @@ class KindTable(NamedTuple):
     columns: dict[str, Cell]
     ps: tuple[str, ...]
     wide: tuple[str, ...]
-
-
-def go_number(value: float | int) -> str:
-    """A number as Go's `%v` prints a float64: `1e+06`, `1.23456789e+08`, `50.5`, `-1`."""
-    sign, digits, exponent = decimal.Decimal(repr(float(value))).normalize().as_tuple()
-    assert isinstance(exponent, int)
-    minus = "-" if sign else ""
-    if digits == (0,):
-        return "0"
-    power = len(digits) + exponent - 1
-    text = "".join(map(str, digits))
-    if -5 < power < LEAST_GO_EXPONENT:
-        return minus + format(decimal.Decimal((0, digits, exponent)), "f")
-    return f"{minus}{text[0]}{'.' + text[1:] if text[1:] else ''}e{'-' if power < 0 else '+'}{abs(power):02d}"
 
 
 def field(path: str, default: Any = "") -> Cell:

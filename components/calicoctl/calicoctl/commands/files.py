@@ -1,0 +1,201 @@
+"""create, apply, replace, delete, validate: objects from a file (spec/calicoctl.md 3.2, 3.3)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from calicoctl import inputs, session
+from calicoctl.words import check_names, kind_of, namespace_for
+from libcalico.client import Client
+from libcalico.datastore.resources import as_new
+from libcalico.errors import (
+    CalicoError,
+    FieldError,
+    OperationNotSupported,
+    ResourceAlreadyExists,
+    ResourceDoesNotExist,
+    ValidationError,
+)
+from libcalico.model import KINDS, Resource, defaults
+from libcalico.model.validation import validate as validate_resource
+
+PARTICIPLES = {"create": "created", "apply": "applied", "replace": "replaced", "validate": "validated"}
+
+
+def create(arguments: dict[str, Any]) -> int:
+    """Objects that must not exist yet."""
+
+    def step(client: Client, resource: Resource) -> None:
+        _refuse_read_only(resource, "create or apply")
+        try:
+            version = resource.metadata.resource_version
+            fresh = as_new(resource)
+            client.create(_with_version(fresh, version) if version else fresh)
+        except ResourceAlreadyExists:
+            if not arguments["--skip-exists"]:
+                raise
+
+    return _run("create", arguments, step)
+
+
+def apply(arguments: dict[str, Any]) -> int:
+    """Objects that may exist already."""
+
+    def step(client: Client, resource: Resource) -> None:
+        if type(resource).__name__ == "ClusterInformation":
+            raise OperationNotSupported("apply", "ClusterInformation", "resource is readonly")
+        if _is_kubernetes_policy(resource):
+            client.replace(resource)
+        else:
+            client.apply(resource)
+
+    return _run("apply", arguments, step)
+
+
+def replace(arguments: dict[str, Any]) -> int:
+    """Objects that must exist."""
+
+    def step(client: Client, resource: Resource) -> None:
+        _refuse_read_only(resource, "apply or replace")
+        client.replace(resource)
+
+    return _run("replace", arguments, step)
+
+
+def validate(arguments: dict[str, Any]) -> int:
+    """No datastore: parse and check only."""
+    resources = inputs.load(arguments)
+    if not resources:
+        print("No resources specified")
+        return 0
+    errors: list[CalicoError] = []
+    for resource in resources:
+        try:
+            found = validate_resource(defaults.before_write(_placed(resource, arguments)))
+            if found:
+                raise ValidationError(found)
+        except CalicoError as error:
+            errors.append(error)
+    return _report("validate", resources, errors)
+
+
+def delete(arguments: dict[str, Any]) -> int:
+    """By kind and name, or the objects of a file."""
+    resources: list[Resource] = []
+    if arguments["--filename"]:
+        resources = inputs.load(arguments)
+        if not resources:
+            print("No resources specified")
+            return 0
+        wanted = [
+            (type(r).__name__, r.metadata.name, r.metadata.namespace, r.metadata.resource_version) for r in resources
+        ]
+    else:
+        check_names(arguments["<NAME>"])
+        kind = kind_of(arguments["<KIND>"])
+        wanted = [(kind, name, "", "") for name in arguments["<NAME>"] or [""]]
+    with session.connect(arguments) as client:
+        session.check_version(client, arguments)
+        errors = [error for one in wanted if (error := _delete_one(client, one, arguments)) is not None]
+    kinds = {kind for kind, *_ in wanted}
+    shown = f"'{kinds.pop()}' " if len(kinds) == 1 else ""
+    deleted = len(wanted) - len(errors)
+    if deleted:
+        print(f"Successfully deleted {deleted} {shown}resource(s)")
+    if errors:
+        lines = [f"Failed to delete {shown}resource: {error}" for error in errors]
+        print("\n".join(lines) + "\n", file=sys.stderr)
+    return 1 if errors else 0
+
+
+def _delete_one(client: Client, wanted: tuple[str, str, str, str], arguments: dict[str, Any]) -> CalicoError | None:
+    kind, name, given, version = wanted
+    try:
+        namespace = namespace_for(kind, given, arguments)
+        if not name:
+            raise ValidationError([FieldError(KINDS[kind].words[0], None, "field should be assigned")])
+        if kind == "ClusterInformation":
+            raise OperationNotSupported("delete", "ClusterInformation")
+        client.delete(kind, name, namespace, version)
+    except ResourceDoesNotExist as error:
+        return None if arguments["--skip-not-exists"] else error
+    except CalicoError as error:
+        return error
+    return None
+
+
+def _refuse_read_only(resource: Resource, operation: str) -> None:
+    kind, metadata = type(resource).__name__, resource.metadata
+    if kind == "ClusterInformation":
+        raise OperationNotSupported(operation, "ClusterInformation")
+    if _is_kubernetes_policy(resource):
+        reason = "kubernetes network policies must be managed through the kubernetes API"
+        raise OperationNotSupported(operation, f"{kind}({metadata.namespace}/{metadata.name})", reason)
+
+
+def _is_kubernetes_policy(resource: Resource) -> bool:
+    return type(resource).__name__ == "NetworkPolicy" and resource.metadata.name.startswith("knp.default.")
+
+
+def _with_version(resource: Resource, version: str) -> Resource:
+    metadata = msgspec.structs.replace(resource.metadata, resource_version=version)
+    return msgspec.structs.replace(resource, metadata=metadata)
+
+
+def _placed(resource: Resource, arguments: dict[str, Any]) -> Resource:
+    metadata = resource.metadata
+    namespace = namespace_for(type(resource).__name__, metadata.namespace, arguments)
+    return msgspec.structs.replace(resource, metadata=msgspec.structs.replace(metadata, namespace=namespace))
+
+
+def _run(verb: str, arguments: dict[str, Any], step: Callable[[Client, Resource], None]) -> int:
+    resources = inputs.load(arguments)
+    if not resources:
+        print("No resources specified")
+        return 0
+    errors: list[CalicoError] = []
+    with session.connect(arguments) as client:
+        session.check_version(client, arguments)
+        try:
+            client.ensure_initialized()
+        except CalicoError:
+            pass  # the objects' own errors say what is wrong
+        for resource in resources:
+            try:
+                step(client, _placed(resource, arguments))
+            except CalicoError as error:
+                errors.append(error)
+    return _report(verb, resources, errors)
+
+
+def _report(verb: str, resources: list[Resource], errors: list[CalicoError]) -> int:
+    kinds = {type(resource).__name__ for resource in resources}
+    kind = f"'{kinds.pop()}' " if len(kinds) == 1 else ""
+    total, done = len(resources), len(resources) - len(errors)
+    participle = PARTICIPLES[verb]
+    if not errors:
+        print(f"Successfully {participle} {total} {kind}resource(s)")
+        return 0
+    if not done and verb != "replace":
+        any_of = "any " if total > 1 else ""
+        plural = "s" if total > 1 else ""
+        print(f"failed to {verb} {any_of}{kind}resource{plural}: {_go_list(errors)}", file=sys.stderr)
+        return 1
+    if verb == "replace":
+        if done:
+            print(f"Partial success: {participle} the first {done} out of {total} {kind}resources:")
+        print(f"hit error: {errors[-1]}", file=sys.stderr)
+        return 1
+    if done > len(errors):
+        print(f"Partial success: {participle} the first {done} out of {total} {kind}resources:")
+    word = "error(s)" if verb in ("apply", "validate") else "error"
+    print(f"hit {word}: {_go_list(errors)}", file=sys.stderr)
+    return 1
+
+
+def _go_list(errors: Iterable[object]) -> str:
+    return "[" + " ".join(str(error) for error in errors) + "]"

@@ -1,0 +1,115 @@
+"""`calicoctl`: parse the command line, run the command, turn errors into upstream's words and exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import docopt
+
+from calicoctl import grammar
+from calicoctl.words import CommandFailed
+from libcalico.errors import CalicoError
+from libcalico.obs import logs
+
+LEVELS = ("panic", "fatal", "error", "warn", "info", "debug")
+SEVERITIES = {"panic": "none", "fatal": "none", "error": "error", "warn": "warning", "info": "info", "debug": "debug"}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit status."""
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        return _run(words)
+    except CommandFailed as error:
+        print(error, file=sys.stdout if error.to_stdout else sys.stderr)
+        return 1
+    except CalicoError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 1
+
+
+def _run(words: list[str]) -> int:
+    try:
+        top = grammar.parse(grammar.TOP, words, options_first=True)
+    except docopt.DocoptExit:
+        return _top_usage(words)
+    if top["--help"]:
+        print(grammar.TOP)
+        return 0
+    level = top["--log-level"]
+    if level not in LEVELS:
+        print(f"Unknown log level: {level}, expected one of: \n{', '.join(LEVELS)}.")
+        return 1
+    logs.configure(SEVERITIES[level])
+    command, rest = top["<command>"], list(top["<args>"])
+    if top["--allow-version-mismatch"]:
+        rest.append("--allow-version-mismatch")
+    return _run_command(command, rest)
+
+
+def _top_usage(words: list[str]) -> int:
+    if any(word in ("-h", "--help") for word in words):
+        print(grammar.TOP)
+        return 0
+    print(f"Invalid option: '{' '.join(words)}'. Use flag '--help' to read about a specific subcommand.")
+    print(grammar.TOP, file=sys.stderr)
+    return 1
+
+
+def _run_command(command: str, rest: list[str]) -> int:
+    name, argv = command, [command, *rest]
+    if command == "ipam":
+        if not rest:
+            print(grammar.COMMANDS["ipam show"], file=sys.stderr)
+            return 1
+        name = f"ipam {rest[0]}"
+        if name not in grammar.COMMANDS:
+            print(grammar.COMMANDS["ipam show"])
+            return 0
+    usage = grammar.COMMANDS.get(name)
+    if usage is None:
+        print(f'unknown command: "{command}"\n{grammar.TOP}', file=sys.stderr)
+        return 1
+    if "-h" in rest or "--help" in rest:
+        print(usage)
+        return 0
+    try:
+        arguments = grammar.parse(usage, argv)
+    except docopt.DocoptExit:
+        print(usage, file=sys.stderr)
+        return 1
+    return _commands(name)(arguments)
+
+
+def _commands(name: str) -> Callable[[dict[str, Any]], int]:
+    """The command's function; its module is loaded only now, since most are not needed."""
+    if name == "get":
+        from calicoctl.commands import get
+
+        return get.run
+    if name in ("create", "apply", "replace", "delete", "validate"):
+        from calicoctl.commands import files
+
+        found: Callable[[dict[str, Any]], int] = getattr(files, name)
+        return found
+    if name in ("patch", "label"):
+        from calicoctl.commands import change
+
+        return change.patch if name == "patch" else change.label
+    if name == "ipam show":
+        from calicoctl.commands import ipam
+
+        return ipam.show
+    from calicoctl.commands import version
+
+    return version.run
+
+
+if __name__ == "__main__":
+    sys.exit(main())

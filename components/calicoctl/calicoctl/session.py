@@ -1,0 +1,43 @@
+"""The connection to the datastore, and the version check before most commands (spec/calicoctl.md 1.1, 2)."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from calicoctl.words import CommandFailed
+from libcalico.client import Client
+from libcalico.client_config import UnreadableConfig
+from libcalico.errors import CalicoError, DatastoreError, ResourceDoesNotExist
+
+CLIENT_VERSION = "v3.32.1"
+
+
+def connect(arguments: dict[str, Any]) -> Client:
+    """A client as the options and the environment say; a failure is printed on stdout, as upstream does."""
+    try:
+        return Client(config_file=arguments["--config"], environment=os.environ)
+    except UnreadableConfig as error:
+        raise CommandFailed(str(error), to_stdout=True) from None
+    except CalicoError as error:
+        raise CommandFailed(f"Failed to create Calico API client: {error}", to_stdout=True) from None
+
+
+def check_version(client: Client, arguments: dict[str, Any]) -> None:
+    """Compare the cluster's version with the release that we are compatible with."""
+    if arguments.get("--allow-version-mismatch"):
+        return
+    try:
+        cluster = client.get("ClusterInformation", "default").spec.calico_version
+    except (ResourceDoesNotExist, DatastoreError):
+        return
+    if cluster and _release(cluster) != _release(CLIENT_VERSION):
+        raise CommandFailed(
+            "version mismatch.\n"
+            f"Client Version:   {CLIENT_VERSION}\nCluster Version:  {cluster}\n"
+            "Use --allow-version-mismatch to override"
+        )
+
+
+def _release(version: str) -> str:
+    return version.removeprefix("v").partition("-")[0]

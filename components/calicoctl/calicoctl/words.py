@@ -1,0 +1,52 @@
+"""Kinds, names and namespaces as the user gives them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from libcalico.errors import BadData, CalicoError
+from libcalico.model import KINDS, kind_of_word
+from libcalico.model.resources import STRUCTS
+
+DEFAULT_NAMESPACE = "default"
+
+
+class CommandFailed(CalicoError):
+    """The command cannot go on; its text is printed as it stands."""
+
+    def __init__(self, text: str, to_stdout: bool = False) -> None:
+        self.to_stdout = to_stdout
+        super().__init__(text)
+
+
+def kind_of(word: str) -> str:
+    """The kind that a word means; raises `BadData` for one that is not there."""
+    kind = kind_of_word(word)
+    if kind is None or kind not in STRUCTS:
+        raise BadData(f"resource type '{word}' is not supported")
+    return kind
+
+
+def check_names(names: list[str]) -> None:
+    """Names must not be empty."""
+    if "" in names:
+        raise BadData("resource name may not be empty")
+
+
+def namespace_for(kind: str, given: str, arguments: dict[str, Any]) -> str:
+    """The namespace of an object: its own, the option's, or `default`; empty for kinds without one."""
+    option = arguments.get("--namespace") or ""
+    everywhere = bool(arguments.get("--all-namespaces") or arguments.get("-a"))
+    if option and everywhere:
+        raise BadData("cannot use both --namespace and --all-namespaces flags at the same time")
+    if not KINDS[kind].namespaced:
+        if given:
+            raise BadData(
+                f"namespace should not be specified for a non-namespaced resource. {kind} is not a namespaced resource"
+            )
+        if option or everywhere:
+            raise BadData(f"{kind} is not namespaced")
+        return ""
+    if given and option and given != option:
+        raise BadData(f"resource namespace does not match client namespace. {given} != {option}")
+    return given or option or DEFAULT_NAMESPACE
