@@ -1,0 +1,202 @@
+"""One simulated host: its own network, mount, UTS, IPC and PID namespace (spec/scenarios.md 1.1).
+
+The namespaces live as long as one process, the host's init; the kernel takes everything in them away with it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+MARK = "CALICO_LAB"
+PR_SET_PDEATHSIG = 1
+PRIVATE = ("/run", "/etc/calico", "/etc/cni", "/var/lib/calico", "/var/log/calico")
+SETUP = """
+set -e
+mount --make-rprivate /
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys 2>/dev/null || true
+for folder in {private}; do mkdir -p $folder; mount -t tmpfs tmpfs $folder; done
+mkdir -p /run/calico /run/mesos
+hostname {name}
+ip link set lo up
+for key in all default; do echo 2 > /proc/sys/net/ipv4/conf/$key/rp_filter; done
+echo 1 > /proc/sys/net/ipv4/ip_forward
+echo ready
+exec sleep infinity
+"""
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class CommandFailed(Exception):
+    """A command on a host ended with a status that was not expected; the message has its output."""
+
+
+def die_with_parent() -> None:
+    """Runs in a child before exec: SIGKILL when the parent ends."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Host:
+    """A host. `run` waits for a command on it, `start` leaves one running until the host or the run ends."""
+
+    def __init__(self, name: str, say: Callable[[str], None] | None = None, keep: bool = False) -> None:
+        self.name = name
+        self._say = say or (lambda _text: None)
+        self._keep = keep
+        self.processes: list[subprocess.Popen[bytes]] = []
+        script = SETUP.format(private=" ".join(PRIVATE), name=shlex.quote(name))
+        self._init = subprocess.Popen(
+            ["unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child=SIGKILL", "sh", "-c", script],
+            stdout=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, MARK: name},
+            preexec_fn=None if keep else die_with_parent,
+            start_new_session=True,
+        )
+        assert self._init.stdout is not None
+        if self._init.stdout.readline() != b"ready\n":
+            raise CommandFailed(f"host {name}: cannot make its namespaces: are you root?")
+        self.pid = self._child_of(self._init.pid)
+
+    @staticmethod
+    def _child_of(pid: int) -> int:
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            if children:
+                return int(children[0])
+            time.sleep(0.01)
+        raise CommandFailed("the host's init did not appear")
+
+    def enter(self, netns: str = "") -> list[str]:
+        """The words before a command that make it run here, or in a task's network namespace here."""
+        words = ["nsenter", "--target", str(self.pid), "--net", "--mount", "--uts", "--ipc", "--pid", "--"]
+        return [*words, "nsenter", f"--net={netns}", "--"] if netns else words
+
+    def run(
+        self,
+        command: Sequence[str] | str,
+        *,
+        environment: Mapping[str, str] | None = None,
+        stdin: bytes = b"",
+        check: bool = True,
+        timeout_s: float = 60.0,
+        netns: str = "",
+    ) -> subprocess.CompletedProcess[str]:
+        """Run to the end. A string goes to a shell. `environment` is the whole environment when it is given."""
+        words = ["sh", "-c", command] if isinstance(command, str) else list(command)
+        self._say(f"{self.name}# {command if isinstance(command, str) else shlex.join(words)}")
+        done = subprocess.run(
+            [*self.enter(netns), *words],
+            input=stdin,
+            capture_output=True,
+            timeout=timeout_s,
+            env=self._environment(environment),
+            preexec_fn=die_with_parent,
+            check=False,
+        )
+        result = subprocess.CompletedProcess(
+            done.args, done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
+        )
+        if check and result.returncode:
+            raise CommandFailed(
+                f"{self.name}# {shlex.join(words)}: exit {result.returncode}\n{result.stdout}{result.stderr}"
+            )
+        return result
+
+    def start(
+        self,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        log: IO[Any] | int = subprocess.DEVNULL,
+        netns: str = "",
+    ) -> subprocess.Popen[bytes]:
+        """Leave a command running."""
+        process = subprocess.Popen(
+            [*self.enter(netns), *command],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=self._environment(environment),
+            preexec_fn=None if self._keep else die_with_parent,
+            start_new_session=True,
+        )
+        self.processes.append(process)
+        return process
+
+    def _environment(self, given: Mapping[str, str] | None) -> dict[str, str]:
+        if given is not None:
+            return dict(given)
+        path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
+        return {**os.environ, "PATH": path, MARK: self.name}
+
+    def write(self, path: str, text: str) -> None:
+        """Put a file on the host."""
+        self.run(["sh", "-c", f"mkdir -p {shlex.quote(str(Path(path).parent))} && cat > {shlex.quote(path)}"], stdin=text.encode())
+
+    def read(self, path: str) -> str:
+        """A file of the host."""
+        return self.run(["cat", path]).stdout
+
+    def sysctl(self, key: str, value: str) -> None:
+        """Set a kernel setting."""
+        self.run(["sh", "-c", f"echo {shlex.quote(value)} > /proc/sys/{key}"])
+
+    def stop_process(self, process: subprocess.Popen[bytes], number: int = signal.SIGTERM, timeout_s: float = 10.0) -> int:
+        """End a started command (nsenter's child does the work: the signal goes to the innermost process)."""
+        for pid in _descendants(process.pid) or [process.pid]:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                pass
+        status = process.wait(timeout_s)
+        if process in self.processes:
+            self.processes.remove(process)
+        return status
+
+    def close(self) -> None:
+        """Take the host away with all that runs on it."""
+        try:
+            os.kill(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self._init.kill()
+        self._init.wait()
+        for process in self.processes:
+            process.kill()
+            process.wait()
+        if self._init.stdout is not None:
+            self._init.stdout.close()
+
+
+def _descendants(pid: int) -> list[int]:
+    """The innermost children of a process."""
+    try:
+        children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+    found: list[int] = []
+    for child in children:
+        found += _descendants(child) or [child]
+    return found
+
+
+def connect(one: Host, one_name: str, other: Host, other_name: str) -> None:
+    """A cable between two hosts."""
+    subprocess.run(
+        ["ip", "link", "add", "name", one_name, "netns", str(one.pid), "type", "veth",
+         "peer", "name", other_name, "netns", str(other.pid)],
+        check=True,
+    )  # fmt: skip
+    for host, name in ((one, one_name), (other, other_name)):
+        host.run(["ip", "link", "set", name, "up"])
