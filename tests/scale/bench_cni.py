@@ -36,12 +36,29 @@ from libcalico.workload.attach import Attacher
 from libcalico.workload.cni import Services
 from libcalico.workload.cni.server import WorkloadsService
 
+async def feed(datastore, ipam):
+    # What the agent does from its own watch: IPAM's view of the pools and blocks stays current.
+    prefixes = ipam.feed()
+    for prefix in prefixes:
+        found = await datastore.range(prefix.encode())
+        for kv in found.kvs:
+            ipam.observe(kv.key.decode(), kv.value, kv.mod_revision)
+    async for batch in datastore.watch(b"/calico/", found.revision + 1):
+        for event in batch.events:
+            key = event.key.decode()
+            if key.startswith(prefixes):
+                ipam.observe(key, event.value, event.mod_revision)
+
 async def main(endpoint, socket, netns, node):
     client = AsyncClient(EtcdDatastore(EtcdConfig((endpoint,))))
     ipam = IpamService(client.datastore, node)
     async def connect(_conf): return client
     async def wait(*_args): return None
-    services = Services(Attacher(netns), connect, wait, open_ipam=lambda _client, _node: ipam, own_node=node)
+    services = Services(
+        Attacher(netns), connect, wait, open_ipam=lambda _client, _node: ipam, own_node=node,
+        datastore_ready=lambda: True, has_profile=lambda name: True,
+    )
+    ipam_watch = asyncio.create_task(feed(client.datastore, ipam))
     server = open_server(socket)
     stubs.add_WorkloadsServicer_to_server(WorkloadsService(services), server)
     await server.start()

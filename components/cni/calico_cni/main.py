@@ -2,7 +2,7 @@
 
 Reads a CNI call from the environment and stdin, does it here, prints the answer. The guard table (unknown workload
 interface: drop) is put in place first if no `inet calico` table stands, so a new endpoint stays closed until an
-agent programs its policy; a ADD without an agent therefore does not wait for policy.
+agent programs its policy; an ADD without an agent therefore does not wait for policy.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
+from calico_cni.logs import configure
 from libcalico.workload.cni import errors
 from libcalico.workload.cni.errors import CniError
 from libcalico.workload.cni.request import CniAnswer, CniRequestData
@@ -77,6 +78,8 @@ def main() -> int:
     command = os.environ.get("CNI_COMMAND", "")
     wants_stdin = arguments == ["-t"] or (not arguments and command not in {"", "VERSION"})
     stdin = sys.stdin.buffer.read() if wants_stdin else b""
+    if wants_stdin:
+        configure(stdin)
     result = answer(program, arguments, os.environ, stdin)
     with contextlib.suppress(BrokenPipeError):
         sys.stderr.buffer.write(result.stderr)

@@ -225,7 +225,7 @@ class _Addition:
         """Profile there, policy programmed: only then may the container run."""
         context = self._context
         revision = int(stored.metadata.resource_version)
-        if not context.conf.policy_type:
+        if not context.conf.policy_type and not context.services.has_profile(context.call.network):
             revision = max(revision, await endpoint.ensure_profile(context.client, context.call.network))
         key = ResourceKey(endpoint.KIND, stored.metadata.name, stored.metadata.namespace)
         timeout_s = float(context.conf.policy_timeout_s) or POLICY_TIMEOUT_S

@@ -153,12 +153,17 @@ async def give_back(context: Context, addresses: Iterable[str]) -> None:
 
 async def release(
     context: Context, networks: Sequence[str], only: Sequence[str] | None = None, kept: Container[str] = ()
-) -> None:
+) -> int:
     """Release what the container holds on this node in these networks: `only` those addresses, and not the `kept`.
 
-    Succeeds when nothing is held. The bare container id is the handle of very old endpoints."""
+    Returns how many there were; none is fine. The bare container id is the handle of very old endpoints: it is looked
+    up when the others hold nothing."""
+    released = 0
     for handle in _handles(context, networks):
-        await release_handle(context, handle, only, kept)
+        if released and handle == context.call.container_id:
+            break
+        released += await release_handle(context, handle, only, kept)
+    return released
 
 
 async def release_known(context: Context, networks: Sequence[str], known: Sequence[str]) -> None:
@@ -180,12 +185,12 @@ def _handles(context: Context, networks: Sequence[str]) -> list[str]:
 
 async def release_handle(
     context: Context, handle: str, only: Sequence[str] | None = None, kept: Container[str] = ()
-) -> None:
-    """Release what one handle holds on this node."""
+) -> int:
+    """Release what one handle holds on this node; how many addresses it was."""
     try:
         held = await context.ipam.ips_by_handle(handle)
     except ResourceDoesNotExist:
-        return
+        return 0
     ours = [
         address
         for address in held
@@ -196,6 +201,7 @@ async def release_handle(
             await context.ipam.release_by_handle(handle)
     elif ours:
         await context.ipam.release_ips([Release(address, handle) for address in ours])
+    return len(ours)
 
 
 async def _is_ours(context: Context, address: str) -> bool:

@@ -62,7 +62,7 @@ async def open_context(call: Call, conf: NetConf, services: Services, notes: lis
     if found.namespace and not legal_namespace(found.namespace):
         raise CniError(errors.GENERAL, f"label {labels.NAMESPACE} = {found.namespace!r} cannot name a namespace")
     client = await _connect(conf, services)
-    if call.program == "calico":
+    if call.program == "calico" and not services.datastore_ready():
         await check_ready(client)
     node = node_name(conf, services, notes)
     return Context(

@@ -123,6 +123,6 @@ async def _release(context: Context, mine: WorkloadEndpoint | None, rest: Sequen
     kept = {address for item in rest for address in endpoint.bare_addresses(item)}
     only = endpoint.bare_addresses(mine) if mine is not None and rest else None
     networks = list(dict.fromkeys(networks))
-    await addresses.release(context, networks, only, kept)
-    if mine is not None:
+    released = await addresses.release(context, networks, only, kept)
+    if mine is not None and not released:
         await addresses.release_known(context, networks, endpoint.bare_addresses(mine))

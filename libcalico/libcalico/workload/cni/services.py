@@ -33,7 +33,8 @@ class Services:
     `connect(conf)` gives the datastore client (the agent returns its own whatever the configuration says);
     `open_ipam(client, node)` the IPAM service of a node; `wait_programmed` is the agent's promise.
     `own_node` is what the agent calls this host ("" = only the configuration and the files say). `protect` is awaited
-    before an interface is made: from then on it must be closed until its policy is programmed."""
+    before an interface is made: from then on it must be closed until its policy is programmed. `datastore_ready` and
+    `has_profile` spare two requests a call when the agent's own view of the datastore knows (None, False: ask)."""
 
     def __init__(
         self,
@@ -45,6 +46,8 @@ class Services:
         clock: Clock | None = None,
         own_node: str = "",
         protect: Callable[[], Awaitable[object]] | None = None,
+        datastore_ready: Callable[[], bool | None] = lambda: None,
+        has_profile: Callable[[str], bool] = lambda _name: False,
     ) -> None:
         self.attacher = attacher
         self.connect = connect
@@ -53,6 +56,8 @@ class Services:
         self.open_ipam = open_ipam or (lambda client, node: IpamService(client.datastore, node, self.clock))
         self.own_node = own_node
         self.protect = protect or _no_need
+        self.datastore_ready = datastore_ready
+        self.has_profile = has_profile
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
         self._reserved: dict[str, str] = {}
 

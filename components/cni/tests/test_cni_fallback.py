@@ -1,0 +1,62 @@
+"""The fallback's own parts: flags, where it finds the datastore, logging. What it does is tested in tests/netns."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from calico_cni import logs, main
+from calico_cni.services import datastore_settings
+from libcalico.workload.cni.conf import read_conf
+
+
+@pytest.mark.parametrize("program", ["calico", "calico-ipam"])
+def test_version_flag(program: str) -> None:
+    assert main.answer(program, ["-v"], {}, b"").stdout == b"0.1.0\n"
+
+
+@pytest.mark.parametrize("arguments", [["-x"], ["-upgrade"], ["-v", "-v"]])
+def test_bad_flags_are_code_100(arguments: list[str]) -> None:
+    found = main.answer("calico", arguments, {}, b"")
+    assert (found.exit_code, json.loads(found.stdout)["code"]) == (1, 100)
+
+
+def test_a_datastore_test_without_a_datastore_is_code_100() -> None:
+    stdin = json.dumps({"name": "x", "etcd_endpoints": "http://127.0.0.1:1"}).encode()
+    found = main.answer("calico", ["-t"], {}, stdin)
+    shown = json.loads(found.stdout)
+    assert (found.exit_code, shown["code"], shown["msg"]) == (1, 100, "data store connection failed")
+
+
+@pytest.mark.parametrize(
+    ("conf", "environment", "endpoints"),
+    [
+        ({"etcd_endpoints": "http://a:1"}, {"ETCD_ENDPOINTS": "http://b:1"}, "http://a:1"),
+        ({}, {"ETCD_ENDPOINTS": "http://b:1", "CALICO_ETCD_ENDPOINTS": "http://c:1"}, "http://c:1"),
+        ({"etcd_authority": "a:1"}, {}, "http://a:1"),
+        ({"etcd_authority": "a:1", "etcd_scheme": "https"}, {}, "https://a:1"),
+        ({}, {}, None),
+    ],
+)
+def test_where_the_datastore_is(conf: dict[str, Any], environment: dict[str, str], endpoints: str | None) -> None:
+    settings = datastore_settings(read_conf(conf)[0], environment)
+    assert settings.get("etcdEndpoints") == endpoints
+
+
+@pytest.mark.parametrize("stdin", [b"", b"{", b"[]", b'{"log_level": 5, "log_file_path": 7}'])
+def test_logging_survives_any_configuration(stdin: bytes) -> None:
+    logs.configure(stdin)
+    assert logging.getLogger().level == logging.INFO
+
+
+def test_a_log_file_is_made_with_its_directory(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "cni.log"
+    logs.configure(json.dumps({"log_file_path": str(path), "log_level": "DEBUG"}).encode())
+    logging.getLogger("x").debug("hello")
+    logging.shutdown()
+    assert "hello" in path.read_text()
+    logs.configure(b"")
