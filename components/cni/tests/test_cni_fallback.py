@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,17 @@ import pytest
 from calico_cni import logs, main
 from calico_cni.services import datastore_settings
 from libcalico.workload.cni.conf import read_conf
+
+
+@pytest.fixture(autouse=True)
+def root_logger() -> Iterator[None]:
+    """The tests' own handlers come back."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    root.handlers.clear()
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.mark.parametrize("program", ["calico", "calico-ipam"])
