@@ -175,7 +175,9 @@ class Cluster:
             self._mesos[name] = Mesos(self.hosts[name], str(BIN))
         return self._mesos[name]
 
-    def calicoctl(self, *words: str, stdin: str = "", check: bool = True, host: str = "m1") -> subprocess.CompletedProcess[str]:
+    def calicoctl(
+        self, *words: str, stdin: str = "", check: bool = True, host: str = "m1"
+    ) -> subprocess.CompletedProcess[str]:
         """Our command line, on a host."""
         return self.hosts[host].run([str(BIN / "calicoctl"), *words], stdin=stdin.encode(), check=check)
 

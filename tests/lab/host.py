@@ -41,7 +41,7 @@ class CommandFailed(Exception):
 
 
 def die_with_parent() -> None:
-    """Runs in a child before exec: SIGKILL when the parent ends."""
+    """Runs in a child before exec: SIGKILL when the thread that started it ends, so start it from one that stays."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -55,7 +55,19 @@ class Host:
         self.processes: list[subprocess.Popen[bytes]] = []
         script = SETUP.format(private=" ".join(PRIVATE), name=shlex.quote(name))
         self._init = subprocess.Popen(
-            ["unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child=SIGKILL", "sh", "-c", script],
+            [
+                "unshare",
+                "--net",
+                "--mount",
+                "--uts",
+                "--ipc",
+                "--pid",
+                "--fork",
+                "--kill-child=SIGKILL",
+                "sh",
+                "-c",
+                script,
+            ],
             stdout=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             env={**os.environ, MARK: name},
@@ -121,14 +133,13 @@ class Host:
         log: IO[Any] | int = subprocess.DEVNULL,
         netns: str = "",
     ) -> subprocess.Popen[bytes]:
-        """Leave a command running."""
+        """Leave a command running; it ends with the host, whose PID namespace it is in."""
         process = subprocess.Popen(
             [*self.enter(netns), *command],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             env=self._environment(environment),
-            preexec_fn=None if self._keep else die_with_parent,
             start_new_session=True,
         )
         self.processes.append(process)
@@ -142,7 +153,10 @@ class Host:
 
     def write(self, path: str, text: str) -> None:
         """Put a file on the host."""
-        self.run(["sh", "-c", f"mkdir -p {shlex.quote(str(Path(path).parent))} && cat > {shlex.quote(path)}"], stdin=text.encode())
+        self.run(
+            ["sh", "-c", f"mkdir -p {shlex.quote(str(Path(path).parent))} && cat > {shlex.quote(path)}"],
+            stdin=text.encode(),
+        )
 
     def read(self, path: str) -> str:
         """A file of the host."""
@@ -152,7 +166,9 @@ class Host:
         """Set a kernel setting."""
         self.run(["sh", "-c", f"echo {shlex.quote(value)} > /proc/sys/{key}"])
 
-    def stop_process(self, process: subprocess.Popen[bytes], number: int = signal.SIGTERM, timeout_s: float = 10.0) -> int:
+    def stop_process(
+        self, process: subprocess.Popen[bytes], number: int = signal.SIGTERM, timeout_s: float = 10.0
+    ) -> int:
         """End a started command (nsenter's child does the work: the signal goes to the innermost process)."""
         for pid in _descendants(process.pid) or [process.pid]:
             try:

@@ -51,7 +51,9 @@ class Task:
         """Its first address."""
         return next(iter(self.addresses.values()))
 
-    def exec(self, command: Sequence[str] | str, check: bool = True, timeout_s: float = 30.0) -> subprocess.CompletedProcess[str]:
+    def exec(
+        self, command: Sequence[str] | str, check: bool = True, timeout_s: float = 30.0
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command in the task's network namespace."""
         return self.host.run(command, netns=self.netns, check=check, timeout_s=timeout_s)
 
@@ -118,6 +120,7 @@ class Mesos:
         task = Task(self, name, identity or str(uuid.uuid4()))
         folder = f"{ROOT}/{task.id}"
         self.host.run(f"mkdir -p {folder} && touch {folder}/ns && unshare --net={folder}/ns true")
+        self.host.write(f"{folder}/name", name)
         if prober:
             self.host.start(["sh", "-c", prober], netns=task.netns)
         wanted = list(networks) or [network]
