@@ -30,7 +30,8 @@ VARIABLES = {
 INLINE = ("etcdKey", "etcdCert", "etcdCACert")
 IGNORED = frozenset(
     ("usePodCIDR", "kubeconfig", "kubeconfigInline", "k8sAPIEndpoint", "k8sAPIToken", "k8sKeyFile", "k8sCertFile",
-     "k8sCAFile", "k8sInsecureSkipTLSVerify", "k8sDisableNodePoll", "k8sUsePodCIDR", "k8sClientQPS", "k8sCurrentContext")
+     "k8sCAFile", "k8sInsecureSkipTLSVerify", "k8sDisableNodePoll", "k8sUsePodCIDR", "k8sClientQPS",
+     "k8sCurrentContext")
 )  # fmt: skip
 
 

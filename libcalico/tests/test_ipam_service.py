@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from libcalico.datastore.contract import TxnResult
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.datastore.resources import AsyncClient
@@ -140,9 +141,7 @@ async def test_exhausted_pool_says_what_is_missing() -> None:
     service = IpamService(store, "a1")
     v4, _ = await service.auto_assign(num4=6, handle="h")
     assert v4 is not None and len(v4.addresses) == 4
-    assert v4.shortfall == (
-        "Assigned 4 out of 6 requested IPv4 addresses; No IPs available in pools: [10.61.0.0/30]"
-    )
+    assert v4.shortfall == ("Assigned 4 out of 6 requested IPv4 addresses; No IPs available in pools: [10.61.0.0/30]")
 
 
 async def test_strict_affinity_does_not_borrow() -> None:

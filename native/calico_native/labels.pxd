@@ -1,4 +1,6 @@
 # Types for the compiled build of py/labels.py.
+cdef int ALL, GLOBAL, HAS, EQUAL, NOT_EQUAL, CONTAINS, STARTS_WITH, ENDS_WITH, IN, NOT_IN, NOT, AND, OR
+
 cdef class Node:
     cdef readonly int op
     cdef readonly str label, value

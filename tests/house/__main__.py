@@ -1,5 +1,5 @@
-"""Size and style ratchets (docs/design/house.md): a function over 70 lines, a file over 800, or a broad `except` outside
-the places that may have one, fails. Numbers may only go down."""
+"""Size and style ratchets (docs/design/house.md): a function over 70 lines, a file over 800, or a broad `except`
+outside the places that may have one, fails. Numbers may only go down."""
 
 from __future__ import annotations
 

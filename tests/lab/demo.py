@@ -111,7 +111,16 @@ class Story:
         """A connection of the fruitstore that exists before the policy."""
         server, frontend = self.tasks[SERVER], self.tasks["fruitstore-frontend"]
         log = "/run/slow.log"
-        script = f"import socket,sys\ns=socket.create_connection(('{server.address}',80))\ns.sendall(b'GET /slow HTTP/1.0\\r\\n\\r\\n')\nf=open('{log}','wb',0)\nwhile True: f.write(s.recv(100))\n"
+        script = "\n".join(
+            [
+                "import socket",
+                f"connection = socket.create_connection(('{server.address}', 80))",
+                "connection.sendall(b'GET /slow HTTP/1.0\\r\\n\\r\\n')",
+                f"log = open('{log}', 'wb', 0)",
+                "while True:",
+                "    log.write(connection.recv(100))",
+            ]
+        )
         frontend.host.write("/run/slow.py", script)
         frontend.host.start([sys.executable, "-S", "/run/slow.py"], netns=frontend.netns)
         self.cluster.wait("the long connection", lambda: self._size(log) > 0)
@@ -212,12 +221,14 @@ def keep(cluster: Cluster, story: Story) -> None:
     holders = [host._init.pid for host in everything] + [host.pid for host in everything]
     STATE.write_text(json.dumps({"folder": str(cluster.folder), "pids": holders, "hosts": hosts}))
     python = f"{BIN}/python"
+    enter = {name: f"nsenter -t {pid} -n -m -u -i -p --" for name, pid in hosts.items()}
+    debug = f"{python} -m libcalico.obs.debug /run/calico/felix-debug.sock"
     print(f"""
 The lab is standing. Try:
-   enter a host          nsenter -t {hosts["a1"]} -n -m -u -i -p -- bash        (a1; m1 is {hosts["m1"]}, a2 {hosts["a2"]})
-   use calicoctl there   nsenter -t {hosts["m1"]} -n -m -u -i -p -- {BIN}/calicoctl get wep -o wide
-   apply the policy      nsenter -t {hosts["m1"]} -n -m -u -i -p -- {BIN}/calicoctl apply -f /run/bookstore-policy.yaml
-   ask the agent         nsenter -t {hosts["a2"]} -n -m -u -i -p -- {python} -m libcalico.obs.debug /run/calico/felix-debug.sock show endpoints
+   enter a host          {enter["a1"]} bash                  (m1: -t {hosts["m1"]}, a2: -t {hosts["a2"]})
+   use calicoctl there   {enter["m1"]} {BIN}/calicoctl get wep -o wide
+   apply the policy      {enter["m1"]} {BIN}/calicoctl apply -f /run/bookstore-policy.yaml
+   ask the agent         {enter["a2"]} {debug} show endpoints
    start one more task   {python} -m tests.lab.demo --task my-task --on a2 --label biz_type=bookstore
    see who reaches whom  {python} -m tests.lab.demo --matrix
    tear it down          make demo-down""")

@@ -1,8 +1,8 @@
-"""`python -m tests.scale.bench_cni [--count N] [--agent SOCKET]`: CNI ADD and DEL, process start to exit.
+"""`python -m tests.scale.bench_cni [--count N] [--felix]`: CNI ADD and DEL, process start to exit.
 
-Each call is the C program in an environment as Mesos gives it. Without `--agent` the agent is the servicer in a
-process of its own without a policy engine, so waiting for policy is not in the numbers. Prints p50 and p99 at 1, 8
-and 30 calls in parallel, and etcd requests for one ADD and DEL.
+Each call is the C program in an environment as Mesos gives it. With `--felix` the agent is calico-felix, and every ADD
+waits for its policy in the kernel; else it is the bare servicer in a process of its own, without a policy engine.
+Prints p50 and p99 at 1, 8 and 30 calls in parallel, and etcd requests for one ADD and DEL.
 """
 
 from __future__ import annotations
@@ -62,7 +62,6 @@ async def main(endpoint, socket, netns, node):
     server = open_server(socket)
     stubs.add_WorkloadsServicer_to_server(WorkloadsService(services), server)
     await server.start()
-    print("ready", flush=True)
     await server.wait_for_termination()
 
 asyncio.run(main(*sys.argv[1:]))
@@ -112,7 +111,24 @@ def etcd_requests(host: Host) -> float:
     return float(sum(int(number) for number in found))
 
 
-async def measure(count: int, agent_socket: str) -> None:
+def start_agent(host: Host, felix: bool) -> subprocess.Popen[str]:
+    """The agent's process, which may need a moment until it listens."""
+    node = str(host.conf["nodename"])
+    argv = [sys.executable, "-c", AGENT, host.endpoint, str(host.socket), host.path, node]
+    environment = dict(os.environ)
+    if felix:
+        argv = ["ip", "netns", "exec", host.name, sys.executable, "-m", "calico_felix.main", "-c", "/nowhere"]
+        environment |= {
+            "FELIX_ETCDENDPOINTS": host.endpoint,
+            "FELIX_FELIXHOSTNAME": node,
+            "FELIX_NODESOCKET": str(host.socket),
+            "FELIX_DEBUGSOCKET": str(host.directory / "debug.sock"),
+            "FELIX_LOGSEVERITYSCREEN": "warning",
+        }
+    return subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL, text=True)
+
+
+async def measure(count: int, felix: bool) -> None:
     directory = Path(tempfile.mkdtemp(prefix="t-cni-bench-"))
     missing = build_plugins(directory)
     if missing or os.geteuid() != 0 or shutil.which("etcd") is None:
@@ -121,13 +137,10 @@ async def measure(count: int, agent_socket: str) -> None:
     agent = None
     try:
         await host.start()
-        if agent_socket:
-            host.socket = Path(agent_socket)
-        else:
-            argv = [sys.executable, "-c", AGENT, host.endpoint, str(host.socket), host.path, str(host.conf["nodename"])]
-            agent = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
-            assert agent.stdout is not None
-            agent.stdout.readline()
+        agent = start_agent(host, felix)
+        while not host.socket.exists() and agent.poll() is None:
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(1)
         boxes = [host.box() for _ in range(count)]
         await call(host, "ADD", boxes[0], "warm")
         await call(host, "DEL", boxes[0], "warm")
@@ -149,9 +162,9 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="measure CNI calls")
     parser.add_argument("--count", type=int, default=90, help="containers")
-    parser.add_argument("--agent", default="", help="socket of a running agent")
+    parser.add_argument("--felix", action="store_true", help="with the real agent")
     arguments = parser.parse_args()
-    asyncio.run(measure(arguments.count, arguments.agent))
+    asyncio.run(measure(arguments.count, arguments.felix))
 
 
 if __name__ == "__main__":

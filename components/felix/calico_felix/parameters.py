@@ -1,4 +1,4 @@
-"""The agent's configuration parameters that have an effect, with upstream's names and defaults (spec/felix-config.md)."""
+"""The agent's parameters that have an effect; names and defaults are upstream's (spec/felix-config.md)."""
 
 from __future__ import annotations
 

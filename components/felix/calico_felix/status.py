@@ -1,4 +1,4 @@
-"""What the agent writes back to etcd: a heartbeat under a lease, and the state of its endpoints (spec/datastore.md 7)."""
+"""What the agent writes back to etcd: a heartbeat under a lease, and its endpoints' state (spec/datastore.md 7)."""
 
 from __future__ import annotations
 

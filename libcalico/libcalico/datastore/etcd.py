@@ -152,7 +152,7 @@ class EtcdDatastore:
     async def close(self) -> None:
         """Close every connection."""
         for channel in self._channels:
-            await channel.close()
+            await channel.close(None)
 
     async def _read(self, method: Callable[[Any], Any], request: Any) -> Any:
         return await self._call(method, request, retry_all=True)
@@ -214,7 +214,7 @@ async def _watch_batches(call: Any) -> AsyncIterator[WatchBatch]:
                 continue
             quiet_s = 0.0
             response = reading.result()
-            if response is grpc.aio.EOF:
+            if response is grpc.aio.EOF:  # type: ignore[attr-defined]
                 raise DatastoreError("watch: etcd closed the stream")
             reading = asyncio.ensure_future(call.read())
             if response.compact_revision:
@@ -273,7 +273,9 @@ def _event(event: Any) -> Event:
 
 def _compare(compare: Compare) -> Any:
     target, member = _TARGETS[compare.target]
-    return pb.Compare(result=pb.Compare.EQUAL, target=target, key=compare.key, **{member: compare.value})
+    message = pb.Compare(result=pb.Compare.EQUAL, target=target, key=compare.key)
+    setattr(message, member, compare.value)
+    return message
 
 
 def _operation(operation: Operation) -> Any:

@@ -29,6 +29,7 @@ from libcalico.model import codec, defaults
 from libcalico.model.keys import ResourceKey, key_path, list_prefix, parse_path
 from libcalico.model.kinds import KINDS
 from libcalico.model.resources import (
+    API_VERSION,
     ClusterInformation,
     GlobalNetworkPolicy,
     IPPool,
@@ -64,7 +65,7 @@ def built_in_profile() -> Profile:
     allow = [Rule(action="Allow")]
     return Profile(
         kind="Profile",
-        api_version=codec.API_VERSION,
+        api_version=API_VERSION,
         metadata=Metadata(name=BUILT_IN_PROFILE, resource_version="1"),
         spec=ProfileSpec(ingress=allow, egress=allow),
     )

@@ -31,7 +31,7 @@ class Attribute(NamedTuple):
 
 
 class Block(NamedTuple):
-    """A block. `allocations[i]` is the index of ordinal i's attribute or None; `unallocated` is taken from the front."""
+    """A block. `allocations[i]` is the index of ordinal i's attribute or None; `unallocated` is a queue."""
 
     cidr: str
     affinity: str | None

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from calico_native import bitmap
-
 from libcalico import selector
 from libcalico.errors import BadData
 from libcalico.ipam.model import Attribute, Block

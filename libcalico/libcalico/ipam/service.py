@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -99,7 +100,7 @@ class Request(NamedTuple):
     """One IP version's part of an auto-assign."""
 
     version: int
-    count: int
+    wanted: int
     attribute: Attribute
     host: str
     pools: tuple[str, ...]
@@ -193,7 +194,7 @@ class IpamService:
                 max_alloc,
             )
             try:
-                assigned, problem = await self._transactions.run(lambda view, r=request: self._plan_assign(view, r))
+                assigned, problem = await self._transactions.run(partial(self._plan_assign, request=request))
             except CalicoError as error:
                 raise AssignError(error, *done) from error
             done[place] = assigned
@@ -243,7 +244,7 @@ class IpamService:
         claimed, failed = [], []
         for block in blocks:
             try:
-                await self._transactions.run(lambda view, b=block: self._claim(view, b, owner, "host"))
+                await self._transactions.run(partial(self._claim, cidr=block, host=owner, kind="host"))
                 claimed.append(block)
             except ClaimConflict:
                 failed.append(block)
@@ -302,9 +303,7 @@ class IpamService:
         owner, found = host or self.host, []
         for version, wanted in ((4, num4), (6, num6)):
             request = Request(version, 1, Attribute(), owner, (), "Workload", {}, 0, 0)
-            found.append(
-                await self._transactions.run(lambda view, r=request: self._plan_ensure(view, r)) if wanted else None
-            )
+            found.append(await self._transactions.run(partial(self._plan_ensure, request=request)) if wanted else None)
         return found[0], found[1]
 
     async def get_config(self) -> Config:
@@ -351,7 +350,7 @@ class IpamService:
     def _pools(self, view: View) -> list[Pool]:
         pools = []
         for path, value in view.below(POOLS).items():
-            pool = self._cached(path, value, lambda p=path, v=value: _decode_pool(p, v))
+            pool = self._cached(path, value, partial(_decode_pool, path, value))
             if pool is not None:
                 pools.append(pool)
         return pools
@@ -359,7 +358,7 @@ class IpamService:
     def _reservations(self, view: View) -> list[IPNetwork]:
         networks = []
         for path, value in view.below(RESERVATIONS).items():
-            networks += self._cached(path, value, lambda v=value: _decode_reservation(v))
+            networks += self._cached(path, value, partial(_decode_reservation, value))
         return networks
 
     def _config(self, view: View) -> Config:
@@ -474,8 +473,8 @@ class IpamService:
         if request.max_alloc and handle:
             held = [a for a in self._addresses_of_known(view, handle) if _host_net(a).version == request.version]
             if len(held) >= request.max_alloc:
-                whole = tuple(str(_host_net(a)) for a in held[: request.count])
-                return Assigned(whole, request.count, (), request.version), None
+                whole = tuple(str(_host_net(a)) for a in held[: request.wanted])
+                return Assigned(whole, request.wanted, (), request.version), None
         pools = plan.select_pools(
             self._pools(view), request.version, request.pools, host, self._node_labels(view, host, request.use),
             request.namespace_labels, request.use,
@@ -720,7 +719,7 @@ class _Assignment:
             self._take(block)
         if problem is None and self._missing() and not self.config.strict_affinity:
             self._borrow(messages)
-        return Assigned(tuple(self.found), self.request.count, tuple(messages), self.request.version), problem
+        return Assigned(tuple(self.found), self.request.wanted, tuple(messages), self.request.version), problem
 
     def ensure(self) -> str:
         """A block of ours with a free address, claimed if need be."""
@@ -728,13 +727,13 @@ class _Assignment:
             block = self.service._claim(self.view, cidr, self.host, self.kind)
             if plan.free_count(block, self._reserved(block.network)):
                 return cidr
-        block = self._claim_new() if self.config.auto_allocate_blocks else None
-        if block is None:
+        claimed = self._claim_new() if self.config.auto_allocate_blocks else None
+        if claimed is None:
             raise CalicoError("failed to find or claim a block")
-        return block.cidr
+        return claimed.cidr
 
     def _missing(self) -> int:
-        return self.request.count - len(self.found)
+        return self.request.wanted - len(self.found)
 
     def _limit(self) -> int:
         configured, wanted = self.config.max_blocks_per_host, self.request.max_blocks

@@ -136,7 +136,7 @@ def from_input(document: Any) -> Resource:
     version = document.get("apiVersion") if isinstance(document, dict) else None
     if version != API_VERSION or kind not in STRUCTS:
         raise BadData(f"unknown resource type ({_word(kind)}) and/or version ({_word(version)})")
-    found = fold_struct(STRUCTS[kind], document, strict=True)
+    found: Resource = fold_struct(STRUCTS[kind], document, strict=True)
     return msgspec.structs.replace(found, kind=kind, api_version=API_VERSION)
 
 

@@ -61,7 +61,7 @@ def before_write(resource: Resource) -> Resource:
 def _policy(policy: Policy) -> Policy:
     spec = policy.spec
     types = spec.types or default_types(bool(spec.ingress), bool(spec.egress))
-    return _replace(policy, spec=_replace(spec, tier=spec.tier or DEFAULT_TIER, types=types))  # type: ignore[return-value]
+    return _replace(policy, spec=_replace(spec, tier=spec.tier or DEFAULT_TIER, types=types))
 
 
 def default_types(ingress: bool, egress: bool) -> list[str]:
@@ -148,7 +148,7 @@ def _read_policy(policy: Policy) -> Policy:
             name = name.removeprefix("default.")
     labels = {TIER_LABEL: DEFAULT_TIER, **metadata.labels}
     fresh = _replace(metadata, name=name, labels=labels, annotations=annotations)
-    return _replace(policy, metadata=fresh)  # type: ignore[return-value]
+    return _replace(policy, metadata=fresh)
 
 
 def _annotated_name(note: str) -> str:

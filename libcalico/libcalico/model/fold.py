@@ -48,7 +48,7 @@ class _Member(typing.NamedTuple):
 
 
 @functools.cache
-def _members(struct: type[msgspec.Struct]) -> tuple[dict[str, _Member], dict[str, _Member]]:
+def _members(struct: Any) -> tuple[dict[str, _Member], dict[str, _Member]]:
     """Members by exact name, and by lower-case name."""
     hints = typing.get_type_hints(struct)
     members = [_Member(f.name, f.encode_name, hints[f.name]) for f in msgspec.structs.fields(struct)]
@@ -59,7 +59,7 @@ def fold_struct(struct: type[Any], value: Any, strict: bool, path: str = "") -> 
     """An instance of `struct` from a JSON object; raises `UnknownField` or `WrongType`."""
     if not isinstance(value, dict):
         raise WrongType(path or struct.__name__, struct.__name__, value)
-    exact, folded = _members(struct)
+    exact, folded = _members(struct)  # type: ignore[arg-type]
     found: dict[str, Any] = {}
     for name in sorted(value):
         member = exact.get(name) or folded.get(name.lower())

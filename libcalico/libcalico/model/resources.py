@@ -19,7 +19,7 @@ class _Struct(
     pass
 
 
-class Metadata(_Struct):
+class Metadata(_Struct, frozen=True):
     """What every object has (spec/resources.md 1.1). `resource_version` is never stored."""
 
     name: str = ""
@@ -38,28 +38,28 @@ class Metadata(_Struct):
     managed_fields: list[dict[str, Any]] = []
 
 
-class ICMP(_Struct):
+class ICMP(_Struct, frozen=True):
     """ICMP type and code; no code means every code of the type."""
 
     type: int | None = None
     code: int | None = None
 
 
-class ServiceAccountMatch(_Struct):
+class ServiceAccountMatch(_Struct, frozen=True):
     """Service accounts by name, by selector, or both (ANDed)."""
 
     names: list[str] = []
     selector: str = ""
 
 
-class ServiceMatch(_Struct):
+class ServiceMatch(_Struct, frozen=True):
     """A Kubernetes service: accepted and stored, matches nothing here."""
 
     name: str = ""
     namespace: str = ""
 
 
-class EntityRule(_Struct):
+class EntityRule(_Struct, frozen=True):
     """One end of a rule (spec/resources.md 3)."""
 
     nets: list[str] = []
@@ -73,27 +73,27 @@ class EntityRule(_Struct):
     service_accounts: ServiceAccountMatch | None = None
 
 
-class HTTPPath(_Struct):
+class HTTPPath(_Struct, frozen=True):
     """One path of an HTTP match."""
 
     exact: str = ""
     prefix: str = ""
 
 
-class HTTPMatch(_Struct):
+class HTTPMatch(_Struct, frozen=True):
     """Passed on to application layers only."""
 
     methods: list[str] = []
     paths: list[HTTPPath] = []
 
 
-class RuleMetadata(_Struct):
+class RuleMetadata(_Struct, frozen=True):
     """Notes on a rule."""
 
     annotations: dict[str, str] = {}
 
 
-class Rule(_Struct):
+class Rule(_Struct, frozen=True):
     """One rule; `protocol` is a name or a number."""
 
     action: str = ""
@@ -108,7 +108,7 @@ class Rule(_Struct):
     metadata: RuleMetadata | None = None
 
 
-class NetworkPolicySpec(_Struct):
+class NetworkPolicySpec(_Struct, frozen=True):
     """Spec of a NetworkPolicy; `order` None is after all numbers."""
 
     tier: str = ""
@@ -121,7 +121,7 @@ class NetworkPolicySpec(_Struct):
     performance_hints: list[str] = []
 
 
-class GlobalNetworkPolicySpec(_Struct):
+class GlobalNetworkPolicySpec(_Struct, frozen=True):
     """Spec of a GlobalNetworkPolicy."""
 
     tier: str = ""
@@ -138,14 +138,14 @@ class GlobalNetworkPolicySpec(_Struct):
     performance_hints: list[str] = []
 
 
-class TierSpec(_Struct):
+class TierSpec(_Struct, frozen=True):
     """Order and end of a tier."""
 
     order: int | float | None = None
     default_action: str | None = None
 
 
-class ProfileSpec(_Struct):
+class ProfileSpec(_Struct, frozen=True):
     """Rules and labels that endpoints take from a profile."""
 
     ingress: list[Rule] = []
@@ -153,20 +153,20 @@ class ProfileSpec(_Struct):
     labels_to_apply: dict[str, str] = {}
 
 
-class NetworkSetSpec(_Struct):
+class NetworkSetSpec(_Struct, frozen=True):
     """Addresses and networks."""
 
     nets: list[str] = []
 
 
-class IPNAT(_Struct):
+class IPNAT(_Struct, frozen=True):
     """A floating address of an endpoint."""
 
     internal_ip: str = msgspec.field(default="", name="internalIP")
     external_ip: str = msgspec.field(default="", name="externalIP")
 
 
-class WorkloadEndpointPort(_Struct, omit_defaults=False):
+class WorkloadEndpointPort(_Struct, frozen=True, omit_defaults=False):
     """A named port; host port and address are always written."""
 
     name: str = ""
@@ -176,7 +176,7 @@ class WorkloadEndpointPort(_Struct, omit_defaults=False):
     host_ip: str = msgspec.field(default="", name="hostIP")
 
 
-class WorkloadEndpointSpec(_Struct):
+class WorkloadEndpointSpec(_Struct, frozen=True):
     """One interface of one workload (spec/resources.md 5.3)."""
 
     orchestrator: str = ""
@@ -198,7 +198,7 @@ class WorkloadEndpointSpec(_Struct):
     qos_controls: dict[str, Any] | None = None
 
 
-class IPPoolSpec(_Struct):
+class IPPoolSpec(_Struct, frozen=True):
     """A range of addresses (spec/resources.md 6.1)."""
 
     cidr: str = ""
@@ -216,7 +216,7 @@ class IPPoolSpec(_Struct):
     nat_outgoing_v1: bool = msgspec.field(default=False, name="nat-outgoing")
 
 
-class NodeBGPSpec(_Struct):
+class NodeBGPSpec(_Struct, frozen=True):
     """Addresses of a node as its neighbours see them."""
 
     as_number: int | None = None
@@ -226,35 +226,35 @@ class NodeBGPSpec(_Struct):
     route_reflector_cluster_id: str = msgspec.field(default="", name="routeReflectorClusterID")
 
 
-class OrchRef(_Struct):
+class OrchRef(_Struct, frozen=True):
     """What an orchestrator calls the node."""
 
     node_name: str = ""
     orchestrator: str = ""
 
 
-class NodeWireguardSpec(_Struct):
+class NodeWireguardSpec(_Struct, frozen=True):
     """Addresses of the WireGuard interface."""
 
     interface_ipv4_address: str = msgspec.field(default="", name="interfaceIPv4Address")
     interface_ipv6_address: str = msgspec.field(default="", name="interfaceIPv6Address")
 
 
-class NodeAddress(_Struct):
+class NodeAddress(_Struct, frozen=True):
     """An address of a node; `type` is CalicoNodeIP, InternalIP or ExternalIP."""
 
     address: str = ""
     type: str = ""
 
 
-class NodeInterface(_Struct):
+class NodeInterface(_Struct, frozen=True):
     """An interface of a node."""
 
     name: str = ""
     addresses: list[str] = []
 
 
-class NodeSpec(_Struct):
+class NodeSpec(_Struct, frozen=True):
     """A host of the cluster (spec/resources.md 7.1)."""
 
     bgp: NodeBGPSpec | None = None
@@ -268,7 +268,7 @@ class NodeSpec(_Struct):
     interfaces: list[NodeInterface] = []
 
 
-class NodeStatus(_Struct):
+class NodeStatus(_Struct, frozen=True):
     """What a node reports."""
 
     wireguard_public_key: str = ""
@@ -276,7 +276,7 @@ class NodeStatus(_Struct):
     pod_cidrs: list[str] = msgspec.field(default_factory=list, name="podCIDRs")
 
 
-class ClusterInformationSpec(_Struct):
+class ClusterInformationSpec(_Struct, frozen=True):
     """Facts about the cluster; `datastore_ready` False is the lock."""
 
     cluster_guid: str = msgspec.field(default="", name="clusterGUID")
@@ -286,7 +286,7 @@ class ClusterInformationSpec(_Struct):
     variant: str = ""
 
 
-class NetworkPolicy(_Struct):
+class NetworkPolicy(_Struct, frozen=True):
     """A policy of one namespace."""
 
     kind: str = ""
@@ -295,7 +295,7 @@ class NetworkPolicy(_Struct):
     spec: NetworkPolicySpec = NetworkPolicySpec()
 
 
-class GlobalNetworkPolicy(_Struct):
+class GlobalNetworkPolicy(_Struct, frozen=True):
     """A policy of the whole cluster."""
 
     kind: str = ""
@@ -304,7 +304,7 @@ class GlobalNetworkPolicy(_Struct):
     spec: GlobalNetworkPolicySpec = GlobalNetworkPolicySpec()
 
 
-class Tier(_Struct):
+class Tier(_Struct, frozen=True):
     """A group of policies that is evaluated together."""
 
     kind: str = ""
@@ -314,7 +314,7 @@ class Tier(_Struct):
     status: dict[str, Any] = {}
 
 
-class Profile(_Struct):
+class Profile(_Struct, frozen=True):
     """Rules and labels for the endpoints that name it."""
 
     kind: str = ""
@@ -323,7 +323,7 @@ class Profile(_Struct):
     spec: ProfileSpec = ProfileSpec()
 
 
-class NetworkSet(_Struct):
+class NetworkSet(_Struct, frozen=True):
     """Networks with labels, seen by the policies of one namespace."""
 
     kind: str = ""
@@ -332,7 +332,7 @@ class NetworkSet(_Struct):
     spec: NetworkSetSpec = NetworkSetSpec()
 
 
-class GlobalNetworkSet(_Struct):
+class GlobalNetworkSet(_Struct, frozen=True):
     """Networks with labels, seen everywhere."""
 
     kind: str = ""
@@ -341,7 +341,7 @@ class GlobalNetworkSet(_Struct):
     spec: NetworkSetSpec = NetworkSetSpec()
 
 
-class WorkloadEndpoint(_Struct):
+class WorkloadEndpoint(_Struct, frozen=True):
     """One interface of one workload."""
 
     kind: str = ""
@@ -350,7 +350,7 @@ class WorkloadEndpoint(_Struct):
     spec: WorkloadEndpointSpec = WorkloadEndpointSpec()
 
 
-class IPPool(_Struct):
+class IPPool(_Struct, frozen=True):
     """A range that workloads get their addresses from."""
 
     kind: str = ""
@@ -360,7 +360,7 @@ class IPPool(_Struct):
     status: dict[str, Any] | None = None
 
 
-class Node(_Struct):
+class Node(_Struct, frozen=True):
     """A host."""
 
     kind: str = ""
@@ -370,7 +370,7 @@ class Node(_Struct):
     status: NodeStatus = NodeStatus()
 
 
-class FelixConfiguration(_Struct):
+class FelixConfiguration(_Struct, frozen=True):
     """Settings of the node agent: `spec` maps JSON names to values (`felix_fields.FIELDS` has them all)."""
 
     kind: str = ""
@@ -379,7 +379,7 @@ class FelixConfiguration(_Struct):
     spec: dict[str, Any] = {}
 
 
-class ClusterInformation(_Struct):
+class ClusterInformation(_Struct, frozen=True):
     """Facts about the cluster."""
 
     kind: str = ""

@@ -73,9 +73,9 @@ def _entity(side: EntityRule) -> Errors:
             yield tag(field, value, "selector")
     for port in [*side.ports, *side.not_ports]:
         yield from _port(port)
-    if side.service_accounts is not None and side.service_accounts.selector:
-        if not is_selector(side.service_accounts.selector):
-            yield tag("Selector", side.service_accounts.selector, "selector")
+    accounts = side.service_accounts.selector if side.service_accounts is not None else ""
+    if accounts and not is_selector(accounts):
+        yield tag("Selector", accounts, "selector")
 
 
 def _port(port: int | str) -> Errors:

@@ -57,7 +57,8 @@ def label_key_errors(key: str) -> list[str]:
     errors = []
     if len(parts) > 2:
         return [
-            f"a qualified name {QUALIFIED_RULE} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+            f"a qualified name {QUALIFIED_RULE} with an optional DNS subdomain prefix and '/'"
+            " (e.g. 'example.com/MyName')"
         ]
     if len(parts) == 2:
         prefix = parts[0]

@@ -122,6 +122,7 @@ def load(text: str) -> Any:
         raise BadData(f"error converting YAML to JSON: yaml: {_problem(error)}") from None
     finally:
         loader.dispose()
+    assert node is not None
     return _construct(node)
 
 

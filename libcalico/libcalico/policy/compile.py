@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from libcalico.errors import BadData
 from libcalico.model import scalars
-from libcalico.model.resources import EntityRule, GlobalNetworkPolicy, NetworkPolicy, Profile
 from libcalico.model.resources import ICMP as ModelICMP
+from libcalico.model.resources import EntityRule, GlobalNetworkPolicy, NetworkPolicy, Profile
 from libcalico.model.resources import Rule as ModelRule
 from libcalico.policy.ir import Action, IcmpMatch, Net, Policy, PolicyId, PortRange, Rule, Side
 from libcalico.selector import Selector, parse

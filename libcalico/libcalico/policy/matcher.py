@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from calico_native import rules as native_rules
-
 from libcalico.policy.ir import (
     Action,
     Direction,

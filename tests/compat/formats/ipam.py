@@ -19,7 +19,7 @@ from libcalico.datastore.memory import MemoryDatastore
 from libcalico.datastore.resources import AsyncClient
 from libcalico.errors import CalicoError
 from libcalico.ipam.model import Config
-from libcalico.ipam.service import AssignError, Assigned, IpamService, Release
+from libcalico.ipam.service import Assigned, AssignError, IpamService, Release
 from libcalico.model.codec import from_input
 from tests.compat.contract import Options, Result
 

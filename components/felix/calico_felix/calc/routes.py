@@ -212,9 +212,9 @@ class Routing:
     def _pool_of(self, network: IPNetwork) -> PoolFacts | None:
         best: PoolFacts | None = None
         for pool in self._pools.values():
-            if pool.network.version == network.version and pool.network.supernet_of(network):  # type: ignore[arg-type]
-                if best is None or pool.network.prefixlen > best.network.prefixlen:
-                    best = pool
+            wider = best is None or pool.network.prefixlen > best.network.prefixlen
+            if wider and pool.network.version == network.version and pool.network.supernet_of(network):  # type: ignore[arg-type]
+                best = pool
         return best
 
 

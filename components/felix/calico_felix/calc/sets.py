@@ -83,7 +83,7 @@ class SetMembers:
 
     def flush(self) -> dict[str, IPSet | None]:
         """Sets that have changed since the last flush."""
-        changes: dict[str, IPSet | None] = {set_id: None for set_id in self._gone}
+        changes: dict[str, IPSet | None] = dict.fromkeys(self._gone)
         for set_id in self._dirty:
             ports = bool(self._specs[set_id].port_name)
             changes[set_id] = IPSet(set_id, ports, frozenset(self._counts[set_id]))

@@ -121,7 +121,7 @@ class Dataplane:
         """Take in what the graph has changed."""
         for key, endpoint in flush.endpoints.items():
             former = self.ruleset.endpoints.get(key)
-            kept = {net for net in endpoint.nets} if endpoint is not None else set()
+            kept = set(endpoint.nets) if endpoint is not None else set()
             for net in former.nets if former is not None else ():
                 if net not in kept:
                     self._flows_to_end.add(address_text(net[0], net[1]))
@@ -266,7 +266,8 @@ class Dataplane:
         if endpoint is not None and link is not None and link.up:
             for family, address, length in endpoint.nets:
                 route = Route(
-                    f"{address_text(family, address)}/{length}", link.ifindex, scope=RT_SCOPE_LINK if family == 4 else 0,
+                    f"{address_text(family, address)}/{length}", link.ifindex,
+                    scope=RT_SCOPE_LINK if family == 4 else 0,
                     protocol=self.config.device_protocol, metric=ROUTE_METRIC,
                 )  # fmt: skip
                 wanted[drivers.route_key(route)] = route

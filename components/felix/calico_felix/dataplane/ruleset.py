@@ -15,7 +15,7 @@ from libcalico.model.keys import ResourceKey
 from libcalico.policy.ir import Direction, Net, Policy, PolicyId
 from libcalico.policy.nft import base, names, rules
 from libcalico.policy.nft.rules import NftOptions
-from libcalico.policy.nft.table import Chain, Map, Set, Table
+from libcalico.policy.nft.table import Chain, Map, Set
 
 PORT_TYPES = {4: "ipv4_addr . inet_proto . inet_service", 6: "ipv6_addr . inet_proto . inet_service"}
 DIRECTIONS = (Direction.INGRESS, Direction.EGRESS)

@@ -1,4 +1,4 @@
-"""The fixed chains around the policies: hooks, dispatch, and the protections that are always on (spec/felix.md 2.10-2.12).
+"""The fixed chains around the policies: hooks, dispatch, protections that are always on (spec/felix.md 2.10-2.12).
 
 Without any endpoint this is the guard: every packet from or to an interface with a workload's prefix is dropped.
 """

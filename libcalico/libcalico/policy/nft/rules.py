@@ -8,7 +8,6 @@ where a list of ports mixes numbers with named ports. Every rule counts and carr
 from __future__ import annotations
 
 import ipaddress
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -50,8 +49,8 @@ class NftOptions(NamedTuple):
 def address_text(family: int, address: int) -> str:
     """An address as text."""
     if family == 4:
-        return socket.inet_ntop(socket.AF_INET, address.to_bytes(4, "big"))
-    return socket.inet_ntop(socket.AF_INET6, address.to_bytes(16, "big"))
+        return f"{address >> 24}.{address >> 16 & 255}.{address >> 8 & 255}.{address & 255}"
+    return str(ipaddress.IPv6Address(address))
 
 
 def net_text(net: Net) -> str:
