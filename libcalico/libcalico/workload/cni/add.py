@@ -1,4 +1,4 @@
-"""ADD: address, wiring, endpoint, profile, policy in the kernel, result; or an error, and nothing left behind."""
+"""ADD: address, wiring, profile, endpoint, policy in the kernel, result; or an error, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -130,6 +130,7 @@ class _Addition:
         found = await self._assign(undo)
         ips = [cidr.partition("/")[0] for cidr in found.cidrs]
         mac = await self._wire(undo, host_interface, ips, _wanted_mac(context))
+        await self._ensure_profile()
         stored = await endpoint.create_endpoint(context.client, _endpoint(context, ips, host_interface, mac))
         self._undo(undo, "delete the endpoint", lambda: endpoint.delete_endpoint(context.client, stored))
         await self._finish(stored)
@@ -197,6 +198,7 @@ class _Addition:
         changed = msgspec.structs.replace(
             existing, spec=msgspec.structs.replace(spec, profiles=profiles, ip_networks=cidrs, mac=mac)
         )
+        await self._ensure_profile()
         stored = await endpoint.update_endpoint(context.client, changed) if changed != existing else existing
         await self._finish(stored)
         return self._render(Addresses(tuple(cidrs)), stored)
@@ -221,16 +223,19 @@ class _Addition:
 
     # --- both
 
-    async def _finish(self, stored: WorkloadEndpoint) -> None:
-        """Profile there, policy programmed: only then may the container run."""
+    async def _ensure_profile(self) -> None:
+        """Before the endpoint: then the endpoint's own revision has it all, and no endpoint lacks its profile."""
         context = self._context
-        revision = int(stored.metadata.resource_version)
         if not context.conf.policy_type and not context.services.has_profile(context.call.network):
-            revision = max(revision, await endpoint.ensure_profile(context.client, context.call.network))
+            await endpoint.ensure_profile(context.client, context.call.network)
+
+    async def _finish(self, stored: WorkloadEndpoint) -> None:
+        """Policy programmed: only then may the container run."""
+        context = self._context
         key = ResourceKey(endpoint.KIND, stored.metadata.name, stored.metadata.namespace)
         timeout_s = float(context.conf.policy_timeout_s) or POLICY_TIMEOUT_S
         try:
-            await context.services.wait_programmed(key, revision, timeout_s)
+            await context.services.wait_programmed(key, int(stored.metadata.resource_version), timeout_s)
         except TimeoutError:
             text = f"policy of endpoint {stored.metadata.name} is not programmed after {timeout_s:g} s"
             raise CniError(errors.TRY_AGAIN, f"{text}: the endpoint was taken away again") from None

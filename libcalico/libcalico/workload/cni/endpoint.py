@@ -6,11 +6,11 @@ dot of Mesos' nested ids (`parent.child`), which must work. All other rules hold
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import uuid
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
@@ -182,17 +182,13 @@ async def delete_endpoint(client: AsyncClient, endpoint: WorkloadEndpoint) -> No
     await client.datastore.txn([], [Delete(key_path(key).encode())])
 
 
-async def ensure_profile(client: AsyncClient, network: str) -> int:
-    """The network's profile is there; the revision at which it was made, 0 when it was there already."""
+async def ensure_profile(client: AsyncClient, network: str) -> None:
+    """The network's profile is there; one that is there already stays as it is."""
     try:
         await client.get("Profile", network)
     except ResourceDoesNotExist:
-        try:
-            made: Any = await client.create(build_profile(network))
-            return int(made.metadata.resource_version)
-        except ResourceAlreadyExists:
-            return 0
-    return 0
+        with contextlib.suppress(ResourceAlreadyExists):
+            await client.create(build_profile(network))
 
 
 def bare_addresses(endpoint: WorkloadEndpoint) -> list[str]:

@@ -18,7 +18,7 @@ VERSION = "0.1.0"
 
 
 class WaitProgrammed(Protocol):
-    """Wait until the kernel enforces the policy of an endpoint as of a datastore revision, at most `timeout_s`.
+    """Wait until the kernel enforces the policy of an endpoint as stored at `revision` (or later), at most `timeout_s`.
 
     Raises `TimeoutError`, or an error of `libcalico.errors` with the reason."""
 
