@@ -18,8 +18,9 @@ from libcalico.datastore.contract import Delete
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.datastore.resources import AsyncClient
 from libcalico.errors import CalicoError
+from libcalico.ipam.assignment import Assigned
 from libcalico.ipam.model import Config
-from libcalico.ipam.service import Assigned, AssignError, IpamService, Release
+from libcalico.ipam.service import AssignError, IpamService, Release
 from libcalico.model.codec import from_input
 from tests.compat.contract import Options, Result
 

@@ -12,7 +12,8 @@ from collections.abc import Container, Iterable, Sequence
 import msgspec
 
 from libcalico.errors import CalicoError, ResourceDoesNotExist
-from libcalico.ipam.service import Assigned, AssignError, Release
+from libcalico.ipam.assignment import Assigned
+from libcalico.ipam.service import AssignError, Release
 from libcalico.kernel import process
 from libcalico.workload.cni import errors, result
 from libcalico.workload.cni.context import CALL_TIMEOUT_S, Context

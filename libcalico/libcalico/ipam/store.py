@@ -1,0 +1,239 @@
+"""What IPAM's plans read and write: pools, blocks, claims and handles, through a `View`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from libcalico.clock import Clock, rfc3339
+from libcalico.errors import BadData, CalicoError, ParsingDatastoreEntry, ResourceDoesNotExist
+from libcalico.ipam import model, plan
+from libcalico.ipam.model import Block, Config
+from libcalico.ipam.plan import Pool
+from libcalico.ipam.transaction import View
+from libcalico.model import codec, defaults
+from libcalico.model.keys import (
+    AFFINITIES,
+    BLOCKS,
+    IPAM,
+    AffinityKey,
+    BlockKey,
+    HandleKey,
+    IPAMConfigKey,
+    ResourceKey,
+    key_path,
+    list_prefix,
+    parse_path,
+)
+from libcalico.model.resources import IPPool
+from libcalico.model.scalars import IPNetwork, parse_net
+
+POOLS = list_prefix("IPPool")
+RESERVATIONS = list_prefix("IPReservation")
+CONFIG = key_path(IPAMConfigKey())
+LOAD_BALANCER = "LoadBalancer"
+DECODED_VALUES = 4096
+
+
+class BlockNotEmpty(BadData):
+    """The block still has addresses in use."""
+
+    def __init__(self, cidr: str) -> None:
+        super().__init__(f"block '{cidr}' is not empty")
+
+
+class ClaimConflict(CalicoError):
+    """Another owner has the block."""
+
+    def __init__(self, cidr: str, owner: str | None) -> None:
+        super().__init__(f"{cidr} already claimed by {owner}")
+
+
+class Store:
+    """`first_block(host, pool cidr, blocks)` chooses where a host begins in a pool."""
+
+    def __init__(self, clock: Clock, first_block: Callable[[str, str, int], int] | None) -> None:
+        self.clock = clock
+        self.first_block = first_block or (lambda host, _pool, blocks: plan.start_index(host, blocks))
+        self._decoded: dict[tuple[str, bytes], Any] = {}
+
+    def cached(self, path: str, value: bytes, decode: Callable[[], Any]) -> Any:
+        """A decoded value, kept as long as the stored bytes stay the same."""
+        key = (path, value)
+        if key not in self._decoded:
+            if len(self._decoded) > DECODED_VALUES:
+                self._decoded.clear()
+            self._decoded[key] = decode()
+        return self._decoded[key]
+
+    def pools(self, view: View) -> list[Pool]:
+        """Every pool, in name order; one that cannot be read is left out."""
+        pools = []
+        for path, value in view.below(POOLS).items():
+            pool = self.cached(path, value, partial(_decode_pool, path, value))
+            if pool is not None:
+                pools.append(pool)
+        return pools
+
+    def reservations(self, view: View) -> list[IPNetwork]:
+        """Networks that auto-assign must leave alone."""
+        networks = []
+        for path, value in view.below(RESERVATIONS).items():
+            networks += self.cached(path, value, partial(_decode_reservation, value))
+        return networks
+
+    def config(self, view: View) -> Config:
+        """The configuration in force."""
+        return model.decode_config(view.get(CONFIG))
+
+    def node_labels(self, view: View, host: str, use: str) -> Mapping[str, str]:
+        """Labels of a host; raises `ResourceDoesNotExist` when there is no such Node."""
+        if use == LOAD_BALANCER:
+            return {}
+        key = ResourceKey("Node", host)
+        value = view.get(key_path(key))
+        if value is None:
+            raise ResourceDoesNotExist(key)
+        labels: Mapping[str, str] = self.cached(key_path(key), value, lambda: codec.decode(key, value).metadata.labels)
+        return labels
+
+    def block(self, view: View, cidr: str) -> Block | None:
+        """A block, None when it does not exist."""
+        key = BlockKey(cidr)
+        value = view.get(key_path(key))
+        if value is None:
+            return None
+        block: Block = self.cached(key_path(key), value, lambda: model.decode_block(key, value))
+        return block
+
+    def all_blocks(self, view: View, version: int) -> dict[str, Block]:
+        """Every readable block of an IP version (0: both) by CIDR."""
+        prefixes = [f"{BLOCKS}ipv{one}/block/" for one in ((version,) if version else (4, 6))]
+        view.need(*((prefix, True) for prefix in prefixes))
+        blocks = {}
+        for prefix in prefixes:
+            for path in view.below(prefix):
+                key = parse_path(path)
+                if isinstance(key, BlockKey):
+                    try:
+                        block = self.block(view, key.cidr)
+                    except ParsingDatastoreEntry:
+                        continue
+                    if block is not None:
+                        blocks[key.cidr] = block
+        return blocks
+
+    @staticmethod
+    def affinity_prefix(host: str, kind: str) -> str:
+        """Below which the claims of an owner are stored."""
+        return f"{AFFINITIES if kind == 'host' else f'{IPAM}{kind}/'}{host}/"
+
+    def affinities(self, view: View, host: str, kind: str, version: int) -> dict[str, str]:
+        """The host's blocks in key order, with the state of each claim."""
+        found = {}
+        for path, value in view.below(self.affinity_prefix(host, kind)).items():
+            key = parse_path(path)
+            if isinstance(key, AffinityKey) and (not version or host_net(key.cidr).version == version):
+                found[key.cidr] = model.decode_affinity(value)
+        return found
+
+    def affinities_in(self, view: View, network: IPNetwork) -> list[AffinityKey]:
+        """Claims of anybody to blocks inside a network."""
+        prefixes = (AFFINITIES, f"{IPAM}virtual/")
+        view.need(*((prefix, True) for prefix in prefixes))
+        keys = [parse_path(path) for prefix in prefixes for path in view.below(prefix)]
+        return [key for key in keys if isinstance(key, AffinityKey) and plan.contains(network, host_net(key.cidr))]
+
+    def handle(self, view: View, handle: str, optimistic: bool = False) -> dict[str, int] | None:
+        """Counts by block, None when there is no such handle."""
+        value = view.get(key_path(HandleKey(handle)), optimistic)
+        return None if value is None else model.decode_handle(value)
+
+    def put_block(self, view: View, block: Block) -> None:
+        """Write a block."""
+        view.put(key_path(BlockKey(block.cidr)), model.encode_block(block))
+
+    def store_released(self, view: View, block: Block) -> None:
+        """Write a block after a release; an empty one without owner goes."""
+        if block.affinity is None and plan.is_empty(block):
+            view.delete(key_path(BlockKey(block.cidr)))
+        else:
+            self.put_block(view, block)
+
+    def count_handle(self, view: View, handle: str | None, cidr: str, count: int) -> None:
+        """A handle has `count` more, or fewer, addresses in a block."""
+        if not handle:
+            return
+        current = self.handle(view, handle, optimistic=count > 0)
+        if current is None and count < 0:
+            return
+        blocks = plan.add_to_handle(current or {}, cidr, count)
+        path = key_path(HandleKey(handle))
+        if blocks:
+            view.put(path, model.encode_handle(blocks))
+        else:
+            view.delete(path)
+
+    def fresh_block(self, cidr: str, host: str, kind: str) -> Block:
+        """A new block of an owner, claimed now."""
+        now = self.clock.now()
+        return plan.new_block(cidr, f"{kind}:{host}", rfc3339(now), int(now.timestamp() * 1_000_000) * 1000)
+
+    def claim(self, view: View, cidr: str, host: str, kind: str) -> Block:
+        """Own a block: create it, or confirm that it is ours."""
+        block = self.block(view, cidr)
+        affinity = key_path(AffinityKey(host, cidr, kind))
+        if block is None:
+            block = self.fresh_block(cidr, host, kind)
+            self.put_block(view, block)
+        elif block.affinity != f"{kind}:{host}":
+            raise ClaimConflict(cidr, block.affinity)
+        current = view.get(affinity)
+        if current is None or model.decode_affinity(current) != "confirmed":
+            view.put(affinity, model.CONFIRMED)
+        return block
+
+    def release_affinity(self, view: View, cidr: str, host: str, kind: str, must_be_empty: bool) -> None:
+        """Give a block up; it goes when it is empty, its addresses in use stay."""
+        path = key_path(AffinityKey(host, cidr, kind))
+        block_path = key_path(BlockKey(cidr))
+        view.need((path, False), (block_path, False))
+        known = view.get(path) is not None
+        block = self.block(view, cidr)
+        if block is not None and block.affinity == f"{kind}:{host}":
+            if must_be_empty and not plan.is_empty(block):
+                raise BlockNotEmpty(cidr)
+            if plan.is_empty(block):
+                view.delete(block_path)
+            else:
+                self.put_block(view, plan.disown(block))
+        if known:
+            view.delete(path)
+
+
+def host_net(text: str) -> IPNetwork:
+    """The network of a CIDR, or the one-address network of an address; raises `BadData`."""
+    network = parse_net(text)
+    if network is None:
+        raise BadData(f"invalid IP address specified: {text}")
+    return network
+
+
+def _decode_pool(path: str, value: bytes) -> Pool | None:
+    key = parse_path(path)
+    try:
+        resource = defaults.after_read(codec.decode(key, value)) if key is not None else None
+    except ParsingDatastoreEntry:
+        return None
+    return plan.pool_of(resource) if isinstance(resource, IPPool) else None
+
+
+def _decode_reservation(value: bytes) -> list[IPNetwork]:
+    try:
+        texts = msgspec.json.decode(value)["spec"].get("reservedCIDRs") or []
+    except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
+        return []
+    return [network for text in texts if (network := parse_net(str(text))) is not None]
