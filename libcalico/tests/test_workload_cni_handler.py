@@ -38,6 +38,9 @@ class FakeKernel:
     def is_host(self, path: str) -> bool:
         return path == "/host"
 
+    async def host_addresses(self) -> list[str]:
+        return ["192.0.2.7", NODE]
+
     def check_netns(self, path: str) -> None:
         if path == "/nowhere":
             raise KernelError(f"open network namespace {path}", 2)
@@ -321,6 +324,30 @@ async def test_del_under_another_node_name(world: World, tmp_path: Any) -> None:
     (tmp_path / "nodename").write_text(f"{NODE}\n")
     await world.ok("DEL", nodename="new-name", nodename_file=str(tmp_path / "nodename"))
     assert await world.is_clean()
+
+
+@pytest.mark.parametrize("stored", [True, False])
+async def test_del_without_any_node_name_goes_by_the_hosts_addresses(world: World, stored: bool) -> None:
+    await world.ok("ADD")
+    if not stored:
+        (endpoint,) = await world.endpoints()
+        await world.client.delete("WorkloadEndpoint", endpoint.metadata.name, "default")
+    unnamed = {"nodename": "", "nodename_file": "/nowhere", "nodename_file_optional": False}
+    assert "stat /nowhere" in (await world.refused("ADD", "c2", "/box2", **unnamed))["msg"]
+    await world.ok("DEL", **unnamed)
+    assert await world.is_clean()
+
+
+async def test_del_of_the_same_id_on_another_host_touches_nothing(world: World) -> None:
+    await world.ok("ADD")
+    await world.client.create(
+        from_input({"apiVersion": "projectcalico.org/v3", "kind": "Node", "metadata": {"name": "far"}, "spec": {}})
+    )
+    world.kernel.host.clear()
+    world.kernel.boxes.clear()
+    await world.ok("ADD", "c2", "/box2", nodename="far")
+    await world.ok("DEL", "c2", "/box2", nodename="elsewhere", nodename_file="/nowhere")
+    assert len(await world.held()) == 2
 
 
 async def test_del_goes_on_past_what_it_does_not_need(world: World) -> None:

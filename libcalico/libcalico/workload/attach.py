@@ -275,6 +275,10 @@ class Attacher:
         """The host's interfaces by name."""
         return await self._run(_list_links, self._host_netns)
 
+    async def host_addresses(self) -> list[str]:
+        """The host's own addresses, without those of loopback and link-local ones."""
+        return await self._run(_list_addresses, self._host_netns)
+
     async def _run(self, call: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, call, *arguments)
 
@@ -282,3 +286,9 @@ class Attacher:
 def _list_links(host_netns: str) -> dict[str, Link]:
     with Rtnl(host_netns) as here:
         return {link.name: link for link in here.links()}
+
+
+def _list_addresses(host_netns: str) -> list[str]:
+    with Rtnl(host_netns) as here:
+        found = [address.address for address in here.addresses() if address.scope == objects.RT_SCOPE_UNIVERSE]
+    return sorted(address for address in found if not address.startswith("127."))

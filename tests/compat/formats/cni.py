@@ -106,6 +106,9 @@ DECIDED = {
             6: {"exit": 1, "stdout": {"code": 100, "msg": "failed to parse CLI flags: -x: known are -v and -t"}},
         },
     ),
+    "no-nodename-file": Decision(
+        "DEL goes on without the file (spec/cni.md 4, dcos.md 9.2)", {1: {"exit": 0, "stdout": None}}
+    ),
     "route-taken": Decision(
         "the interface is removed again (spec/cni.md 5.3)", {0: {"host": CLEAN, "containers": CLEAN}}
     ),

@@ -205,6 +205,16 @@ async def release_handle(
     return len(ours)
 
 
+async def holding_node(context: Context) -> str:
+    """The node that the addresses of the call's handle name, "" when there are none."""
+    try:
+        held = await context.ipam.ips_by_handle(context.handle)
+        attribute = await context.ipam.get_assignment_attributes(held[0]) if held else None
+    except ResourceDoesNotExist:
+        return ""
+    return dict(attribute.secondary).get("node", "") if attribute is not None else ""
+
+
 async def _is_ours(context: Context, address: str) -> bool:
     try:
         attribute = await context.ipam.get_assignment_attributes(address)

@@ -47,8 +47,8 @@ class Context:
 async def open_context(call: Call, conf: NetConf, services: Services, notes: list[str]) -> Context:
     """Node name, namespace, datastore; the datastore must be ready. Every step has a deadline."""
     lenient = call.command in {"DEL", "GC"}
-    if call.program == "calico":
-        check_nodename_file(conf, lenient or call.command == "STATUS", services)
+    if call.program == "calico" and call.command != "DEL":
+        check_nodename_file(conf, call.command != "ADD", services)
     try:
         arguments = parse_arguments(call.arguments)
     except CniError as error:
@@ -127,7 +127,7 @@ def node_name(conf: NetConf, services: Services, notes: list[str]) -> str:
 
 
 def node_names(conf: NetConf, services: Services) -> list[str]:
-    """Every name that this node may have had, the likeliest first."""
+    """Every name that this node may have had, the likeliest first. (DC/OS names nodes by their address.)"""
     names = [conf.nodename, _read_text(conf.nodename_file), conf.hostname, services.own_node]
     return list(dict.fromkeys(name for name in (*names, socket.gethostname().strip().lower()) if name))
 

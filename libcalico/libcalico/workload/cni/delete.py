@@ -61,17 +61,23 @@ async def _step(problems: list[Exception], call: Callable[[], Awaitable[object]]
 
 
 async def _find(context: Context) -> tuple[list[WorkloadEndpoint], list[WorkloadEndpoint]]:
-    """The container's endpoints under this node's name, else under a name that the node may have had before."""
+    """The container's endpoints under this node's name, else under a name that the node has or had.
+
+    A handle whose addresses name such a node decides too, when an ADD was killed before it stored the endpoint."""
     call = context.call
     own, others = await endpoint.find_related(context.client, context.namespace, context.node, call.container_id)
     if own:
         return own, others
-    for name in node_names(context.conf, context.services):
+    holder = await addresses.holding_node(context)
+    names = node_names(context.conf, context.services)
+    if holder not in {"", context.node}:
+        names += await context.services.attacher.host_addresses()
+    for name in names:
         if name == context.node:
             continue
         found, near = await endpoint.find_related(context.client, context.namespace, name, call.container_id)
-        if found:
-            context.notes.append(f"endpoint found under the node name {name}, not {context.node}")
+        if found or name == holder:
+            context.notes.append(f"the container is known under the node name {name}, not {context.node}")
             context.node, context.ipam = name, context.services.open_ipam(context.client, name)
             return found, near
     return own, others
