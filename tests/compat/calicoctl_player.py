@@ -36,7 +36,7 @@ def run_calicoctl(store: MemoryDatastore, argv: list[str], files: Mapping[str, s
             target.write_text(text, encoding="utf-8")
         os.chdir(folder)
         sys.stdin = io.StringIO(stdin)
-        session.connect = lambda _arguments: Client(datastore=store)
+        session.connect = lambda arguments: Client(datastore=store)
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 status = calicoctl.main.main(argv)

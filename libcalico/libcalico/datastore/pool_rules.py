@@ -10,6 +10,7 @@ import msgspec
 from libcalico.datastore.contract import Datastore
 from libcalico.errors import FieldError
 from libcalico.model.keys import BLOCKS, BlockKey, parse_path
+from libcalico.model.pool_validation import structure_errors
 from libcalico.model.resources import IPPool
 from libcalico.model.scalars import IPNetwork, is_masked, parse_net
 
@@ -39,7 +40,7 @@ def client_errors(pool: IPPool, former: IPPool | None, pools: Sequence[IPPool]) 
         if former.spec.allowed_uses == ["LoadBalancer"] and pool.spec.allowed_uses != ["LoadBalancer"]:
             reason = "IPPool allowed use cannot be changed from LoadBalacer to Workload or Tunnel"
             errors.append(FieldError("IPPool.Spec.AllowedUses", str(pool.spec.allowed_uses), reason))
-    return errors
+    return [*structure_errors(pool.spec), *errors]
 
 
 def _overlaps(pool: IPPool, net: IPNetwork, pools: Sequence[IPPool]) -> list[FieldError]:

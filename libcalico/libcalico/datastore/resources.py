@@ -299,7 +299,7 @@ def as_new(resource: R) -> R:
     metadata = resource.metadata
     fresh = Metadata(
         name=metadata.name,
-        generate_name=metadata.generate_name,
+        generate_name="" if metadata.name else metadata.generate_name,
         namespace=metadata.namespace,
         labels=metadata.labels,
         annotations=metadata.annotations,

@@ -52,7 +52,7 @@ def before_write(resource: Resource) -> Resource:
         case Tier():
             return _tier(resource)
         case FelixConfiguration():
-            return _replace(resource, spec={**FELIX_DEFAULTS, **resource.spec})
+            return _felix(resource)
         case WorkloadEndpoint():
             return _endpoint_name(resource)
     return resource
@@ -74,7 +74,10 @@ def default_types(ingress: bool, egress: bool) -> list[str]:
 def _tier(tier: Tier) -> Tier:
     spec = tier.spec
     order = DEFAULT_TIER_ORDER if spec.order is None else spec.order
-    return _replace(tier, spec=_replace(spec, order=order, default_action=spec.default_action or "Deny"))
+    return _replace(
+        tier,
+        spec=_replace(spec, order=order, default_action="Deny" if spec.default_action is None else spec.default_action),
+    )
 
 
 def _pool(pool: IPPool) -> IPPool:
@@ -91,9 +94,18 @@ def _pool(pool: IPPool) -> IPPool:
         block_size=block_size,
         node_selector=spec.node_selector or "all()",
         allowed_uses=spec.allowed_uses or ["Workload", "Tunnel"],
-        assignment_mode=spec.assignment_mode or "Automatic",
+        assignment_mode="Automatic" if spec.assignment_mode is None else spec.assignment_mode,
     )
     return _replace(pool, spec=filled)
+
+
+def _felix(configuration: FelixConfiguration) -> FelixConfiguration:
+    spec = {**FELIX_DEFAULTS, **configuration.spec}
+    legacy = configuration.spec.get("bpfConnectTimeLoadBalancingEnabled")
+    if legacy is not None:
+        spec["bpfConnectTimeLoadBalancing"] = "Enabled" if legacy else "Disabled"
+        spec["bpfHostNetworkedNATWithoutCTLB"] = "Disabled"
+    return _replace(configuration, spec=spec)
 
 
 def _endpoint_name(endpoint: WorkloadEndpoint) -> WorkloadEndpoint:

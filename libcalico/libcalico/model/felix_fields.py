@@ -6,7 +6,83 @@ parameter, and its default there, is in the agent's own table.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import msgspec
+
+from libcalico.model.wire_types import DSCP, Duration, Port, Uint16, Uint32
+
+
+class _Part(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, rename="camel", gc=False
+):
+    pass
+
+
+class ProtoPort(_Part, frozen=True, omit_defaults=False):
+    """A port that is always open; `port` is always written."""
+
+    protocol: str | msgspec.UnsetType = msgspec.UNSET
+    port: Uint16 = 0
+    net: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class HealthTimeoutOverride(_Part, frozen=True, omit_defaults=False):
+    """How long one part of the agent may be silent."""
+
+    name: str = ""
+    timeout: Duration = "0s"
+
+
+class RouteTableRange(_Part, frozen=True, omit_defaults=False):
+    """First and last routing table."""
+
+    min: int = 0
+    max: int = 0
+
+
+class ConntrackTimeouts(_Part, frozen=True):
+    """Timeouts of the BPF conntrack: a duration or `Auto`."""
+
+    creation_grace_period: str | None = None
+    tcp_syn_sent: str | None = None
+    tcp_established: str | None = None
+    tcp_fins_seen: str | None = None
+    tcp_reset_seen: str | None = None
+    udp_timeout: str | None = None
+    generic_timeout: str | None = None
+    icmp_timeout: str | None = None
+
+
+TYPES: dict[str, Any] = {
+    "string": str,
+    "bool": bool,
+    "int": int,
+    "uint32": Uint32,
+    "duration": Duration,
+    "strings": list[str],
+    "port": Port,
+    "ports": list[Port],
+    "protoports": list[ProtoPort],
+    "objects": list[HealthTimeoutOverride],
+    "range": RouteTableRange,
+    "ranges": list[RouteTableRange],
+    "object": ConntrackTimeouts,
+    "map": dict[str, str],
+    "dscp": DSCP,
+}
+# Members that are stored even when empty, and those whose emptiness is an error.
+KEPT_EMPTY = frozenset(
+    ("debugHost", "healthHost", "prometheusMetricsCAFile", "prometheusMetricsCertFile", "prometheusMetricsKeyFile",
+     "nodeSelector", "bpfLogLevel", "istioDSCPMark", "kubeNodePortRanges", "externalNodesList",
+     "failsafeInboundHostPorts", "failsafeOutboundHostPorts", "routeTableRanges", "bpfDSROptoutCIDRs",
+     "bpfExcludeCIDRsFromNAT", "bpfForceTrackPacketsFromIfaces", "logActionRateLimit",
+     "awsSrcDstCheck", "bpfAttachType", "bpfConnectTimeLoadBalancing", "bpfConntrackMode",
+     "bpfHostNetworkedNATWithoutCTLB", "bpfJITHardening", "bpfOverlayHostSourceIP", "floatingIPs",
+     "flowLogsLocalReporter", "flowLogsPolicyEvaluationMode", "iptablesBackend", "istioAmbientMode",
+     "localSubnetL2Reachability", "natOutgoingExclusions", "nftablesMode", "nftablesFlowTableOffload",
+     "programClusterRoutes", "prometheusMetricsClientAuth", "windowsManageFirewallRules")
+)  # fmt: skip
 
 
 class FelixField(NamedTuple):
@@ -87,7 +163,7 @@ _ROWS = (
     _field("endpointReportingEnabled", "bool"),
     _field("endpointReportingDelay", "duration"),
     _field("endpointStatusPathPrefix", "string"),
-    _field("iptablesMarkMask", "int", minimum=0, maximum=4294967295),
+    _field("iptablesMarkMask", "uint32"),
     _field("disableConntrackInvalidCheck", "bool"),
     _field("healthEnabled", "bool"),
     _field("healthHost", "string"),
@@ -142,7 +218,7 @@ _ROWS = (
     _field("nftablesFilterAllowAction", "string", one_of=("Accept", "Return"), any_case=True),
     _field("nftablesMangleAllowAction", "string", one_of=("Accept", "Return"), any_case=True),
     _field("nftablesFilterDenyAction", "string", one_of=("Drop", "Reject"), any_case=True),
-    _field("nftablesMarkMask", "int", minimum=0, maximum=4294967295),
+    _field("nftablesMarkMask", "uint32"),
     _field("flowLogsPolicyEvaluationMode", "string", one_of=("None", "Continuous")),
     _field("flowLogsLocalReporter", "string", one_of=("Disabled", "Enabled")),
     _field("wireguardHostEncryptionEnabled", "bool"),

@@ -6,18 +6,25 @@ Strict (a user's file): an unknown member is an error. Lenient (stored data): it
 
 from __future__ import annotations
 
+import datetime
 import functools
+import re
 import types
 import typing
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from libcalico.errors import BadData
-from libcalico.model.felix_fields import FIELDS
-from libcalico.model.numbers import go_number, plain
+from libcalico.model import scalars
+from libcalico.model.felix_fields import FIELDS, KEPT_EMPTY, TYPES
+from libcalico.model.numbers import go_duration, go_number, parse_duration, plain
+from libcalico.model.wire_types import RANGES, Wire
 
 DEFAULTS_BY_TYPE: dict[Any, Any] = {str: "", int: 0, bool: False, float: 0.0}
+NO_VALUE = (type(None), msgspec.UnsetType)
+RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 
 
 class UnknownField(BadData):
@@ -36,9 +43,17 @@ class WrongType(BadData):
         super().__init__(f"cannot unmarshal {_shape(value)} into field {path} of type {wanted}")
 
 
+class WrongText(BadData):
+    """A member of the right shape whose text cannot be read: a port, a duration, an AS number."""
+
+    def __init__(self, reason: object) -> None:
+        super().__init__(f"error unmarshaling JSON: while decoding JSON: {reason}")
+
+
 def _shape(value: Any) -> str:
     names = {dict: "object", list: "array", str: "string", bool: "bool", int: "number", float: "number"}
-    return names.get(type(value), "null")
+    shape = names.get(type(value), "null")
+    return f"number {value}" if shape == "number" else shape
 
 
 class _Member(typing.NamedTuple):
@@ -50,13 +65,13 @@ class _Member(typing.NamedTuple):
 @functools.cache
 def _members(struct: Any) -> tuple[dict[str, _Member], dict[str, _Member]]:
     """Members by exact name, and by lower-case name."""
-    hints = typing.get_type_hints(struct)
+    hints = typing.get_type_hints(struct, include_extras=True)
     members = [_Member(f.name, f.encode_name, hints[f.name]) for f in msgspec.structs.fields(struct)]
     return {m.name: m for m in members}, {m.name.lower(): m for m in members}
 
 
 def fold_struct(struct: type[Any], value: Any, strict: bool, path: str = "") -> Any:
-    """An instance of `struct` from a JSON object; raises `UnknownField` or `WrongType`."""
+    """An instance of `struct` from a JSON object; raises `UnknownField`, `WrongType` or `WrongText`."""
     if not isinstance(value, dict):
         raise WrongType(path or struct.__name__, struct.__name__, value)
     exact, folded = _members(struct)  # type: ignore[arg-type]
@@ -73,14 +88,19 @@ def fold_struct(struct: type[Any], value: Any, strict: bool, path: str = "") -> 
         if member.attribute == "spec" and struct.__name__ == "FelixConfiguration":
             found["spec"] = _fold_felix_spec(value[name], strict, where)
         else:
-            found[member.attribute] = _fold(member.type, value[name], strict, where)
+            folded_value = _fold(member.type, value[name], strict, where)
+            if folded_value or msgspec.UnsetType not in typing.get_args(member.type):
+                found[member.attribute] = folded_value
     return struct(**found)
 
 
 def _fold(wanted: Any, value: Any, strict: bool, path: str) -> Any:
     origin = typing.get_origin(wanted)
+    if origin is typing.Annotated:
+        return _fold_wire(wanted.__metadata__[0], value, path)
     if origin in (types.UnionType, typing.Union):
-        return _fold_union(wanted, value, strict, path)
+        (option,) = [option for option in typing.get_args(wanted) if option not in NO_VALUE]
+        return _fold(option, value, strict, path)
     if origin is list:
         return _fold_list(typing.get_args(wanted)[0], value, strict, path)
     if origin is dict:
@@ -90,27 +110,6 @@ def _fold(wanted: Any, value: Any, strict: bool, path: str) -> Any:
     if isinstance(wanted, type) and issubclass(wanted, msgspec.Struct):
         return fold_struct(wanted, value, strict, path)
     return _fold_scalar(wanted, value, path)
-
-
-def _fold_union(wanted: Any, value: Any, strict: bool, path: str) -> Any:
-    options = [option for option in typing.get_args(wanted) if option is not type(None)]
-    if len(options) == 1:
-        return _fold(options[0], value, strict, path)
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise WrongType(path, "number or string", value)
-    if str in options:
-        return _fold_int_or_string(value, path)
-    if isinstance(value, str):
-        raise WrongType(path, "float64", value)
-    return plain(value)
-
-
-def _fold_int_or_string(value: int | float | str, path: str) -> int | str:
-    if isinstance(value, float):
-        raise WrongType(path, "integer or string", value)
-    if isinstance(value, str) and value.isascii() and value.isdigit():
-        return int(value)
-    return value
 
 
 def _fold_list(wanted: Any, value: Any, strict: bool, path: str) -> list[Any]:
@@ -145,8 +144,17 @@ def _fold_scalar(wanted: Any, value: Any, path: str) -> Any:
             raise WrongType(path, "bool", value)
         return value
     if wanted is int:
-        return _integer(value, path)
+        return _integer(value, path, "int64")
     raise WrongType(path, str(wanted), value)
+
+
+def _fold_wire(wire: Wire, value: Any, path: str) -> Any:
+    if wire.form in RANGES:
+        return _integer(value, path, wire.form)
+    try:
+        return _WIRE_FORMS[wire.form](value, path)
+    except ValueError as error:
+        raise WrongText(error) from None
 
 
 def _text(value: Any, path: str) -> str:
@@ -161,25 +169,67 @@ def _text(value: Any, path: str) -> str:
     raise WrongType(path, "string", value)
 
 
-def _integer(value: Any, path: str) -> int:
-    if path.endswith("asNumber") and isinstance(value, str):
-        return _as_number(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise WrongType(path, "integer", value)
-    whole = plain(value)
-    if not isinstance(whole, int):
-        raise WrongType(path, "integer", value)
+def _integer(value: Any, path: str, form: str) -> int:
+    whole = None if isinstance(value, bool) or not isinstance(value, (int, float)) else plain(value)
+    low, high = RANGES[form]
+    if not isinstance(whole, int) or not low <= whole <= high:
+        raise WrongType(path, form, value)
     return whole
 
 
-def _as_number(text: str) -> int:
-    parts = text.split(".")
+def _as_number(value: Any, path: str) -> int:
+    if not isinstance(value, str):
+        return _integer(value, path, "uint32")
+    parts = value.split(".")
     if all(part.isascii() and part.isdigit() for part in parts):
-        if len(parts) == 1 and int(text) < 1 << 32:
-            return int(text)
+        if len(parts) == 1 and int(value) < 1 << 32:
+            return int(value)
         if len(parts) == 2 and int(parts[0]) < 1 << 16 and int(parts[1]) < 1 << 16:
             return int(parts[0]) << 16 | int(parts[1])
-    raise BadData(f"invalid AS Number format ({text})")
+    raise ValueError(f"invalid AS Number format ({value})")
+
+
+def _port(value: Any, path: str) -> int | str:
+    return scalars.canonical_port(value if isinstance(value, str) else _integer(value, path, "uint16"))
+
+
+def _protocol(value: Any, path: str) -> int | str:
+    if not isinstance(value, str):
+        return _integer(value, path, "uint8")
+    return int(value) if value.isascii() and value.isdigit() and int(value) < 256 else value
+
+
+def _duration(value: Any, path: str) -> str:
+    if not isinstance(value, str):
+        raise WrongType(path, "string", value)
+    return go_duration(parse_duration(value))
+
+
+def _time(value: Any, path: str) -> str:
+    """Whole seconds in UTC, as Kubernetes' time type stores them."""
+    if not isinstance(value, str):
+        raise WrongType(path, "string", value)
+    if not RFC3339.fullmatch(value):
+        raise ValueError(f'parsing time "{value}" as "2006-01-02T15:04:05Z07:00": cannot parse "{value}" as "2006"')
+    moment = datetime.datetime.fromisoformat(value)
+    return moment.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _number(value: Any, path: str) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise WrongType(path, "float64", value)
+    return plain(float(value))
+
+
+_WIRE_FORMS: dict[str, Callable[[Any, str], Any]] = {
+    "asnumber": _as_number,
+    "port": _port,
+    "protocol": _protocol,
+    "dscp": _protocol,
+    "duration": _duration,
+    "time": _time,
+    "float64": _number,
+}
 
 
 def _fold_felix_spec(value: Any, strict: bool, path: str) -> dict[str, Any]:
@@ -194,23 +244,7 @@ def _fold_felix_spec(value: Any, strict: bool, path: str) -> dict[str, Any]:
                 raise UnknownField(given)
             continue
         if value[given] is not None:
-            found[name] = _fold_felix_value(FIELDS[name].type, value[given], f"{path}.{name}")
+            folded = msgspec.to_builtins(_fold(TYPES[FIELDS[name].type], value[given], strict, f"{path}.{name}"))
+            if folded not in ("", []) or name in KEPT_EMPTY:
+                found[name] = folded
     return found
-
-
-def _fold_felix_value(kind: str, value: Any, path: str) -> Any:
-    if kind in ("string", "duration"):
-        return _text(value, path)
-    if kind == "int":
-        return _integer(value, path)
-    if kind == "bool":
-        return _fold_scalar(bool, value, path)
-    if kind == "strings":
-        return _fold_list(str, value, True, path)
-    if kind == "ports":
-        return _fold_list(int | str, value, True, path)
-    if kind in ("objects", "protoports", "ranges"):
-        return _fold_list(dict[str, Any], value, True, path)
-    if kind in ("object", "range", "map"):
-        return _fold_map(Any, value, True, path)
-    return _fold_int_or_string(value, path) if isinstance(value, (int, str, float)) else value

@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from libcalico.model.wire_types import DSCP, ASNumber, Number, Port, Protocol, Time, Uint16
+
 API_VERSION = "projectcalico.org/v3"
 
 
@@ -17,6 +19,11 @@ class _Struct(
     msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, rename="camel", gc=False
 ):
     pass
+
+
+def always(value: Any) -> Any:
+    """A member that is written even when it has its default."""
+    return msgspec.field(default_factory=lambda: value)
 
 
 class Metadata(_Struct, frozen=True):
@@ -28,8 +35,8 @@ class Metadata(_Struct, frozen=True):
     uid: str = ""
     resource_version: str = ""
     generation: int = 0
-    creation_timestamp: str | None = None
-    deletion_timestamp: str | None = None
+    creation_timestamp: Time | None = None
+    deletion_timestamp: Time | None = None
     deletion_grace_period_seconds: int | None = None
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
@@ -66,10 +73,10 @@ class EntityRule(_Struct, frozen=True):
     selector: str = ""
     namespace_selector: str = ""
     services: ServiceMatch | None = None
-    ports: list[int | str] = []
+    ports: list[Port] = []
     not_nets: list[str] = []
     not_selector: str = ""
-    not_ports: list[int | str] = []
+    not_ports: list[Port] = []
     service_accounts: ServiceAccountMatch | None = None
 
 
@@ -98,9 +105,9 @@ class Rule(_Struct, frozen=True):
 
     action: str = ""
     ip_version: int | None = msgspec.field(default=None, name="ipVersion")
-    protocol: int | str | None = None
+    protocol: Protocol | None = None
     icmp: ICMP | None = None
-    not_protocol: int | str | None = None
+    not_protocol: Protocol | None = None
     not_icmp: ICMP | None = msgspec.field(default=None, name="notICMP")
     source: EntityRule = EntityRule()
     destination: EntityRule = EntityRule()
@@ -112,7 +119,7 @@ class NetworkPolicySpec(_Struct, frozen=True):
     """Spec of a NetworkPolicy; `order` None is after all numbers."""
 
     tier: str = ""
-    order: int | float | None = None
+    order: Number | None = None
     ingress: list[Rule] = []
     egress: list[Rule] = []
     selector: str = ""
@@ -125,7 +132,7 @@ class GlobalNetworkPolicySpec(_Struct, frozen=True):
     """Spec of a GlobalNetworkPolicy."""
 
     tier: str = ""
-    order: int | float | None = None
+    order: Number | None = None
     ingress: list[Rule] = []
     egress: list[Rule] = []
     selector: str = ""
@@ -141,7 +148,7 @@ class GlobalNetworkPolicySpec(_Struct, frozen=True):
 class TierSpec(_Struct, frozen=True):
     """Order and end of a tier."""
 
-    order: int | float | None = None
+    order: Number | None = None
     default_action: str | None = None
 
 
@@ -170,10 +177,30 @@ class WorkloadEndpointPort(_Struct, frozen=True, omit_defaults=False):
     """A named port; host port and address are always written."""
 
     name: str = ""
-    protocol: int | str = ""
-    port: int = 0
-    host_port: int = 0
+    protocol: Protocol = 0
+    port: Uint16 = 0
+    host_port: Uint16 = 0
     host_ip: str = msgspec.field(default="", name="hostIP")
+
+
+class QoSControls(_Struct, frozen=True):
+    """Limits of an endpoint; 0 is none."""
+
+    ingress_bandwidth: int = 0
+    ingress_burst: int = 0
+    ingress_peakrate: int = 0
+    ingress_minburst: int = 0
+    egress_bandwidth: int = 0
+    egress_burst: int = 0
+    egress_peakrate: int = 0
+    egress_minburst: int = 0
+    ingress_packet_rate: int = 0
+    ingress_packet_burst: int = 0
+    egress_packet_rate: int = 0
+    egress_packet_burst: int = 0
+    ingress_max_connections: int = 0
+    egress_max_connections: int = 0
+    dscp: DSCP | None = None
 
 
 class WorkloadEndpointSpec(_Struct, frozen=True):
@@ -195,7 +222,7 @@ class WorkloadEndpointSpec(_Struct, frozen=True):
     mac: str = ""
     ports: list[WorkloadEndpointPort] = []
     allow_spoofed_source_prefixes: list[str] = []
-    qos_controls: dict[str, Any] | None = None
+    qos_controls: QoSControls | None = msgspec.field(default=None, name="qosControls")
 
 
 class IPPoolSpec(_Struct, frozen=True):
@@ -219,7 +246,7 @@ class IPPoolSpec(_Struct, frozen=True):
 class NodeBGPSpec(_Struct, frozen=True):
     """Addresses of a node as its neighbours see them."""
 
-    as_number: int | None = None
+    as_number: ASNumber | None = None
     ipv4_address: str = ""
     ipv6_address: str = ""
     ipv4_ipip_tunnel_addr: str = msgspec.field(default="", name="ipv4IPIPTunnelAddr")
@@ -230,7 +257,7 @@ class OrchRef(_Struct, frozen=True):
     """What an orchestrator calls the node."""
 
     node_name: str = ""
-    orchestrator: str = ""
+    orchestrator: str = always("")
 
 
 class NodeWireguardSpec(_Struct, frozen=True):
@@ -243,7 +270,7 @@ class NodeWireguardSpec(_Struct, frozen=True):
 class NodeAddress(_Struct, frozen=True):
     """An address of a node; `type` is CalicoNodeIP, InternalIP or ExternalIP."""
 
-    address: str = ""
+    address: str = always("")
     type: str = ""
 
 
@@ -286,6 +313,23 @@ class ClusterInformationSpec(_Struct, frozen=True):
     variant: str = ""
 
 
+class Condition(_Struct, frozen=True, omit_defaults=False):
+    """A fact about an object, as Kubernetes words it."""
+
+    type: str = ""
+    status: str = ""
+    observed_generation: int | msgspec.UnsetType = msgspec.UNSET
+    last_transition_time: Time | None = None
+    reason: str = ""
+    message: str = ""
+
+
+class ConditionsStatus(_Struct, frozen=True):
+    """Status of a kind that reports conditions."""
+
+    conditions: list[Condition] = []
+
+
 class NetworkPolicy(_Struct, frozen=True):
     """A policy of one namespace."""
 
@@ -311,7 +355,7 @@ class Tier(_Struct, frozen=True):
     api_version: str = ""
     metadata: Metadata = Metadata()
     spec: TierSpec = TierSpec()
-    status: dict[str, Any] = {}
+    status: ConditionsStatus = ConditionsStatus()
 
 
 class Profile(_Struct, frozen=True):
@@ -357,7 +401,7 @@ class IPPool(_Struct, frozen=True):
     api_version: str = ""
     metadata: Metadata = Metadata()
     spec: IPPoolSpec = IPPoolSpec()
-    status: dict[str, Any] | None = None
+    status: ConditionsStatus | None = None
 
 
 class Node(_Struct, frozen=True):

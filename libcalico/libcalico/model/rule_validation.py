@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator
 from libcalico.errors import FieldError
 from libcalico.model import scalars
 from libcalico.model.resources import EntityRule, HTTPMatch, Rule
-from libcalico.model.validation_words import is_selector, tag
+from libcalico.model.validation_words import annotation_errors, is_selector, tag
 
 ACTIONS = ("Allow", "Deny", "Log", "Pass")
+HTTP_WITHOUT_TCP = "rules that specify HTTP fields must set protocol to TCP or empty"
 Errors = Iterator[FieldError]
 
 
@@ -36,7 +37,7 @@ def _fields(rule: Rule) -> Errors:
     if rule.ip_version not in (None, 4, 6):
         yield tag("IPVersion", str(rule.ip_version), "ipVersion")
     for protocol in (rule.protocol, rule.not_protocol):
-        yield from _protocol(protocol)
+        yield from protocol_errors(protocol)
     for icmp in (rule.icmp, rule.not_icmp):
         if icmp is None:
             continue
@@ -49,12 +50,11 @@ def _fields(rule: Rule) -> Errors:
     for side in (rule.source, rule.destination):
         yield from _entity(side)
     if rule.metadata is not None:
-        for key in rule.metadata.annotations:
-            for reason in scalars.label_key_errors(key.lower()):
-                yield FieldError("Metadata.Annotations (key)", key, reason)
+        yield from annotation_errors(rule.metadata.annotations)
 
 
-def _protocol(protocol: int | str | None) -> Errors:
+def protocol_errors(protocol: int | str | None) -> Errors:
+    """A name that is not known, or a number that no protocol has."""
     if isinstance(protocol, str) and protocol not in scalars.PROTOCOL_NAMES:
         yield FieldError("Protocol", protocol, "protocol name invalid")
     elif isinstance(protocol, int) and not 1 <= protocol <= 255:
@@ -72,13 +72,18 @@ def _entity(side: EntityRule) -> Errors:
         if value and not is_selector(value):
             yield tag(field, value, "selector")
     for port in [*side.ports, *side.not_ports]:
-        yield from _port(port)
+        yield from port_errors(port)
+    if side.services is not None:
+        for field, value in (("Name", side.services.name), ("Namespace", side.services.namespace)):
+            if value and not scalars.is_name(value):
+                yield tag(field, value, "name")
     accounts = side.service_accounts.selector if side.service_accounts is not None else ""
     if accounts and not is_selector(accounts):
         yield tag("Selector", accounts, "selector")
 
 
-def _port(port: int | str) -> Errors:
+def port_errors(port: int | str) -> Errors:
+    """What is wrong with a port, a range or a port name of a rule."""
     try:
         parsed = scalars.parse_port(port)
     except ValueError as error:
@@ -145,10 +150,10 @@ def _nets(rule: Rule) -> Errors:
             if "/" not in net or scalars.parse_net(net) is None:
                 yield FieldError(field, net, "invalid CIDR")
         versions = {net.version for net in parsed if net is not None}
-        if len(seen | versions) > 1 and versions:
-            yield FieldError(field, go_list(nets), "rule contains both IPv4 and IPv6 CIDRs")
-        elif rule.ip_version is not None and versions - {rule.ip_version}:
+        if rule.ip_version is not None and versions - {rule.ip_version}:
             yield FieldError(field, go_list(nets), "rule IP version doesn't match CIDR version")
+        if versions and len(seen | versions) > 1:
+            yield FieldError(field, go_list(nets), "rule contains both IPv4 and IPv6 CIDRs")
         seen |= versions
         if field.endswith("NotNets"):
             for net, one in zip(nets, parsed, strict=True):
@@ -177,9 +182,11 @@ def _services(rule: Rule) -> Errors:
         if side.nets or side.not_nets:
             yield FieldError("Services field", shown, "cannot specify Nets/NotNets and Services on the same rule")
         if name == "Destination":
-            for field, ports in (("Destination.Ports", side.ports), ("Destination.NotPorts", side.not_ports)):
+            for field, word, ports in (
+                ("Destination.Ports", "ports", side.ports), ("Destination.NotPorts", "notports", side.not_ports)
+            ):  # fmt: skip
                 if ports:
-                    yield FieldError(field, go_list(ports), "cannot specify ports with a service selector")
+                    yield FieldError(field, go_list(ports), f"cannot specify {word} with a service selector")
 
 
 def _global_selectors(rule: Rule) -> Errors:
@@ -197,8 +204,7 @@ def _http(rule: Rule, http: HTTPMatch) -> Errors:
     if rule.action != "Allow":
         yield FieldError("HTTP", f"&{{{go_list(http.methods)} {paths}}}", "only valid for Allow rules")
     if rule.protocol not in (None, "TCP", 6):
-        reason = "rules that specify HTTP fields must set protocol to TCP or empty"
-        yield FieldError("Protocol", str(rule.protocol), reason)
+        yield FieldError("Protocol", str(rule.protocol), HTTP_WITHOUT_TCP)
     repeated = [method for place, method in enumerate(http.methods) if method in http.methods[:place]]
     if repeated:
         yield FieldError("Methods", go_list(http.methods), f"Invalid methods (duplicates): {go_list(repeated)}")

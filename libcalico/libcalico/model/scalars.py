@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import ipaddress
 import re
@@ -28,6 +29,7 @@ DURATION = re.compile(r"([0-9]+(\.[0-9]+)?(ms|s|m|h))*")
 PROTOCOL_NAMES = {"TCP": 6, "UDP": 17, "ICMP": 1, "ICMPv6": 58, "SCTP": 132, "UDPLite": 136}
 PROTOCOLS_WITH_PORTS = frozenset((6, 17, 132))
 LONGEST_NAME = 253
+LARGEST_PORT = 65535
 LONGEST_LABEL_VALUE = 63
 QUALIFIED_RULE = (
     "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character"
@@ -57,7 +59,7 @@ def label_key_errors(key: str) -> list[str]:
     errors = []
     if len(parts) > 2:
         return [
-            f"a qualified name {QUALIFIED_RULE} with an optional DNS subdomain prefix and '/'"
+            f"a valid label key {QUALIFIED_RULE} with an optional DNS subdomain prefix and '/'"
             " (e.g. 'example.com/MyName')"
         ]
     if len(parts) == 2:
@@ -118,6 +120,14 @@ def is_cidr(text: str, version: int = 0) -> bool:
     return net is not None and version in (0, net.version)
 
 
+def is_base64_key(text: str) -> bool:
+    """A WireGuard key: 32 bytes in base64."""
+    try:
+        return len(base64.b64decode(text, validate=True)) == 32
+    except ValueError:
+        return False
+
+
 def is_net(text: str) -> bool:
     """A CIDR without host bits, or a bare address."""
     return is_masked(text)
@@ -137,19 +147,37 @@ def protocol_number(protocol: int | str | None) -> int | None:
 
 def parse_port(port: int | str) -> tuple[int, int] | str:
     """(first, last) of a port or a range, or the name. Raises ValueError in upstream's words."""
-    if isinstance(port, int) or (port.isascii() and port.isdigit()):
+    if isinstance(port, int):
+        if not 0 <= port <= LARGEST_PORT:
+            raise ValueError(f"json: cannot unmarshal number {port} into Go value of type uint16")
+        return port, port
+    if _is_digits(port):
+        if int(port) > LARGEST_PORT:
+            raise ValueError(f"invalid port format ({port})")
         return int(port), int(port)
     first, colon, last = port.partition(":")
-    if colon:
-        if not (first.isascii() and first.isdigit() and last.isascii() and last.isdigit()):
-            raise ValueError(f"invalid port format ({port})")
-        if int(first) > 65535 or int(last) > 65535:
+    if colon and _is_digits(first) and _is_digits(last):
+        low, high = int(first), int(last)
+        if low > LARGEST_PORT:
             raise ValueError(f"invalid minimum port number in range ({port})")
-        if int(first) > int(last):
-            raise ValueError(
-                f"minimum port number ({int(first)}) is greater than maximum port number ({int(last)}) in port range"
-            )
-        return int(first), int(last)
+        if high > LARGEST_PORT:
+            raise ValueError(f"invalid maximum port number in range ({port})")
+        if low > high:
+            raise ValueError(f"minimum port number ({low}) is greater than maximum port number ({high}) in port range")
+        return low, high
     if not DECODED_PORT_NAME.fullmatch(port):
         raise ValueError(f"invalid name for named port ({port})")
     return port
+
+
+def canonical_port(port: int | str) -> int | str:
+    """A port as it is stored: one port is an integer, a range or a name is text. Raises ValueError."""
+    parsed = parse_port(port)
+    if isinstance(parsed, str):
+        return parsed
+    first, last = parsed
+    return first if first == last else f"{first}:{last}"
+
+
+def _is_digits(text: str) -> bool:
+    return text.isascii() and text.isdigit()

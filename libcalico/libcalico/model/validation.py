@@ -13,7 +13,9 @@ from typing import Any
 from libcalico.errors import FieldError
 from libcalico.model import scalars
 from libcalico.model.felix_validation import felix_errors
+from libcalico.model.limits import condition_errors, policy_limits
 from libcalico.model.numbers import go_number
+from libcalico.model.pool_validation import pool_errors
 from libcalico.model.resources import (
     ClusterInformation,
     FelixConfiguration,
@@ -27,11 +29,11 @@ from libcalico.model.resources import (
     Resource,
     Tier,
     WorkloadEndpoint,
+    WorkloadEndpointSpec,
 )
-from libcalico.model.rule_validation import go_list, rule_errors
-from libcalico.model.validation_words import is_selector, tag
+from libcalico.model.rule_validation import HTTP_WITHOUT_TCP, go_list, protocol_errors, rule_errors
+from libcalico.model.validation_words import annotation_errors, is_selector, tag
 
-LARGEST_ANNOTATIONS = 262144
 FIXED_TIERS = {"default": (1_000_000, "Deny"), "kube-admin": (1000, "Pass"), "kube-baseline": (10_000_000, "Pass")}
 GLOBAL_ONLY_IN_RULES = "global() can only be used in an EntityRule namespaceSelector"
 Errors = Iterator[FieldError]
@@ -39,7 +41,12 @@ Errors = Iterator[FieldError]
 
 def validate(resource: Resource) -> list[FieldError]:
     """Every bad field; an empty list means that the object may be stored."""
-    return [*_by_kind(resource), *_metadata_errors(resource)]
+    errors = [*_by_kind(resource), *_metadata_errors(resource)]
+    if isinstance(resource, (NetworkPolicy, GlobalNetworkPolicy)):
+        errors += policy_limits(resource.spec)
+    if isinstance(resource, (IPPool, Tier)) and resource.status is not None:
+        errors += condition_errors(resource.status.conditions)
+    return errors
 
 
 def _by_kind(resource: Resource) -> Errors:
@@ -51,7 +58,7 @@ def _by_kind(resource: Resource) -> Errors:
         NetworkSet: _set_errors,
         GlobalNetworkSet: _set_errors,
         WorkloadEndpoint: _endpoint_errors,
-        IPPool: _pool_errors,
+        IPPool: pool_errors,
         Node: _node_errors,
         FelixConfiguration: felix_errors,
         ClusterInformation: lambda _resource: iter(()),
@@ -70,15 +77,7 @@ def _metadata_errors(resource: Resource) -> Errors:
             yield FieldError("Metadata.Labels (value)", metadata.labels[key], reason)
         if namespaced_set and key == "projectcalico.org/namespace":
             yield FieldError("Metadata.Labels (label)", key, f"{key} is not a valid label name")
-    for key in metadata.annotations:
-        for reason in scalars.label_key_errors(key.lower()):
-            yield FieldError("Metadata.Annotations (key)", key, reason)
-    size = sum(len(key.encode()) + len(value.encode()) for key, value in metadata.annotations.items())
-    if size > LARGEST_ANNOTATIONS:
-        excess = size - LARGEST_ANNOTATIONS
-        yield FieldError(
-            "Metadata.Annotations (key)", None, f"total size of annotations is too large by {excess} bytes"
-        )
+    yield from annotation_errors(metadata.annotations)
 
 
 def _name_errors(resource: Resource) -> Errors:
@@ -165,6 +164,8 @@ def _policy_fields(spec: Any) -> Errors:
         if direction not in ("Ingress", "Egress"):
             yield tag(f"Types[{place}]", direction, "policyType")
     yield from _selector_field("ServiceAccountSelector", spec.service_account_selector)
+    if len(set(spec.performance_hints)) < len(spec.performance_hints):
+        yield tag("PerformanceHints", go_list(spec.performance_hints), "unique")
     for place, hint in enumerate(spec.performance_hints):
         if hint != "AssumeNeededOnEveryNode":
             yield tag(f"PerformanceHints[{place}]", hint, "oneof")
@@ -210,7 +211,7 @@ def _rule(rule: Any) -> str:
 def _tier_errors(tier: Tier) -> Errors:
     spec = tier.spec
     if spec.default_action not in (None, "Deny", "Pass"):
-        yield tag("DefaultAction", str(spec.default_action), "omitempty")
+        yield tag("DefaultAction", str(spec.default_action), "oneof")
     fixed = FIXED_TIERS.get(tier.metadata.name)
     if fixed is not None:
         order, action = fixed
@@ -226,6 +227,8 @@ def _profile_errors(profile: Profile) -> Errors:
     spec = profile.spec
     for rule in [*spec.ingress, *spec.egress]:
         yield from rule_errors(rule)
+        if rule.http is not None and rule.protocol == 6:
+            yield FieldError("Protocol", "6", HTTP_WITHOUT_TCP)
     bad = any(
         scalars.label_key_errors(key) or scalars.label_value_errors(value)
         for key, value in spec.labels_to_apply.items()
@@ -237,7 +240,7 @@ def _profile_errors(profile: Profile) -> Errors:
 
 def _set_errors(network_set: NetworkSet | GlobalNetworkSet) -> Errors:
     for place, net in enumerate(network_set.spec.nets):
-        if not scalars.is_cidr(net):
+        if net and not scalars.is_cidr(net):
             yield tag(f"Nets[{place}]", net, "cidr")
 
 
@@ -262,34 +265,47 @@ def _endpoint_errors(endpoint: WorkloadEndpoint) -> Errors:
     for port in spec.ports:
         yield from _endpoint_port(port)
     for place, net in enumerate(spec.allow_spoofed_source_prefixes):
-        if not scalars.is_cidr(net):
+        if net and not scalars.is_cidr(net):
             yield tag(f"AllowSpoofedSourcePrefixes[{place}]", net, "cidr")
 
 
-def _endpoint_addresses(spec: Any) -> Errors:
+def _endpoint_addresses(spec: WorkloadEndpointSpec) -> Errors:
     for place, net in enumerate(spec.ip_networks):
-        if not scalars.is_net(net):
+        if net and not scalars.is_net(net):
             yield tag(f"IPNetworks[{place}]", net, "net")
     nets = [scalars.parse_net(net) for net in spec.ip_networks]
     for nat in spec.ip_nats:
         for field, value in (("InternalIP", nat.internal_ip), ("ExternalIP", nat.external_ip)):
-            if not scalars.is_address(value):
+            if value and not scalars.is_address(value):
                 yield tag(field, value, "ip")
-    for field, value, version in (("IPv4Gateway", spec.ipv4_gateway, 4), ("IPv6Gateway", spec.ipv6_gateway, 6)):
+    gateways = (("IPv4Gateway", spec.ipv4_gateway, 4), ("IPv6Gateway", spec.ipv6_gateway, 6))
+    for field, value, version in gateways:
         if value and not scalars.is_address(value, version):
             yield tag(field, value, f"ipv{version}")
     if any(net is not None and net.prefixlen < net.max_prefixlen for net in nets):
         yield FieldError("IPNetworks", go_list(spec.ip_networks), "IP network contains multiple addresses")
+    yield from _nat_errors(spec, nets)
+    for field, value, version in gateways:
+        parsed = scalars.parse_net(value)
+        if parsed is not None and parsed.version != version:
+            yield FieldError(field, value, f"invalid IPv{version} gateway address specified")
+
+
+def _nat_errors(spec: WorkloadEndpointSpec, nets: list[scalars.IPNetwork | None]) -> Errors:
+    shown = go_list(f"{{{nat.internal_ip} {nat.external_ip}}}" for nat in spec.ip_nats)
     for nat in spec.ip_nats:
         internal, external = scalars.parse_net(nat.internal_ip), scalars.parse_net(nat.external_ip)
-        if internal is None or external is None:
+        if (nat.internal_ip and internal is None) or (nat.external_ip and external is None):
             continue
-        if internal.version != external.version:
+        # An address that is not there counts as IPv6, as it does upstream.
+        if (internal.version if internal else 6) != (external.version if external else 6):
             yield FieldError("ExternalIP", nat.external_ip, "mismatched IP versions")
-        if internal not in nets:
-            yield FieldError(
-                "IPNATs", f"{{{nat.internal_ip} {nat.external_ip}}}", "NAT is not in the endpoint networks"
-            )
+        if internal is None or not any(net is not None and _covers(net, internal) for net in nets):
+            yield FieldError("IPNATs", shown, "NAT is not in the endpoint networks")
+
+
+def _covers(net: scalars.IPNetwork, address: scalars.IPNetwork) -> bool:
+    return net.version == address.version and net.overlaps(address) and net.prefixlen <= address.prefixlen
 
 
 def _endpoint_port(port: Any) -> Errors:
@@ -297,82 +313,15 @@ def _endpoint_port(port: Any) -> Errors:
         yield tag("Name", port.name, "portName")
     if not 1 <= port.port <= 65535 and not port.host_port:
         yield tag("Port", str(port.port), "gt")
+    if port.host_ip and not scalars.is_net(port.host_ip):
+        yield tag("HostIP", port.host_ip, "net")
+    yield from protocol_errors(port.protocol)
     if scalars.protocol_number(port.protocol) not in scalars.PROTOCOLS_WITH_PORTS:
         reason = "WorkloadEndpointPort protocol does not support ports."
         yield FieldError("WorkloadEndpointPort.Protocol", str(port.protocol), reason)
     if not port.name and not port.host_port:
         reason = "WorkloadEndpointPort name must not be empty if no HostPort is specified"
         yield FieldError("WorkloadEndpointPort.Name", "", reason)
-
-
-def _pool_errors(pool: IPPool) -> Errors:
-    spec = pool.spec
-    for field, value, name in (("VXLANMode", spec.vxlan_mode, "vxlanMode"), ("IPIPMode", spec.ipip_mode, "ipIpMode")):
-        if value not in ("Never", "Always", "CrossSubnet"):
-            yield tag(field, value, name)
-    yield from _selector_field("NodeSelector", spec.node_selector)
-    yield from _selector_field("NamespaceSelector", spec.namespace_selector)
-    if spec.assignment_mode not in (None, "Automatic", "Manual"):
-        yield tag("AssignmentMode", str(spec.assignment_mode), "assignmentMode")
-    net = scalars.parse_net(spec.cidr)
-    if net is None:
-        yield FieldError("IPpool.CIDR", spec.cidr, "IPPool CIDR must be a valid subnet")
-        return
-    yield from _pool_structure(spec, net)
-    yield from _pool_uses(spec)
-
-
-def _pool_structure(spec: Any, net: scalars.IPNetwork) -> Errors:
-    if spec.ipip_mode not in ("", "Never") and net.version == 6:
-        yield FieldError("IPPool.Spec.IPIPMode", spec.ipip_mode, "IPIP is not supported on an IPv6 IP pool")
-    if spec.ipip_mode not in ("", "Never") and spec.vxlan_mode not in ("", "Never"):
-        reason = "Cannot enable both VXLAN and IPIP on the same IPPool"
-        yield FieldError("IPPool.Spec.VXLANMode", spec.vxlan_mode, reason)
-    low, high = (20, 32) if net.version == 4 else (116, 128)
-    if not low <= spec.block_size <= high:
-        reason = f"IPv{net.version} block size must be between {low} and {high}"
-        yield FieldError("IPPool.Spec.BlockSize", str(spec.block_size), reason)
-    elif not spec.disabled and net.prefixlen > spec.block_size:
-        reason = (
-            "IP pool size is too small for use with Calico IPAM. It must be equal to or greater than the block size."
-        )
-        yield FieldError("IPPool.Spec.CIDR", spec.cidr, reason)
-    local = scalars.parse_net("169.254.0.0/16" if net.version == 4 else "fe80::/10")
-    assert local is not None
-    if net.overlaps(local):
-        reason = f"IPPool CIDR overlaps with IPv{net.version} Link Local range {local}"
-        yield FieldError("IPPool.Spec.CIDR", spec.cidr, reason)
-    for field, value in (("nodeSelector", spec.node_selector), ("namespaceSelector", spec.namespace_selector)):
-        if "global(" in value:
-            name = field[:1].upper() + field[1:]
-            yield FieldError(f"IPpool.{name}", value, f"global() selector is not valid for IPPool {field}")
-
-
-def _pool_uses(spec: Any) -> Errors:
-    uses = spec.allowed_uses
-    for use in uses:
-        if use not in ("Workload", "Tunnel", "LoadBalancer"):
-            yield FieldError("IPpool.AllowedUses", go_list(uses), f"unknown use: {use}")
-    if "LoadBalancer" in uses:
-        for use in uses:
-            if use in ("Workload", "Tunnel"):
-                reason = f"LoadBalancer cannot be used at the same time as: {use}"
-                yield FieldError("IPpool.AllowedUses", go_list(uses), reason)
-        if spec.node_selector not in ("", "all()"):
-            reason = "IP Pool with AllowedUse LoadBalancer must have node selector set to all()"
-            yield FieldError("IPpool.NodeSelector", spec.node_selector, reason)
-        if spec.disable_bgp_export:
-            reason = "IP Pool with AllowedUse LoadBalancer must have DisableBGPExport set to false"
-            yield FieldError("IPpool.DisableBGPExport", "true", reason)
-        if spec.ipip_mode not in ("", "Never") or spec.vxlan_mode not in ("", "Never"):
-            reason = "IP Pool with AllowedUse LoadBalancer must have no encapsulation"
-            yield FieldError("IPpool.IPIPMode", spec.ipip_mode, reason)
-    if spec.namespace_selector and "Tunnel" in uses:
-        reason = (
-            "IP Pool with AllowedUse Tunnel cannot have namespaceSelector specified"
-            " - tunnel IPs are not namespaced resources"
-        )
-        yield FieldError("IPpool.NamespaceSelector", spec.namespace_selector, reason)
 
 
 def _node_errors(node: Node) -> Errors:
@@ -410,6 +359,12 @@ def _node_errors(node: Node) -> Errors:
     ):
         if value and not good:
             yield tag(field, value, name)
+    status = node.status
+    for field, value in (
+        ("WireguardPublicKey", status.wireguard_public_key), ("WireguardPublicKeyV6", status.wireguard_public_key_v6)
+    ):  # fmt: skip
+        if value and not scalars.is_base64_key(value):
+            yield tag(field, value, "wireguardPublicKey")
     if spec.wireguard is not None:
         for field, value, version in (
             ("InterfaceIPv4Address", spec.wireguard.interface_ipv4_address, 4),

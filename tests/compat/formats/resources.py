@@ -85,7 +85,9 @@ def _play(start: list[dict[str, Any]], entry: dict[str, Any]) -> str:
             if made.status:
                 return f"required object {number} was refused: {made.stderr}"
         before = all_keys(client, store)
-        outcome = _command(store, [entry["command"], "-f", "input.json", *entry["args"]], {"input.json": entry["input"]})
+        outcome = _command(
+            store, [entry["command"], "-f", "input.json", *entry["args"]], {"input.json": entry["input"]}
+        )
         after = all_keys(client, store)
         written = {key: value for key, value in after.items() if before.get(key) != value}
         return (
@@ -148,7 +150,9 @@ def _raw_problem(item: dict[str, Any], text: str) -> str:
     found, wanted = mask(text), mask(item["raw"])
     if found == wanted:
         return ""
-    place = next((n for n, (a, b) in enumerate(zip(found, wanted, strict=False)) if a != b), min(len(found), len(wanted)))
+    place = next(
+        (n for n, (a, b) in enumerate(zip(found, wanted, strict=False)) if a != b), min(len(found), len(wanted))
+    )
     start = max(0, place - 60)
     return f"{item['key']}: stored ...{found[start : place + 80]!r}, expected ...{wanted[start : place + 80]!r}"
 
