@@ -19,6 +19,7 @@ ROOT = "/run/mesos/isolators/network/cni"
 CONF_DIR = "/etc/cni/net.d"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PROGRAMS = Path(__file__).parent
+TRAFFIC = [sys.executable, "-S", str(PROGRAMS / "traffic.py")]
 
 
 class TaskFailed(Exception):
@@ -34,7 +35,7 @@ class Task:
         self.id = identity
         self.addresses: dict[str, str] = {}
         self.networks: dict[str, str] = {}
-        self.server: subprocess.Popen[bytes] | None = None
+        self.programs: list[subprocess.Popen[bytes]] = []
 
     @property
     def host(self) -> Host:
@@ -63,12 +64,31 @@ class Task:
         done = self.exec(command, check=False, timeout_s=timeout_s + 20)
         return done.returncode, done.stdout
 
+    def traffic(self, role: str, *words: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a role of `traffic.py` to its end in the task."""
+        return self.exec([*TRAFFIC, role, *map(str, words)], check=check)
+
+    def start_traffic(self, role: str, *words: object) -> subprocess.Popen[bytes]:
+        """Leave a role of `traffic.py` running until the task is killed."""
+        return self.start([*TRAFFIC, role, *map(str, words)])
+
+    def start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        """Leave a command running until the task is killed."""
+        process = self.host.start(command, netns=self.netns)
+        self.programs.append(process)
+        return process
+
+    def listens(self, what: str) -> bool:
+        """Whether a socket of the task listens, what = "udp:9000" or "tcp:80"."""
+        kind, _, port = what.partition(":")
+        return self.exec(f"ss -{kind[0]}lnH | grep -q ':{port} '", check=False).returncode == 0
+
     def serve(self, port: int = 80) -> None:
         """Start the id server."""
         command = [sys.executable, "-S", str(PROGRAMS / "id_server.py"), str(port)]
-        self.server = self.host.start(command, netns=self.netns)
+        self.start(command)
         deadline = time.monotonic() + 10
-        while self.exec(f"ss -ltn | grep -q ':{port} '", check=False).returncode:
+        while not self.listens(f"tcp:{port}"):
             if time.monotonic() > deadline:
                 raise TaskFailed(f"{self.name}: its server did not start")
             time.sleep(0.02)
@@ -112,17 +132,17 @@ class Mesos:
         networks: Sequence[str] = (),
         serve: bool = True,
         identity: str = "",
-        prober: str = "",
+        prober: Sequence[object] = (),
     ) -> Task:
         """Attach a task to its networks and start its program; raises `TaskFailed` with the plug-in's words.
 
-        `prober`: a shell command that is started in the namespace before the plug-in is called."""
+        `prober`: a role of `traffic.py` and its arguments, started in the namespace before the plug-in is called."""
         task = Task(self, name, identity or str(uuid.uuid4()))
         folder = f"{ROOT}/{task.id}"
         self.host.run(f"mkdir -p {folder} && touch {folder}/ns && unshare --net={folder}/ns true")
         self.host.write(f"{folder}/name", name)
         if prober:
-            self.host.start(["sh", "-c", prober], netns=task.netns)
+            task.start_traffic(str(prober[0]), *prober[1:])
         wanted = list(networks) or [network]
         with ThreadPoolExecutor(len(wanted)) as pool:
             work = [pool.submit(self._add, task, one, f"eth{n}", labels or {}) for n, one in enumerate(wanted)]
@@ -163,8 +183,9 @@ class Mesos:
 
     def kill(self, task: Task, best_effort: bool = False) -> None:
         """End a task: DEL with the saved stdin for each network, then the namespace goes."""
-        if task.server is not None and task.server.poll() is None:
-            self.host.stop_process(task.server, 9)
+        for process in task.programs:
+            if process.poll() is None:
+                self.host.stop_process(process, 9)
         for network, interface in task.networks.items():
             self.detach(task, network, interface, best_effort)
         self.host.run(f"umount {task.netns} 2>/dev/null; rm -rf {shlex.quote(f'{ROOT}/{task.id}')}", check=False)
