@@ -12,7 +12,7 @@ import msgspec
 
 from libcalico.errors import BadData, ParsingDatastoreEntry
 from libcalico.model.felix_fields import ORDER
-from libcalico.model.fold import fold_struct
+from libcalico.model.fold import WrongText, fold_struct
 from libcalico.model.keys import Key, ResourceKey, key_path
 from libcalico.model.numbers import json_number, plain
 from libcalico.model.resources import API_VERSION, STRUCTS, Metadata, Resource
@@ -134,6 +134,8 @@ def from_input(document: Any) -> Resource:
     Raises `BadData` with upstream's words: unknown kind or version, unknown member, wrong type."""
     kind = document.get("kind") if isinstance(document, dict) else None
     version = document.get("apiVersion") if isinstance(document, dict) else None
+    if isinstance(document, dict) and not kind:
+        raise WrongText("json: cannot unmarshal object into Go value of type []unstructured.Unstructured")
     if version != API_VERSION or kind not in STRUCTS:
         raise BadData(f"unknown resource type ({_word(kind)}) and/or version ({_word(version)})")
     found: Resource = fold_struct(STRUCTS[kind], document, strict=True)

@@ -35,12 +35,24 @@ class UnknownField(BadData):
         super().__init__(f"field in document is not recognized or is in the wrong location: {name}")
 
 
+class Place(typing.NamedTuple):
+    """Where in the document a value stands, as Go names it: the struct that has the member, and the dotted path."""
+
+    struct: str
+    path: str = ""
+
+    def member(self, struct: str, name: str) -> Place:
+        """The place of a member of the object here."""
+        return Place(struct, f"{self.path}.{name}" if self.path else name)
+
+
 class WrongType(BadData):
     """A member whose value has the wrong shape; `path` is dotted."""
 
-    def __init__(self, path: str, wanted: str, value: Any) -> None:
-        self.path = path
-        super().__init__(f"cannot unmarshal {_shape(value)} into field {path} of type {wanted}")
+    def __init__(self, place: Place, wanted: str, value: Any) -> None:
+        self.path = place.path
+        into = f"Go struct field {place.struct}.{place.path}" if place.path else "Go value"
+        super().__init__(f"cannot unmarshal {_shape(value)} into {into} of type {wanted}")
 
 
 class WrongText(BadData):
@@ -54,6 +66,19 @@ def _shape(value: Any) -> str:
     names = {dict: "object", list: "array", str: "string", bool: "bool", int: "number", float: "number"}
     shape = names.get(type(value), "null")
     return f"number {value}" if shape == "number" else shape
+
+
+def _go_type(wanted: Any) -> str:
+    origin = typing.get_origin(wanted)
+    if origin is typing.Annotated:
+        form: str = wanted.__metadata__[0].form
+        return {"duration": "string", "time": "string"}.get(form, form)
+    if origin is list:
+        return "[]" + _go_type(typing.get_args(wanted)[0])
+    if origin is dict:
+        return "map[string]" + _go_type(typing.get_args(wanted)[1])
+    names = {str: "string", bool: "bool", int: "int", float: "float64"}
+    return names.get(wanted) or f"v3.{getattr(wanted, '__name__', 'Value')}"
 
 
 class _Member(typing.NamedTuple):
@@ -70,10 +95,11 @@ def _members(struct: Any) -> tuple[dict[str, _Member], dict[str, _Member]]:
     return {m.name: m for m in members}, {m.name.lower(): m for m in members}
 
 
-def fold_struct(struct: type[Any], value: Any, strict: bool, path: str = "") -> Any:
+def fold_struct(struct: type[Any], value: Any, strict: bool, place: Place | None = None) -> Any:
     """An instance of `struct` from a JSON object; raises `UnknownField`, `WrongType` or `WrongText`."""
+    place = place or Place(struct.__name__)
     if not isinstance(value, dict):
-        raise WrongType(path or struct.__name__, struct.__name__, value)
+        raise WrongType(place, _go_type(struct), value)
     exact, folded = _members(struct)  # type: ignore[arg-type]
     found: dict[str, Any] = {}
     for name in sorted(value):
@@ -84,7 +110,7 @@ def fold_struct(struct: type[Any], value: Any, strict: bool, path: str = "") -> 
             continue
         if value[name] is None:
             continue
-        where = f"{path}.{member.name}" if path else member.name
+        where = place.member(struct.__name__, member.name)
         if member.attribute == "spec" and struct.__name__ == "FelixConfiguration":
             found["spec"] = _fold_felix_spec(value[name], strict, where)
         else:
@@ -94,31 +120,28 @@ def fold_struct(struct: type[Any], value: Any, strict: bool, path: str = "") -> 
     return struct(**found)
 
 
-def _fold(wanted: Any, value: Any, strict: bool, path: str) -> Any:
+def _fold(wanted: Any, value: Any, strict: bool, place: Place) -> Any:
     origin = typing.get_origin(wanted)
     if origin is typing.Annotated:
-        return _fold_wire(wanted.__metadata__[0], value, path)
+        return _fold_wire(wanted.__metadata__[0], value, place)
     if origin in (types.UnionType, typing.Union):
         (option,) = [option for option in typing.get_args(wanted) if option not in NO_VALUE]
-        return _fold(option, value, strict, path)
+        return _fold(option, value, strict, place)
     if origin is list:
-        return _fold_list(typing.get_args(wanted)[0], value, strict, path)
+        return _fold_list(typing.get_args(wanted)[0], value, strict, place)
     if origin is dict:
-        return _fold_map(typing.get_args(wanted)[1], value, strict, path)
+        return _fold_map(typing.get_args(wanted)[1], value, strict, place)
     if wanted is Any:
         return value
     if isinstance(wanted, type) and issubclass(wanted, msgspec.Struct):
-        return fold_struct(wanted, value, strict, path)
-    return _fold_scalar(wanted, value, path)
+        return fold_struct(wanted, value, strict, place)
+    return _fold_scalar(wanted, value, place)
 
 
-def _fold_list(wanted: Any, value: Any, strict: bool, path: str) -> list[Any]:
+def _fold_list(wanted: Any, value: Any, strict: bool, place: Place) -> list[Any]:
     if not isinstance(value, list):
-        raise WrongType(path, "array", value)
-    return [
-        _zero(wanted) if entry is None else _fold(wanted, entry, strict, f"{path}[{place}]")
-        for place, entry in enumerate(value)
-    ]
+        raise WrongType(place, "[]" + _go_type(wanted), value)
+    return [_zero(wanted) if entry is None else _fold(wanted, entry, strict, place) for entry in value]
 
 
 def _zero(wanted: Any) -> Any:
@@ -127,37 +150,37 @@ def _zero(wanted: Any) -> Any:
     return DEFAULTS_BY_TYPE.get(wanted, 0)
 
 
-def _fold_map(wanted: Any, value: Any, strict: bool, path: str) -> dict[str, Any]:
+def _fold_map(wanted: Any, value: Any, strict: bool, place: Place) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise WrongType(path, "object", value)
+        raise WrongType(place, "map[string]" + _go_type(wanted), value)
     return {
-        key: _zero(wanted) if entry is None and wanted is not Any else _fold(wanted, entry, strict, f"{path}.{key}")
+        key: _zero(wanted) if entry is None and wanted is not Any else _fold(wanted, entry, strict, place)
         for key, entry in value.items()
     }
 
 
-def _fold_scalar(wanted: Any, value: Any, path: str) -> Any:
+def _fold_scalar(wanted: Any, value: Any, place: Place) -> Any:
     if wanted is str:
-        return _text(value, path)
+        return _text(value, place)
     if wanted is bool:
         if not isinstance(value, bool):
-            raise WrongType(path, "bool", value)
+            raise WrongType(place, "bool", value)
         return value
     if wanted is int:
-        return _integer(value, path, "int64")
-    raise WrongType(path, str(wanted), value)
+        return _integer(value, place, "int")
+    raise WrongType(place, _go_type(wanted), value)
 
 
-def _fold_wire(wire: Wire, value: Any, path: str) -> Any:
+def _fold_wire(wire: Wire, value: Any, place: Place) -> Any:
     if wire.form in RANGES:
-        return _integer(value, path, wire.form)
+        return _integer(value, place, wire.form)
     try:
-        return _WIRE_FORMS[wire.form](value, path)
+        return _WIRE_FORMS[wire.form](value, place)
     except ValueError as error:
         raise WrongText(error) from None
 
 
-def _text(value: Any, path: str) -> str:
+def _text(value: Any, place: Place) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -166,20 +189,20 @@ def _text(value: Any, path: str) -> str:
         return str(value)
     if isinstance(value, float):
         return go_number(value)
-    raise WrongType(path, "string", value)
+    raise WrongType(place, "string", value)
 
 
-def _integer(value: Any, path: str, form: str) -> int:
+def _integer(value: Any, place: Place, form: str) -> int:
     whole = None if isinstance(value, bool) or not isinstance(value, (int, float)) else plain(value)
     low, high = RANGES[form]
     if not isinstance(whole, int) or not low <= whole <= high:
-        raise WrongType(path, form, value)
+        raise WrongType(place, form, value)
     return whole
 
 
-def _as_number(value: Any, path: str) -> int:
+def _as_number(value: Any, place: Place) -> int:
     if not isinstance(value, str):
-        return _integer(value, path, "uint32")
+        return _integer(value, place, "uint32")
     parts = value.split(".")
     if all(part.isascii() and part.isdigit() for part in parts):
         if len(parts) == 1 and int(value) < 1 << 32:
@@ -189,39 +212,39 @@ def _as_number(value: Any, path: str) -> int:
     raise ValueError(f"invalid AS Number format ({value})")
 
 
-def _port(value: Any, path: str) -> int | str:
-    return scalars.canonical_port(value if isinstance(value, str) else _integer(value, path, "uint16"))
+def _port(value: Any, place: Place) -> int | str:
+    return scalars.canonical_port(value if isinstance(value, str) else _integer(value, place, "uint16"))
 
 
-def _protocol(value: Any, path: str) -> int | str:
+def _protocol(value: Any, place: Place) -> int | str:
     if not isinstance(value, str):
-        return _integer(value, path, "uint8")
+        return _integer(value, place, "uint8")
     return int(value) if value.isascii() and value.isdigit() and int(value) < 256 else value
 
 
-def _duration(value: Any, path: str) -> str:
+def _duration(value: Any, place: Place) -> str:
     if not isinstance(value, str):
-        raise WrongType(path, "string", value)
+        raise WrongType(place, "string", value)
     return go_duration(parse_duration(value))
 
 
-def _time(value: Any, path: str) -> str:
+def _time(value: Any, place: Place) -> str:
     """Whole seconds in UTC, as Kubernetes' time type stores them."""
     if not isinstance(value, str):
-        raise WrongType(path, "string", value)
+        raise WrongType(place, "string", value)
     if not RFC3339.fullmatch(value):
         raise ValueError(f'parsing time "{value}" as "2006-01-02T15:04:05Z07:00": cannot parse "{value}" as "2006"')
     moment = datetime.datetime.fromisoformat(value)
     return moment.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _number(value: Any, path: str) -> int | float:
+def _number(value: Any, place: Place) -> int | float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise WrongType(path, "float64", value)
+        raise WrongType(place, "float64", value)
     return plain(float(value))
 
 
-_WIRE_FORMS: dict[str, Callable[[Any, str], Any]] = {
+_WIRE_FORMS: dict[str, Callable[[Any, Place], Any]] = {
     "asnumber": _as_number,
     "port": _port,
     "protocol": _protocol,
@@ -232,9 +255,9 @@ _WIRE_FORMS: dict[str, Callable[[Any, str], Any]] = {
 }
 
 
-def _fold_felix_spec(value: Any, strict: bool, path: str) -> dict[str, Any]:
+def _fold_felix_spec(value: Any, strict: bool, place: Place) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise WrongType(path, "object", value)
+        raise WrongType(place, "v3.FelixConfigurationSpec", value)
     by_lower = {name.lower(): name for name in FIELDS}
     found: dict[str, Any] = {}
     for given in sorted(value):
@@ -244,7 +267,9 @@ def _fold_felix_spec(value: Any, strict: bool, path: str) -> dict[str, Any]:
                 raise UnknownField(given)
             continue
         if value[given] is not None:
-            folded = msgspec.to_builtins(_fold(TYPES[FIELDS[name].type], value[given], strict, f"{path}.{name}"))
+            folded = msgspec.to_builtins(
+                _fold(TYPES[FIELDS[name].type], value[given], strict, place.member("FelixConfigurationSpec", name))
+            )
             if folded not in ("", []) or name in KEPT_EMPTY:
                 found[name] = folded
     return found

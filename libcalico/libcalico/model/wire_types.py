@@ -14,7 +14,6 @@ class Wire(NamedTuple):
     form: str
 
 
-Int64 = Annotated[int, Wire("int64")]
 Uint8 = Annotated[int, Wire("uint8")]
 Uint16 = Annotated[int, Wire("uint16")]
 Uint32 = Annotated[int, Wire("uint32")]
@@ -25,4 +24,4 @@ DSCP = Annotated[int | str, Wire("dscp")]
 Duration = Annotated[str, Wire("duration")]
 Time = Annotated[str, Wire("time")]
 Number = Annotated[int | float, Wire("float64")]
-RANGES = {"int64": (-(1 << 63), (1 << 63) - 1), "uint8": (0, 255), "uint16": (0, 65535), "uint32": (0, (1 << 32) - 1)}
+RANGES = {"int": (-(1 << 63), (1 << 63) - 1), "uint8": (0, 255), "uint16": (0, 65535), "uint32": (0, (1 << 32) - 1)}
