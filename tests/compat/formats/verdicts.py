@@ -120,9 +120,9 @@ def _by_end(nodes: dict[str, dict[str, Any]], flush: Flush) -> dict[str, Endpoin
     return found
 
 
-def matcher_of(flush: Flush) -> Matcher:
-    """A matcher that holds the policies and sets of a flush."""
-    matcher = Matcher()
+def matcher_of(flush: Flush, rules: Any = None) -> Matcher:
+    """A matcher that holds the policies and sets of a flush; `rules` as for `Matcher`."""
+    matcher = Matcher(rules)
     for policy in flush.policies.values():
         if policy is not None:
             matcher.add_policy(policy)
