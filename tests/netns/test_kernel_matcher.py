@@ -24,7 +24,7 @@ from libcalico.policy.nft.rules import NftOptions
 from tests.compat.formats.verdicts import matcher_of
 from tests.conftest import need
 from tests.netns import tun
-from tests.netns.random_policies import INTERFACE, NODE, World
+from tests.random_policies import INTERFACE, NODE, World
 
 ROUND = 250
 BATCH = 125

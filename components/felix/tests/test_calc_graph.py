@@ -1,0 +1,247 @@
+"""The calculation graph: from what is stored to what the dataplane is told."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import pytest
+
+from calico_felix.calc.graph import Graph
+from calico_felix.messages import Flush
+from libcalico.model.keys import BlockKey, ResourceKey, key_path
+from libcalico.policy.ir import Action, PolicyId
+from tests.random_policies import World
+
+HOST = "here"
+
+
+class Datastore:
+    """Feeds a graph, and keeps what its flushes add up to."""
+
+    def __init__(self) -> None:
+        self.graph = Graph(HOST)
+        self.graph.in_sync = True
+        self.state: dict[str, dict[Any, Any]] = {
+            name: {} for name in ("sets", "policies", "endpoints", "routes", "vteps")
+        }
+        self.pools: Any = None
+        self._revision = 0
+
+    def put(self, kind: str, name: str, spec: Any, namespace: str = "", **metadata: Any) -> None:
+        value = {"kind": kind, "metadata": {"name": name, "namespace": namespace, **metadata}, "spec": spec}
+        self.raw(ResourceKey(kind, name, namespace), value)
+
+    def raw(self, key: Any, value: Any) -> None:
+        self._revision += 1
+        self.graph.update(key_path(key).encode(), None if value is None else json.dumps(value).encode(), self._revision)
+
+    def flush(self) -> Flush:
+        flush = self.graph.flush()
+        assert flush is not None
+        for name, kept in self.state.items():
+            for key, value in getattr(flush, name).items():
+                if value is None:
+                    del kept[key]
+                else:
+                    kept[key] = value
+        self.pools = flush.pools or self.pools
+        return flush
+
+    def endpoint(self, name: str, labels: dict[str, str], node: str = HOST, **spec: Any) -> None:
+        self.put(
+            "WorkloadEndpoint", f"{node}-cni-{name}-eth0",
+            {"node": node, "orchestrator": "cni", "containerID": name, "endpoint": "eth0",
+             "interfaceName": f"cali{name}", "ipNetworks": ["10.0.0.1/32"], **spec},
+            "default", labels=labels,
+        )  # fmt: skip
+
+    def policy_of(self, name: str) -> Any:
+        return self.state["endpoints"][ResourceKey("WorkloadEndpoint", f"{HOST}-cni-{name}-eth0", "default")].policy
+
+
+@pytest.fixture
+def store() -> Datastore:
+    return Datastore()
+
+
+def gnp(name: str) -> PolicyId:
+    return PolicyId("GlobalNetworkPolicy", "", name)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_way_to_a_state_does_not_matter(seed: int) -> None:
+    """Random updates and deletions with flushes in between end where one update of each object ends."""
+    dice = random.Random(seed)
+    worlds = [World(dice), World(dice)]
+    steps = [resource for world in worlds for resource in world.resources for _ in range(2)]
+    dice.shuffle(steps)
+    travelled, final = Datastore(), {}
+    for resource in steps:
+        metadata = resource["metadata"]
+        key = ResourceKey(resource["kind"], metadata["name"], metadata["namespace"])
+        value = None if dice.random() < 0.3 else resource
+        travelled.raw(key, value)
+        final[key] = value
+        if dice.random() < 0.2:
+            travelled.flush()
+    travelled.flush()
+    direct = Datastore()
+    keys = list(final)
+    dice.shuffle(keys)
+    for key in keys:
+        direct.raw(key, final[key])
+    direct.flush()
+    for state in (travelled.state, direct.state):
+        state["endpoints"] = {key: one._replace(revision=0) for key, one in state["endpoints"].items()}
+    assert travelled.state == direct.state
+    assert travelled.graph.problems == direct.graph.problems
+    assert travelled.flush().empty
+
+
+def test_nothing_goes_out_before_in_sync() -> None:
+    graph = Graph(HOST)
+    assert graph.flush() is None
+
+
+def test_an_equal_update_changes_nothing(store: Datastore) -> None:
+    store.put("GlobalNetworkPolicy", "p", {"selector": "all()", "ingress": [{"action": "Allow"}]})
+    store.flush()
+    store.put("GlobalNetworkPolicy", "p", {"selector": "all()", "ingress": [{"action": "Allow"}]})
+    assert store.flush().empty
+
+
+def test_only_policies_that_a_local_endpoint_needs_go_out(store: Datastore) -> None:
+    store.put("GlobalNetworkPolicy", "p", {"selector": "a == '1'", "ingress": [{"action": "Allow"}]})
+    store.endpoint("far", {"a": "1"}, node="there")
+    store.flush()
+    assert store.state["policies"] == {}
+    store.endpoint("near", {"a": "1"})
+    store.flush()
+    assert set(store.state["policies"]) == {gnp("p")}
+    store.endpoint("near", {"a": "2"})
+    store.flush()
+    assert store.state["policies"] == {}
+    assert store.policy_of("near").tiers == ()
+
+
+def test_order_of_tiers_and_policies(store: Datastore) -> None:
+    store.put("Tier", "late", {"order": 20, "defaultAction": "Pass"})
+    store.put("Tier", "early", {"order": 10})
+    for name, tier, order in (("a", "late", None), ("b", "late", 7), ("c", "late", 3), ("d", "early", 9)):
+        store.put(
+            "GlobalNetworkPolicy", name, {"tier": tier, "order": order, "selector": "all()", "types": ["Ingress"]}
+        )
+    store.endpoint("w", {})
+    store.flush()
+    early, late = store.policy_of("w").tiers
+    assert (early.name, early.end_action, late.name, late.end_action) == ("early", Action.DENY, "late", Action.PASS)
+    assert late.ingress == (gnp("c"), gnp("b"), gnp("a"))
+    assert late.egress == ()
+    store.put("Tier", "late", {"order": 5, "defaultAction": "Pass"})
+    store.flush()
+    assert [tier.name for tier in store.policy_of("w").tiers] == ["late", "early"]
+
+
+def test_a_policy_that_cannot_be_used_is_absent_and_reported_until_it_is_mended(store: Datastore) -> None:
+    store.endpoint("w", {})
+    bad = {"selector": "all()", "ingress": [{"action": "Allow", "destination": {"ports": [80]}}]}
+    store.put("GlobalNetworkPolicy", "bad", bad)
+    store.put("GlobalNetworkPolicy", "good", {"selector": "all()", "ingress": [{"action": "Allow"}]})
+    store.raw(ResourceKey("GlobalNetworkPolicy", "number"), 7)
+    store.flush()
+    assert set(store.state["policies"]) == {gnp("good")}
+    assert "needs protocol" in store.graph.problems["GlobalNetworkPolicy(bad)"]
+    assert "GlobalNetworkPolicy(number)" in store.graph.problems
+    bad["ingress"][0]["protocol"] = "TCP"  # type: ignore[index]
+    store.put("GlobalNetworkPolicy", "bad", bad)
+    store.raw(ResourceKey("GlobalNetworkPolicy", "number"), None)
+    store.flush()
+    assert set(store.state["policies"]) == {gnp("bad"), gnp("good")}
+    assert store.graph.problems == {}
+
+
+def test_two_endpoints_with_one_address_share_the_member(store: Datastore) -> None:
+    rule = {"action": "Allow", "source": {"selector": "a == '1'"}}
+    store.put("GlobalNetworkPolicy", "p", {"selector": "all()", "ingress": [rule]})
+    store.endpoint("one", {"a": "1"})
+    store.endpoint("two", {"a": "1"})
+    store.flush()
+    (ip_set,) = store.state["sets"].values()
+    assert ip_set.members == {(4, 0x0A000001, 32)}
+    store.endpoint("one", {})
+    assert store.flush().sets == {}
+    store.endpoint("two", {})
+    (ip_set,) = store.flush().sets.values()
+    assert ip_set is not None and ip_set.members == frozenset()
+
+
+def test_labels_are_inherited_from_the_profile_and_own_ones_win(store: Datastore) -> None:
+    store.put("Profile", "p", {"labelsToApply": {"a": "profile", "b": "profile"}})
+    for name, value in (("a", "own"), ("b", "profile")):
+        store.put("GlobalNetworkPolicy", name, {"selector": f"{name} == '{value}'", "types": ["Ingress"]})
+    store.endpoint("w", {"a": "own"}, profiles=["p"])
+    store.flush()
+    assert store.policy_of("w").tiers[0].ingress == (gnp("a"), gnp("b"))
+
+
+class TestRoutes:
+    @pytest.fixture
+    def store(self) -> Datastore:
+        store = Datastore()
+        store.put("IPPool", "pool", {"cidr": "10.0.0.0/16", "vxlanMode": "Always", "natOutgoing": True})
+        for number, node in ((1, HOST), (2, "there"), (3, "elsewhere")):
+            spec = {"bgp": {"ipv4Address": f"192.0.2.{number}/24"}, "ipv4VXLANTunnelAddr": f"10.0.{number}.0"}
+            store.put("Node", node, spec)
+        return store
+
+    def block(self, store: Datastore, cidr: str, owner: str, holders: dict[int, str]) -> None:
+        size = 64
+        attributes = [{"handle_id": f"h{node}", "secondary": {"node": node}} for node in holders.values()]
+        allocations: list[int | None] = [None] * size
+        for place, ordinal in enumerate(holders):
+            allocations[ordinal] = place
+        store.raw(BlockKey(cidr), {
+            "cidr": cidr, "affinity": f"host:{owner}", "allocations": allocations, "attributes": attributes,
+            "unallocated": [n for n in range(size) if n not in holders], "strictAffinity": False,
+            "sequenceNumber": 1, "sequenceNumberForAllocation": {}, "deleted": False,
+        })  # fmt: skip
+
+    def routes(self, store: Datastore) -> dict[str, tuple[str, str]]:
+        store.flush()
+        return {name: (route.kind, route.node) for name, route in store.state["routes"].items()}
+
+    def test_blocks_and_borrowed_addresses(self, store: Datastore) -> None:
+        self.block(store, "10.0.1.0/26", HOST, {5: HOST, 6: "there"})
+        self.block(store, "10.0.2.0/26", "there", {0: "there", 7: HOST, 8: "elsewhere"})
+        assert self.routes(store) == {
+            "10.0.1.0/26": ("blackhole", ""),
+            "10.0.1.6/32": ("vxlan", "there"),
+            "10.0.2.0/26": ("vxlan", "there"),
+            "10.0.2.8/32": ("vxlan", "elsewhere"),
+        }
+        store.raw(BlockKey("10.0.2.0/26"), None)
+        assert set(self.routes(store)) == {"10.0.1.0/26", "10.0.1.6/32"}
+
+    def test_cross_subnet_goes_by_way_of_the_near_node(self, store: Datastore) -> None:
+        store.put("IPPool", "pool", {"cidr": "10.0.0.0/16", "vxlanMode": "CrossSubnet"})
+        self.block(store, "10.0.2.0/26", "there", {})
+        assert self.routes(store) == {"10.0.2.0/26": ("same-subnet", "there")}
+        store.put("Node", "there", {"bgp": {"ipv4Address": "198.51.100.2/24"}, "ipv4VXLANTunnelAddr": "10.0.2.0"})
+        assert self.routes(store) == {"10.0.2.0/26": ("vxlan", "there")}
+
+    def test_no_pool_no_route(self, store: Datastore) -> None:
+        self.block(store, "10.0.2.0/26", "there", {})
+        assert self.routes(store)
+        store.raw(ResourceKey("IPPool", "pool"), None)
+        assert self.routes(store) == {}
+        assert store.pools is not None and store.pools.networks == frozenset()
+        assert store.state["vteps"] == {}
+
+    def test_tunnel_ends(self, store: Datastore) -> None:
+        store.flush()
+        assert store.state["vteps"][("there", 4)].address == "10.0.2.0"
+        assert store.state["vteps"][("there", 4)].parent == "192.0.2.2"
+        store.put("Node", "there", {"bgp": {"ipv4Address": "192.0.2.2/24"}})
+        assert store.flush().vteps == {("there", 4): None}

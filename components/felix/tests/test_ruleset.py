@@ -1,0 +1,92 @@
+"""The wanted nftables table, without a kernel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from calico_felix.dataplane.ruleset import Ruleset
+from calico_felix.messages import Endpoint, Flush, IPSet
+from libcalico.model.keys import ResourceKey
+from libcalico.policy.ir import Action, EndpointPolicy, Policy, PolicyId, Rule, Side, TierPolicies
+from libcalico.policy.nft.rules import NftOptions
+
+P = PolicyId("GlobalNetworkPolicy", "", "p")
+ALLOW = Rule(Action.ALLOW, 0, source=Side(sets=("s:one",)))
+
+
+def flush(**changes: Any) -> Flush:
+    nothing: dict[str, Any] = {"sets": {}, "policies": {}, "endpoints": {}, "routes": {}, "vteps": {}}
+    return Flush(**{**nothing, "pools": None, "configuration": None, "revision": 1, **changes})
+
+
+def endpoint(name: str = "w", interface: str = "cali1", *policies: PolicyId) -> Endpoint:
+    policy = EndpointPolicy((TierPolicies("default", Action.DENY, policies, ()),) if policies else (), ())
+    return Endpoint(ResourceKey("WorkloadEndpoint", name, "default"), interface, "", (), policy, 1)
+
+
+def ruleset() -> Ruleset:
+    made = Ruleset("here", NftOptions())
+    one = endpoint("w", "cali1", P)
+    members = IPSet("s:one", False, frozenset({(4, 0x0A000001, 32)}))
+    made.on_flush(
+        flush(sets={"s:one": members}, policies={P: Policy(P, "default", (ALLOW,), ())}, endpoints={one.key: one})
+    )
+    return made
+
+
+def chain_of(made: Ruleset, start: str) -> str:
+    (name,) = [name for name in made.table.chains if name.startswith(start)]
+    return name
+
+
+def test_a_set_becomes_an_interval_set_with_its_first_prefix() -> None:
+    made = ruleset()
+    (name,) = [name for name in made.table.sets if name.startswith("ip4-s-")]
+    assert not made.table.sets[name].interval
+    made.on_flush(flush(sets={"s:one": IPSet("s:one", False, frozenset({(4, 0x0A000000, 8)}))}))
+    assert made.table.sets[name].interval
+    made.on_flush(flush(sets={"s:one": None}))
+    assert name not in made.table.sets
+
+
+def test_dispatch_follows_the_endpoint() -> None:
+    made = ruleset()
+    assert made.table.maps["to-workload"].elements == {('"cali1"', f"goto {chain_of(made, 'tw-cali1')}")}
+    key = endpoint().key
+    made.on_flush(flush(endpoints={key: None}))
+    assert made.table.maps["to-workload"].elements == frozenset()
+    assert not [name for name in made.table.chains if "cali1" in name]
+
+
+def test_of_two_endpoints_with_one_interface_the_lower_key_is_active() -> None:
+    made = ruleset()
+    other = endpoint("a", "cali1")
+    made.on_flush(flush(endpoints={other.key: other}))
+    assert made.active("cali1") == other
+    made.on_flush(flush(endpoints={other.key: None}))
+    active = made.active("cali1")
+    assert active is not None and active.key.name == "w"
+
+
+def test_a_missing_policy_closes_the_endpoint() -> None:
+    made = ruleset()
+    made.on_flush(flush(policies={P: None}))
+    rules = made.table.chains[chain_of(made, "tw-cali1")].rules
+    assert any("is not there" in rule and "drop" in rule for rule in rules)
+    assert not any("jump pi-gnp" in rule for rule in rules)
+
+
+def test_quarantine_denies_until_the_policy_changes() -> None:
+    made = ruleset()
+    name = chain_of(made, "pi-gnp/p")
+    assert made.quarantine(name, "the kernel said no")
+    assert made.table.chains[name].rules == ("counter drop",)
+    assert not made.quarantine(name, "again")
+    made.on_flush(flush(policies={P: Policy(P, "default", (ALLOW._replace(number=1),), ())}))
+    assert name not in made.quarantined
+    assert "accept" in made.table.chains[name].rules[0]
+
+
+def test_a_delta_of_equal_tables_is_empty() -> None:
+    made = ruleset()
+    assert made.table.render_delta(made.table.copy()) == ""
