@@ -50,7 +50,7 @@ def decode(key: Key, value: bytes, revision: int = 0) -> Resource:
             found = _DECODERS[key.kind].decode(value)
         except msgspec.ValidationError:
             found = fold_struct(STRUCTS[key.kind], msgspec.json.decode(value), strict=False)
-    except (msgspec.DecodeError, BadData, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, BadData, UnicodeDecodeError, RecursionError) as error:
         raise ParsingDatastoreEntry(key_path(key), value.decode("utf-8", "replace"), error) from None
     metadata = found.metadata
     if revision or metadata.resource_version:

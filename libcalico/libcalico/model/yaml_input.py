@@ -25,6 +25,7 @@ NULLS = frozenset(("", "~", "null", "Null", "NULL"))
 FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 INTEGER = re.compile(r"([-+]?)(0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO]?[0-7]+|0|[1-9][0-9]*)")
 SEPARATOR = "\n---"
+ALIASED_NODES = 100_000
 
 
 class _GoLoader(yaml.CSafeLoader):
@@ -61,15 +62,6 @@ def _integer(sign: str, digits: str) -> int:
     return -number if sign == "-" else number
 
 
-def _construct(node: yaml.Node) -> Any:
-    if isinstance(node, yaml.ScalarNode):
-        return _construct_scalar(node)
-    if isinstance(node, yaml.SequenceNode):
-        return [_construct(child) for child in node.value]
-    assert isinstance(node, yaml.MappingNode)
-    return _construct_map(node)
-
-
 def _construct_scalar(node: yaml.ScalarNode) -> Any:
     if node.tag.startswith("!") and node.tag != "!":
         raise BadData(
@@ -81,22 +73,58 @@ def _construct_scalar(node: yaml.ScalarNode) -> Any:
     return node.value
 
 
-def _construct_map(node: yaml.MappingNode) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    merged: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        if isinstance(key_node, yaml.ScalarNode) and key_node.value == "<<" and not key_node.style:
-            for other in value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]:
-                merged = {**_construct(other), **merged}
-            continue
-        key = _key_text(_construct(key_node))
-        if key in found:
-            raise BadData(
-                "error converting YAML to JSON: yaml: unmarshal errors:\n"
-                f'  line {key_node.start_mark.line + 1}: key "{key}" already set in map'
-            )
-        found[key] = _construct(value_node)
-    return {**merged, **found}
+class _Builder:
+    """Nodes to values. An alias is built anew each time: a document that blows up so, or holds itself, is refused."""
+
+    def __init__(self, most_nodes: int) -> None:
+        self._left = most_nodes
+        self._open: set[int] = set()
+
+    def build(self, node: yaml.Node) -> Any:
+        """The value of a node."""
+        self._left -= 1
+        if self._left < 0:
+            raise BadData("error converting YAML to JSON: yaml: document contains excessive aliasing")
+        if isinstance(node, yaml.ScalarNode):
+            return _construct_scalar(node)
+        if id(node) in self._open:
+            line = node.start_mark.line + 1
+            raise BadData(f"error converting YAML to JSON: yaml: line {line}: an anchor's value contains itself")
+        self._open.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            value: Any = [self.build(child) for child in node.value]
+        else:
+            assert isinstance(node, yaml.MappingNode)
+            value = self._map(node)
+        self._open.discard(id(node))
+        return value
+
+    def _map(self, node: yaml.MappingNode) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if isinstance(key_node, yaml.ScalarNode) and key_node.value == "<<" and not key_node.style:
+                merged = {**self._merged(value_node), **merged}
+                continue
+            key = _key_text(self.build(key_node))
+            if key in found:
+                raise BadData(
+                    "error converting YAML to JSON: yaml: unmarshal errors:\n"
+                    f'  line {key_node.start_mark.line + 1}: key "{key}" already set in map'
+                )
+            found[key] = self.build(value_node)
+        return {**merged, **found}
+
+    def _merged(self, node: yaml.Node) -> dict[str, Any]:
+        merged: dict[str, Any] = {}
+        for other in node.value if isinstance(node, yaml.SequenceNode) else [node]:
+            value = self.build(other)
+            if not isinstance(value, dict):
+                raise BadData(
+                    "error converting YAML to JSON: yaml: map merge requires map or sequence of maps as the value"
+                )
+            merged = {**value, **merged}
+        return merged
 
 
 def _key_text(key: Any) -> str:
@@ -123,7 +151,7 @@ def load(text: str) -> Any:
     finally:
         loader.dispose()
     assert node is not None
-    return _construct(node)
+    return _Builder(len(text) + ALIASED_NODES).build(node)
 
 
 def _problem(error: yaml.YAMLError) -> str:

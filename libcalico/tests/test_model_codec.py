@@ -1,0 +1,227 @@
+"""Stored bytes are Go's; whatever is stored decodes to an object or to one kind of error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from libcalico.errors import BadData, ParsingDatastoreEntry
+from libcalico.model import codec
+from libcalico.model.keys import ResourceKey
+from libcalico.model.resources import (
+    STRUCTS,
+    EntityRule,
+    GlobalNetworkPolicy,
+    Metadata,
+    NetworkPolicy,
+    NetworkPolicySpec,
+    Node,
+    NodeAddress,
+    NodeSpec,
+    Rule,
+    Tier,
+    TierSpec,
+    WorkloadEndpoint,
+    WorkloadEndpointPort,
+    WorkloadEndpointSpec,
+)
+
+KEY = ResourceKey("NetworkPolicy", "web", "shop")
+TEXT = st.text(max_size=12)
+PORTS = st.one_of(st.integers(0, 65535), st.from_regex(r"[a-z]{1,5}", fullmatch=True))
+SIDES = st.builds(
+    EntityRule,
+    nets=st.lists(TEXT, max_size=2),
+    selector=TEXT,
+    namespace_selector=TEXT,
+    ports=st.lists(PORTS, max_size=2),
+    not_nets=st.lists(TEXT, max_size=2),
+    not_ports=st.lists(PORTS, max_size=2),
+)
+RULES = st.builds(
+    Rule,
+    action=st.sampled_from(("Allow", "Deny", "Log", "Pass")),
+    ip_version=st.one_of(st.none(), st.sampled_from((4, 6))),
+    protocol=st.one_of(st.none(), st.sampled_from(("TCP", "UDP", 47))),
+    source=SIDES,
+    destination=SIDES,
+)
+METADATA = st.builds(Metadata, name=TEXT, namespace=TEXT, uid=TEXT, labels=st.dictionaries(TEXT, TEXT, max_size=3))
+ORDERS = st.one_of(st.none(), st.integers(-(10**6), 10**6), st.floats(-(2.0**53), 2.0**53))
+POLICIES = st.builds(
+    NetworkPolicy,
+    metadata=METADATA,
+    spec=st.builds(
+        NetworkPolicySpec,
+        tier=TEXT,
+        order=ORDERS,
+        ingress=st.lists(RULES, max_size=2),
+        egress=st.lists(RULES, max_size=2),
+        selector=TEXT,
+        types=st.lists(st.sampled_from(("Ingress", "Egress")), max_size=2),
+    ),
+)
+
+
+@given(POLICIES)
+def test_what_is_stored_reads_back_equal(policy: NetworkPolicy) -> None:
+    stored = codec.encode(policy)
+    found = codec.decode(KEY, stored)
+    assert msgspec.structs.replace(found, kind="", api_version="") == policy
+    assert codec.encode(found) == stored
+
+
+@given(POLICIES)
+def test_member_names_match_in_any_case(policy: NetworkPolicy) -> None:
+    stored = codec.encode(policy)
+    shouted = stored.replace(b'"spec":', b'"SPEC":').replace(b'"metadata":', b'"MetaData":')
+    assert codec.decode(KEY, shouted) == codec.decode(KEY, stored)
+
+
+@given(st.one_of(st.binary(max_size=60), st.just(b"[" * 100_000), st.just(b'{"spec":' + b'{"a":' * 100_000)))
+def test_garbage_is_one_kind_of_error(value: bytes) -> None:
+    for kind in STRUCTS:
+        try:
+            codec.decode(ResourceKey(kind, "a"), value)
+        except ParsingDatastoreEntry:
+            pass
+
+
+JSON: st.SearchStrategy[Any] = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), TEXT),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=2),
+        st.dictionaries(
+            st.sampled_from(("ingress", "source", "ports", "metadata", "labels", "order", "cidr", "ipNATs", "x")),
+            inner,
+            max_size=3,
+        ),
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.sampled_from(sorted(STRUCTS)), JSON, JSON)
+def test_a_users_document_is_an_object_or_bad_data(kind: str, spec: Any, metadata: Any) -> None:
+    document = {"apiVersion": "projectcalico.org/v3", "kind": kind, "metadata": metadata, "spec": spec}
+    try:
+        codec.encode(codec.from_input(document))
+    except BadData:
+        pass
+
+
+def test_bytes_of_a_policy() -> None:
+    policy = NetworkPolicy(
+        metadata=Metadata(name="web", namespace="shop", labels={"b": "2", "a": "<1>"}, resource_version="17"),
+        spec=NetworkPolicySpec(
+            order=1e6, ingress=[Rule(action="Allow", protocol="TCP", source=EntityRule(ports=[80, "8000:8010"]))]
+        ),
+    )
+    assert codec.encode(policy).decode() == (
+        '{"kind":"NetworkPolicy","apiVersion":"projectcalico.org/v3","metadata":{"name":"web","namespace":"shop",'
+        '"labels":{"a":"\\u003c1\\u003e","b":"2"}},"spec":{"order":1000000,"ingress":[{"action":"Allow",'
+        '"protocol":"TCP","source":{"ports":[80,"8000:8010"]},"destination":{}}]}}'
+    )
+
+
+def test_empty_rules_are_stored_in_full_but_shown_bare() -> None:
+    policy = GlobalNetworkPolicy(metadata=Metadata(name="a"))
+    spec = msgspec.structs.replace(policy.spec, egress=[Rule(action="Deny")])
+    policy = msgspec.structs.replace(policy, spec=spec)
+    assert b'{"action":"Deny","source":{},"destination":{}}' in codec.encode(policy)
+    assert codec.to_json(policy)["spec"]["egress"] == [{"action": "Deny"}]
+
+
+def test_members_that_are_always_written() -> None:
+    assert codec.encode(Tier(spec=TierSpec(order=5))).endswith(b'"spec":{"order":5},"status":{}}')
+    node = Node(spec=NodeSpec(addresses=[NodeAddress()]))
+    assert codec.encode(node).endswith(b'"spec":{"addresses":[{"address":""}]},"status":{}}')
+    port = WorkloadEndpointPort(name="web", protocol="TCP", port=80)
+    endpoint = WorkloadEndpoint(spec=WorkloadEndpointSpec(ports=[port]))
+    assert b'"ports":[{"name":"web","protocol":"TCP","port":80,"hostPort":0,"hostIP":""}]' in codec.encode(endpoint)
+
+
+def test_revision_becomes_the_resource_version_and_kind_is_the_keys() -> None:
+    found = codec.decode(KEY, b'{"kind":"Nonsense","metadata":{"name":"web","resourceVersion":"4"},"spec":{}}', 9)
+    assert (found.kind, found.api_version, found.metadata.resource_version) == (
+        "NetworkPolicy",
+        "projectcalico.org/v3",
+        "9",
+    )
+
+
+def test_unknown_members_are_ignored_when_stored_and_refused_in_files() -> None:
+    found = codec.decode(
+        KEY, b'{"metadata":{"name":"web","fresh":1},"spec":{"newInTwoYears":{"a":1},"selector":"all()"}}'
+    )
+    assert isinstance(found, NetworkPolicy) and found.spec.selector == "all()"
+    document = {"apiVersion": "projectcalico.org/v3", "kind": "NetworkPolicy", "spec": {"newInTwoYears": 1}}
+    with pytest.raises(BadData, match="newInTwoYears"):
+        codec.from_input(document)
+
+
+def _input(kind: str, spec: dict[str, Any]) -> Any:
+    return codec.from_input({"apiVersion": "projectcalico.org/v3", "kind": kind, "spec": spec}).spec
+
+
+@pytest.mark.parametrize(
+    ("given_port", "stored"),
+    [
+        (80, 80),
+        ("80", 80),
+        ("00080", 80),
+        (80.0, 80),
+        ("80:90", "80:90"),
+        ("9000:9000", 9000),
+        ("http-alt", "http-alt"),
+    ],
+)
+def test_ports_are_read_into_their_canonical_form(given_port: Any, stored: Any) -> None:
+    rule = {"action": "Allow", "source": {"ports": [given_port]}}
+    assert _input("NetworkPolicy", {"ingress": [rule]}).ingress[0].source.ports == [stored]
+
+
+@pytest.mark.parametrize("bad", ["", "5:4", "1:65536", "80,90", "a b", 65536, -1, 1.5, True, "99999999999999999999"])
+def test_ports_that_cannot_be_read(bad: Any) -> None:
+    with pytest.raises(BadData):
+        _input("NetworkPolicy", {"ingress": [{"action": "Allow", "source": {"ports": [bad]}}]})
+
+
+def test_felix_values_are_read_by_their_types() -> None:
+    spec = _input(
+        "FelixConfiguration",
+        {
+            "RouteRefreshInterval": "3600s",
+            "logPrefix": "",
+            "debugHost": "",
+            "failsafeInboundHostPorts": [{"protocol": "tcp", "port": 22, "net": ""}, {}],
+            "healthTimeoutOverrides": [{"name": "a"}],
+            "natPortRange": "80:80",
+        },
+    )
+    assert spec == {
+        "routeRefreshInterval": "1h0m0s",
+        "debugHost": "",
+        "failsafeInboundHostPorts": [{"protocol": "tcp", "port": 22}, {"port": 0}],
+        "healthTimeoutOverrides": [{"name": "a", "timeout": "0s"}],
+        "natPortRange": 80,
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "message"),
+    [
+        ("IPPool", {"natOutgoing": "x"}, "cannot unmarshal string into Go struct field IPPoolSpec.spec.natOutgoing"),
+        ("NetworkSet", {"nets": "x"}, r"field NetworkSetSpec.spec.nets of type \[\]string"),
+        ("FelixConfiguration", {"reportingTTL": "1d"}, 'unknown unit "d" in duration "1d"'),
+        ("FelixConfiguration", {"iptablesMarkMask": -1}, "cannot unmarshal number -1 into .* of type uint32"),
+        ("Node", {"bgp": {"asNumber": "1.2.3"}}, r"invalid AS Number format \(1.2.3\)"),
+    ],
+)
+def test_wrong_types_name_the_member(kind: str, spec: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadData, match=message):
+        _input(kind, spec)

@@ -1,0 +1,101 @@
+"""Files are read as Go reads YAML 1.1: what would silently store something else is a case here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from libcalico.errors import BadData
+from libcalico.model.yaml_input import load, load_objects, split_documents
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("20:25", "20:25"),
+        ("22:23", "22:23"),
+        ("80", 80),
+        ("010", 8),
+        ("0o17", 15),
+        ("0x1F", 31),
+        ("0b101", 5),
+        ("1_000", 1000),
+        ("1e3", 1000.0),
+        ("12e3", 12000.0),
+        ("1.50", 1.5),
+        ("y", True),
+        ("No", False),
+        ("on", True),
+        ("yEs", "yEs"),
+        ("~", None),
+        ("", None),
+        ("2026-03-01", "2026-03-01"),
+        ("=", "="),
+        ("'80'", "80"),
+        ('"yes"', "yes"),
+        ("all()", "all()"),
+        ("1.2.3", "1.2.3"),
+        ("172.29.0.0/16", "172.29.0.0/16"),
+    ],
+)
+def test_plain_scalars(text: str, value: Any) -> None:
+    found = load(f"a: {text}\n")
+    assert found == {"a": value}
+    assert type(found["a"]) is type(value)
+
+
+def test_keys_become_text_and_merges_are_filled_in() -> None:
+    assert load("no: 1\n5: x\n~: z\n") == {"false": 1, "5": "x", "null": "z"}
+    assert load("base: &b {x: 1, y2: 2}\nuse:\n  <<: *b\n  x: 3\n")["use"] == {"x": 3, "y2": 2}
+
+
+def test_a_repeated_member_is_an_error_with_its_line() -> None:
+    with pytest.raises(BadData, match=r'line 3: key "cidr" already set in map'):
+        load("spec:\n  cidr: 10.0.0.0/8\n  cidr: 10.1.0.0/16\n")
+
+
+def test_a_tag_that_swallows_a_selector_names_line_and_fix() -> None:
+    with pytest.raises(BadData, match=r"line 2: the YAML tag !has\(app\)"):
+        load("spec:\n  selector: !has(app)\n")
+
+
+def test_json_is_read_too_and_what_follows_a_document_is_ignored() -> None:
+    assert load('{"a": [1, "\\u00e9", true, null,]} trailing') == {"a": [1, "é", True, None]}
+
+
+@pytest.mark.parametrize("text", ["a: [1", "a:\n\tb: 1", "{", "a: b: c", "- x\n y: 1"])
+def test_malformed_text_is_bad_data(text: str) -> None:
+    with pytest.raises(BadData):
+        load(text)
+
+
+@pytest.mark.parametrize("text", ["&a [*a]", "a: &a\n  b: *a\n", "<<: 1", "[" * 3000])
+def test_documents_without_an_end_are_bad_data(text: str) -> None:
+    with pytest.raises(BadData):
+        load(text)
+
+
+def test_a_few_lines_cannot_fill_the_memory() -> None:
+    lines = ["a0: &a0 [x,x,x,x,x,x,x,x,x]"]
+    lines += [f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    with pytest.raises(BadData, match="excessive aliasing"):
+        load("\n".join(lines))
+
+
+def test_documents_lists_and_lists_of_objects() -> None:
+    assert load_objects("a: 1\n---\nb: 2\n") == [{"a": 1}, {"b": 2}]
+    assert load_objects("- a: 1\n- a: 2\n") == [{"a": 1}, {"a": 2}]
+    assert load_objects("kind: IPPoolList\nitems:\n- kind: IPPool\n") == [{"kind": "IPPool"}]
+    assert load_objects("a: 1\n---\n# nothing\n") == [{"a": 1}, None]
+    assert split_documents("---\na: 1\n") == ["---\na: 1\n"]
+
+
+@given(st.text(alphabet="ab<:-[]{}!&*'\"#|>\n 0y,?%@`~.\\", max_size=40))
+def test_any_text_is_read_or_is_bad_data(text: str) -> None:
+    try:
+        load_objects(text)
+    except BadData:
+        pass
