@@ -4,6 +4,8 @@ import pytest
 
 import libcalico  # noqa: F401
 
+pytest_plugins = ["tests.services"]
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of single tests; they must be known before any test folder is read."""

@@ -22,9 +22,9 @@ from libcalico.policy.ir import Direction, Packet, Verdict
 from libcalico.policy.matcher import Matcher
 from libcalico.policy.nft.rules import NftOptions
 from tests.compat.formats.verdicts import matcher_of
-from tests.conftest import need
 from tests.netns import tun
 from tests.random_policies import INTERFACE, NODE, World
+from tests.services import need
 
 ROUND = 250
 BATCH = 125

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,12 +64,13 @@ class Etcd:
         deadline = time.monotonic() + 20
         while True:
             try:
-                socket.create_connection(("127.0.0.1", self.port), 0.2).close()
-                return
+                with urllib.request.urlopen(f"{self.endpoint}/health", timeout=1) as answer:
+                    if b"true" in answer.read():
+                        return
             except OSError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
+                pass
+            assert time.monotonic() < deadline, f"etcd does not start: see {self._folder}/etcd.log"
+            time.sleep(0.05)
 
     def kill(self) -> None:
         """SIGKILL; the data stays."""
