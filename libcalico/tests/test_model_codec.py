@@ -15,6 +15,7 @@ from libcalico.model.keys import ResourceKey
 from libcalico.model.resources import (
     STRUCTS,
     EntityRule,
+    FelixConfiguration,
     GlobalNetworkPolicy,
     Metadata,
     NetworkPolicy,
@@ -210,6 +211,13 @@ def test_felix_values_are_read_by_their_types() -> None:
         "healthTimeoutOverrides": [{"name": "a", "timeout": "0s"}],
         "natPortRange": 80,
     }
+
+
+def test_felix_members_are_stored_in_gos_order() -> None:
+    names = ["bpfEnabled", "nftablesMode", "floatingIPs", "logSeverityScreen", "ipv6Support", "bpfLogLevel"]
+    stored = codec.encode(FelixConfiguration(spec=dict.fromkeys(names, "")))
+    order = ["ipv6Support", "logSeverityScreen", "nftablesMode", "bpfEnabled", "bpfLogLevel", "floatingIPs"]
+    assert list(msgspec.json.decode(stored)["spec"]) == order
 
 
 @pytest.mark.parametrize(

@@ -174,8 +174,9 @@ async def _acceptance_problem(case: dict[str, Any], store: MemoryDatastore, writ
 
 
 def _same(found: Any, wanted: Any) -> bool:
-    """Equal but for what only the newer release does: rules without empty ends, one more Felix default."""
-    return bool(_bare(found) == _bare(wanted))
+    """Equal, member order included, but for what only the newer release does: rules without empty ends, one more
+    Felix default."""
+    return json.dumps(_bare(found)) == json.dumps(_bare(wanted))
 
 
 def _bare(value: Any) -> Any:
