@@ -139,7 +139,10 @@ GOOD: list[tuple[str, dict[str, Any]]] = [
     ("NetworkPolicy", {"ingress": [_rule(source={"namespaceSelector": "global()", "notSelector": "global()"})]}),
     ("GlobalNetworkPolicy", {"preDNAT": True, "applyOnForward": True, "ingress": [_rule()]}),
     ("NetworkSet", {"nets": ["10.1.2.3/8", "fd00::1", ""]}),
-    ("WorkloadEndpoint", {**WEP, "ipNetworks": ["10.0.0.1/32", ""], "ports": [{"protocol": "UDP", "hostPort": 5}]}),
+    (
+        "WorkloadEndpoint",
+        {**WEP, "ipNetworks": ["10.0.0.1/32", ""], "ports": [{"protocol": "UDP", "port": 5, "hostPort": 5}]},
+    ),
     ("IPPool", {"cidr": "10.0.0.0/28", "disabled": True}),
     ("IPPool", {"cidr": "fd00::/64", "vxlanMode": "Always"}),
     ("FelixConfiguration", {"logSeverityFile": "WARNING", "logPrefix": "", "bpfLogFilters": {"eth0": "tcp"}}),

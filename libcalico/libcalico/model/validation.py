@@ -311,7 +311,7 @@ def _covers(net: scalars.IPNetwork, address: scalars.IPNetwork) -> bool:
 def _endpoint_port(port: Any) -> Errors:
     if port.name and not (len(port.name) <= 15 and scalars.PORT_NAME.fullmatch(port.name)):
         yield tag("Name", port.name, "portName")
-    if not 1 <= port.port <= 65535 and not port.host_port:
+    if not 1 <= port.port <= scalars.LARGEST_PORT:
         yield tag("Port", str(port.port), "gt")
     if port.host_ip and not scalars.is_net(port.host_ip):
         yield tag("HostIP", port.host_ip, "net")
