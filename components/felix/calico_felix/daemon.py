@@ -17,7 +17,7 @@ from typing import NamedTuple
 from calico_felix.calc.graph import PREFIXES, Graph
 from calico_felix.dataplane.loop import Dataplane
 from calico_felix.debug import debug_commands
-from calico_felix.node_api import NodeApi, WorkloadsApi
+from calico_felix.node_api import NodeApi
 from calico_felix.parameters import dataplane_config, datastore_names
 from calico_felix.status import StatusReporter
 from libcalico import __version__
@@ -37,6 +37,7 @@ from libcalico.obs.metrics import CONTENT_TYPE, Metrics
 from libcalico.rpc import node_pb2_grpc as stubs
 from libcalico.rpc.channel import open_server
 from libcalico.workload.attach import Attacher
+from libcalico.workload.cni.server import WorkloadsService
 from libcalico.workload.cni.services import Services
 
 log = logging.getLogger(__name__)
@@ -258,9 +259,11 @@ class Daemon:
             open_ipam=self._open_ipam,
             clock=self.clock,
             own_node=self.host,
+            datastore_ready=lambda: self.graph.datastore_ready,
+            has_profile=self.graph.policies.has_profile,
         )
         server = open_server(self.configuration["NodeSocket"])
-        stubs.add_WorkloadsServicer_to_server(WorkloadsApi(services), server)
+        stubs.add_WorkloadsServicer_to_server(WorkloadsService(services), server)
         stubs.add_NodeServicer_to_server(NodeApi(self.host, dataplane, lambda: self.revision, self._uptime_s), server)
         await server.start()
         stack.push_async_callback(server.stop, STOP_GRACE_S)

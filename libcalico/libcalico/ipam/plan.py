@@ -42,8 +42,8 @@ def pool_of(resource: IPPool) -> Pool | None:
     network = parse_net(spec.cidr)
     if network is None:
         return None
-    conditions = (resource.status or {}).get("conditions") or []
-    allocatable = not any(c.get("type") == "Allocatable" and c.get("status") == "False" for c in conditions)
+    conditions = resource.status.conditions if resource.status is not None else []
+    allocatable = not any(one.type == "Allocatable" and one.status == "False" for one in conditions)
     return Pool(
         name=resource.metadata.name,
         network=network,

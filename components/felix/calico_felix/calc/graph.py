@@ -19,6 +19,7 @@ from libcalico.ipam import model as ipam_model
 from libcalico.model import codec, defaults, scalars
 from libcalico.model.keys import BlockKey, Key, ResourceKey, parse_path, split_workload_endpoint_name
 from libcalico.model.resources import (
+    ClusterInformation,
     FelixConfiguration,
     GlobalNetworkPolicy,
     GlobalNetworkSet,
@@ -49,6 +50,7 @@ class Graph:
         self.host = host
         self.in_sync = False
         self.revision = 0
+        self.datastore_ready: bool | None = None
         self.problems: dict[str, str] = {}
         self._sets_out: Pending[str, IPSet] = Pending()
         self._policies_out: Pending[PolicyId, Policy] = Pending()
@@ -73,6 +75,7 @@ class Graph:
             "IPPool": self._on_pool,
             "Node": self._on_node,
             "FelixConfiguration": self._on_configuration,
+            "ClusterInformation": self._on_cluster_information,
         }
         self._on_profile(ResourceKey("Profile", BUILT_IN_PROFILE), _built_in_profile(), 0)
 
@@ -221,6 +224,9 @@ class Graph:
             self._configuration.pop(key.name, None)
         else:
             self._configuration[key.name] = found.spec
+
+    def _on_cluster_information(self, _key: ResourceKey, found: ClusterInformation | None, _revision: int) -> None:
+        self.datastore_ready = None if found is None else found.spec.datastore_ready is not False
 
     def _resolve_endpoints(self) -> None:
         for key in self.policies.dirty:

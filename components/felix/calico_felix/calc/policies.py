@@ -66,6 +66,10 @@ class ActivePolicies:
         if self._profiles.pop(name, None) is not None:
             self._refresh(PolicyId("Profile", "", name))
 
+    def has_profile(self, name: str) -> bool:
+        """Is there a profile of this name, with rules that can be used?"""
+        return name in self._profiles
+
     def update_profile_labels(self, name: str, labels: dict[str, str]) -> None:
         """What endpoints inherit."""
         if labels:

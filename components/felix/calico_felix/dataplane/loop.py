@@ -119,8 +119,10 @@ class Dataplane:
 
     def on_flush(self, flush: Flush) -> None:
         """Take in what the graph has changed."""
+        interfaces: set[str] = set()
         for key, endpoint in flush.endpoints.items():
             former = self.ruleset.endpoints.get(key)
+            interfaces |= {one.interface for one in (former, endpoint) if one is not None}
             kept = set(endpoint.nets) if endpoint is not None else set()
             for net in former.nets if former is not None else ():
                 if net not in kept:
@@ -129,7 +131,7 @@ class Dataplane:
         for key, endpoint in flush.endpoints.items():
             if endpoint is None:
                 self.programmed_revisions.pop(key, None)
-        for interface in {e.interface for e in flush.endpoints.values() if e is not None} | set(self._routes_of):
+        for interface in interfaces:
             self._plan_interface(interface)
         for destination, route in flush.routes.items():
             if route is None:
