@@ -1,8 +1,8 @@
-"""`python -m tests.scale.bench_cni [--count N] [--felix]`: CNI ADD and DEL, process start to exit.
+"""`python -m tests.scale.bench_cni [--count N] [--bare]`: CNI ADD and DEL, process start to exit.
 
-Each call is the C program in an environment as Mesos gives it. With `--felix` the agent is calico-felix, and every ADD
-waits for its policy in the kernel; else it is the bare servicer in a process of its own, without a policy engine.
-Prints p50 and p99 at 1, 8 and 30 calls in parallel, and etcd requests for one ADD and DEL.
+Each call is the C program in an environment as Mesos gives it. The agent is calico-felix, and every ADD waits for its
+policy in the kernel; with `--bare` it is the servicer in a process of its own, without a policy engine.
+At 1, 8 and 30 calls in parallel; and etcd requests for one ADD and DEL.
 """
 
 from __future__ import annotations
@@ -11,19 +11,21 @@ import argparse
 import asyncio
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 import uuid
 from pathlib import Path
 
 from tests.netns.cni_host import Host, build_plugins
+from tests.scale import bench_ipam
+from tests.scale.report import report
 
 PARALLEL = (1, 8, 30)
+REFERENCE_MS = {("ADD", 1): 87, ("DEL", 1): 84, ("ADD", 30): 1340, ("DEL", 30): 1110}
+"""Upstream's medians on a machine of this class."""
 AGENT = """
 import asyncio, sys
 from pathlib import Path
@@ -68,11 +70,6 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-def quantile(values: list[float], share: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
-
-
 async def call(host: Host, command: str, box: str, container: str) -> float:
     """One run of the program; milliseconds from before its start until after its exit."""
     environment = host.environment(command, box, container, CALICO_NODE_SOCKET=str(host.socket))
@@ -99,16 +96,15 @@ async def series(host: Host, boxes: list[str], parallel: int) -> None:
         started = time.perf_counter()
         taken = await asyncio.gather(*(one(box, container) for box, container in pairs))
         rate = len(pairs) / (time.perf_counter() - started)
-        p50, p99 = quantile(taken, 0.5), quantile(taken, 0.99)
-        print(f"{command} x{parallel:<3} p50 {p50:6.1f} ms  p99 {p99:6.1f} ms  {rate:6.0f}/s", flush=True)
+        report(
+            f"CNI {command}", "ms", taken, parallel=parallel, per_second=round(rate),
+            reference_ms=REFERENCE_MS.get((command, parallel)),
+        )  # fmt: skip
 
 
 def etcd_requests(host: Host) -> float:
-    """How many KV requests etcd has answered."""
-    with urllib.request.urlopen(f"{host.endpoint}/metrics") as answer:
-        text = answer.read().decode()
-    found = re.findall(r'^grpc_server_handled_total\{[^}]*grpc_service="etcdserverpb.KV"[^}]*\} (\d+)', text, re.M)
-    return float(sum(int(number) for number in found))
+    """How many KV requests the host's etcd has answered."""
+    return float(bench_ipam.etcd_requests(host.endpoint))
 
 
 def start_agent(host: Host, felix: bool) -> subprocess.Popen[str]:
@@ -147,7 +143,7 @@ async def measure(count: int, felix: bool) -> None:
         for command in ("ADD", "DEL"):
             before = etcd_requests(host)
             await call(host, command, boxes[0], "counted")
-            print(f"{command}: {etcd_requests(host) - before:.0f} etcd requests")
+            report(f"CNI {command}, etcd requests", "requests", [etcd_requests(host) - before])
         for parallel in PARALLEL:
             await series(host, boxes, parallel)
     finally:
@@ -162,9 +158,9 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="measure CNI calls")
     parser.add_argument("--count", type=int, default=90, help="containers")
-    parser.add_argument("--felix", action="store_true", help="with the real agent")
+    parser.add_argument("--bare", action="store_true", help="without the agent's policy engine")
     arguments = parser.parse_args()
-    asyncio.run(measure(arguments.count, arguments.felix))
+    asyncio.run(measure(arguments.count, not arguments.bare))
 
 
 if __name__ == "__main__":
