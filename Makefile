@@ -41,7 +41,7 @@ $(STAMPS)/cni: $(STAMPS)/venv $(wildcard components/cni/shim/* components/cni/ca
 	@touch $@
 
 $(STAMPS)/dists: $(STAMPS)/venv libcalico/pyproject.toml components/felix/pyproject.toml components/calicoctl/pyproject.toml
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps \
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps \
 	  -e ./libcalico -e ./components/felix -e ./components/calicoctl
 	@touch $@
 

@@ -24,6 +24,7 @@ from libcalico.datastore.etcd import EtcdConfig, EtcdDatastore
 from libcalico.datastore.resources import AsyncClient, ResourceList
 from libcalico.ipam.service import IpamService
 from libcalico.model import Resource, from_input, list_prefix
+from libcalico.model.resources import API_VERSION
 
 T = TypeVar("T")
 
@@ -154,4 +155,4 @@ class Ipam:
 
 
 def _typed(resource: Resource | dict[str, Any]) -> Resource:
-    return from_input(resource) if isinstance(resource, dict) else resource
+    return from_input({"apiVersion": API_VERSION, **resource}) if isinstance(resource, dict) else resource

@@ -91,10 +91,11 @@ def _sets(dataplane: Dataplane) -> str:
 
 def _routes(dataplane: Dataplane) -> str:
     actual = dataplane.routes.delta.actual
+    names = {link.ifindex: name for name, link in dataplane.links.items()}
     rows = [
         [
             route.destination,
-            str(route.device),
+            names.get(route.device, "-"),
             route.gateway or "-",
             str(route.metric),
             "yes" if actual.get(key) else "no",

@@ -166,6 +166,10 @@ class NetworkSetSpec(_Struct, frozen=True):
     nets: list[str] = []
 
 
+class GlobalNetworkSetSpec(NetworkSetSpec, frozen=True):
+    """The same for the set of the whole cluster; error messages name the struct."""
+
+
 class IPNAT(_Struct, frozen=True):
     """A floating address of an endpoint."""
 
@@ -382,7 +386,7 @@ class GlobalNetworkSet(_Struct, frozen=True):
     kind: str = ""
     api_version: str = ""
     metadata: Metadata = Metadata()
-    spec: NetworkSetSpec = NetworkSetSpec()
+    spec: GlobalNetworkSetSpec = GlobalNetworkSetSpec()
 
 
 class WorkloadEndpoint(_Struct, frozen=True):

@@ -58,7 +58,7 @@ class CompiledProfile(NamedTuple):
 
 
 def compile_policy(resource: NetworkPolicy | GlobalNetworkPolicy) -> CompiledPolicy:
-    """Raises `BadData` when the policy must be treated as absent; the message names policy, rule and value."""
+    """Raises `BadData` when the policy must be treated as absent; the message names rule and value."""
     spec, metadata = resource.spec, resource.metadata
     if isinstance(resource, NetworkPolicy):
         text = network_policy_selector(metadata.namespace, spec.selector, spec.service_account_selector)
@@ -78,7 +78,7 @@ def compile_policy(resource: NetworkPolicy | GlobalNetworkPolicy) -> CompiledPol
         )
         selector = parse(text)
     except BadData as error:
-        raise BadData(f"{_shown(identity)}: {error}: the policy is treated as absent") from None
+        raise BadData(f"{error}: the policy is treated as absent") from None
     return CompiledPolicy(
         policy=policy,
         selector=selector,
@@ -99,13 +99,8 @@ def compile_profile(resource: Profile) -> CompiledProfile:
         ingress = compile_rules(resource.spec.ingress, "", sets)
         egress = compile_rules(resource.spec.egress, "", sets)
     except BadData as error:
-        raise BadData(f"{_shown(identity)}: {error}: the profile is treated as absent") from None
+        raise BadData(f"{error}: the profile is treated as absent") from None
     return CompiledProfile(Policy(identity, "", ingress, egress), sets)
-
-
-def _shown(identity: PolicyId) -> str:
-    name = f"{identity.namespace}/{identity.name}" if identity.namespace else identity.name
-    return f"{identity.kind}({name})"
 
 
 def compile_rules(rules: list[ModelRule], namespace: str, sets: dict[str, SetSpec]) -> tuple[Rule, ...]:

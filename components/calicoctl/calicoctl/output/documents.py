@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from libcalico.model.numbers import json_number, plain
+from libcalico.model.numbers import go_number, json_number, plain
 
 BOOLEANS_AND_NULLS = frozenset(
     text
@@ -24,6 +24,8 @@ NUMBER_LIKE = re.compile(
     r"|\.(inf|Inf|INF)|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)|\.(nan|NaN|NAN)"
 )
 TIME_LIKE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}([Tt ]+\d{1,2}:\d{1,2}:\d{1,2}(\.\d*)?\s*(Z|[-+]\d{1,2}(:?\d{2})?)?)?")
+SMALL_FLOAT = re.compile(r"(?<=[\s\[:])-?[0-9.]+e-[0-9]+(?=[,\n])")
+"""A number outside of quotes as Python prints it below 1e-4; text holds no unescaped line break and is in quotes."""
 FOLD_AT = 80
 
 
@@ -52,7 +54,7 @@ def _represent_plain(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 
 _GoDumper.add_representer(str, _represent_text)
-_GoDumper.add_representer(float, lambda dumper, value: _represent_plain(dumper, json_number(value)))
+_GoDumper.add_representer(float, lambda dumper, value: _represent_plain(dumper, go_number(value)))
 _GoDumper.add_representer(int, lambda dumper, value: _represent_plain(dumper, str(value)))
 _GoDumper.add_representer(bool, lambda dumper, value: _represent_plain(dumper, "true" if value else "false"))
 _GoDumper.add_representer(type(None), lambda dumper, _value: _represent_plain(dumper, "null"))
@@ -68,6 +70,7 @@ def to_yaml(value: Any) -> str:
 def to_json(value: Any) -> str:
     """A JSON-shaped value with an indent of two and no newline at the end; `<`, `>`, `&` escaped as Go does."""
     text = json.dumps(_go_numbers(value), indent=2, ensure_ascii=False)
+    text = SMALL_FLOAT.sub(lambda match: json_number(float(match.group())), text)
     for character, escape in (
         ("<", "\\u003c"),
         (">", "\\u003e"),

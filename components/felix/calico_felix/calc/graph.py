@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from msgspec import structs
+
 from calico_felix.calc.outbox import Pending
 from calico_felix.calc.policies import INFINITY, ActivePolicies, TierOrder
 from calico_felix.calc.routes import Routing
@@ -140,14 +142,12 @@ class Graph:
         if resource is None:
             self.policies.remove_policy(identity)
             return
+        named = structs.replace(resource.metadata, name=key.name, namespace=key.namespace)
         try:
-            compiled = compile_policy(resource)
+            self.policies.update_policy(compile_policy(structs.replace(resource, metadata=named)))
         except BadData as error:
             self._report(key, error)
             self.policies.remove_policy(identity)
-            return
-        own = compiled.policy._replace(id=identity)
-        self.policies.update_policy(compiled._replace(policy=own))
 
     def _on_tier(self, key: ResourceKey, tier: Tier | None, _revision: int) -> None:
         facts = None
