@@ -36,19 +36,17 @@ class CniReply(_message.Message):
     def __init__(self, exit_code: _Optional[int] = ..., stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ...) -> None: ...
 
 class WorkloadId(_message.Message):
-    __slots__ = ("orchestrator", "namespace", "workload", "endpoint")
-    ORCHESTRATOR_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("namespace", "workload", "endpoint")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     WORKLOAD_FIELD_NUMBER: _ClassVar[int]
     ENDPOINT_FIELD_NUMBER: _ClassVar[int]
-    orchestrator: str
     namespace: str
     workload: str
     endpoint: str
-    def __init__(self, orchestrator: _Optional[str] = ..., namespace: _Optional[str] = ..., workload: _Optional[str] = ..., endpoint: _Optional[str] = ...) -> None: ...
+    def __init__(self, namespace: _Optional[str] = ..., workload: _Optional[str] = ..., endpoint: _Optional[str] = ...) -> None: ...
 
 class AttachRequest(_message.Message):
-    __slots__ = ("workload", "netns_path", "network", "labels", "profiles", "addresses", "ipv4_pools", "ipv6_pools", "want_ipv4", "want_ipv6", "mtu", "policy_timeout_ms")
+    __slots__ = ("api_version", "workload", "netns_path", "network", "labels", "addresses", "ipv4_pools", "ipv6_pools", "want_ipv6", "mtu", "policy_timeout_s")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -56,31 +54,29 @@ class AttachRequest(_message.Message):
         key: str
         value: str
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    API_VERSION_FIELD_NUMBER: _ClassVar[int]
     WORKLOAD_FIELD_NUMBER: _ClassVar[int]
     NETNS_PATH_FIELD_NUMBER: _ClassVar[int]
     NETWORK_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
-    PROFILES_FIELD_NUMBER: _ClassVar[int]
     ADDRESSES_FIELD_NUMBER: _ClassVar[int]
     IPV4_POOLS_FIELD_NUMBER: _ClassVar[int]
     IPV6_POOLS_FIELD_NUMBER: _ClassVar[int]
-    WANT_IPV4_FIELD_NUMBER: _ClassVar[int]
     WANT_IPV6_FIELD_NUMBER: _ClassVar[int]
     MTU_FIELD_NUMBER: _ClassVar[int]
-    POLICY_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    POLICY_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    api_version: int
     workload: WorkloadId
     netns_path: str
     network: str
     labels: _containers.ScalarMap[str, str]
-    profiles: _containers.RepeatedScalarFieldContainer[str]
     addresses: _containers.RepeatedScalarFieldContainer[str]
     ipv4_pools: _containers.RepeatedScalarFieldContainer[str]
     ipv6_pools: _containers.RepeatedScalarFieldContainer[str]
-    want_ipv4: bool
     want_ipv6: bool
     mtu: int
-    policy_timeout_ms: int
-    def __init__(self, workload: _Optional[_Union[WorkloadId, _Mapping]] = ..., netns_path: _Optional[str] = ..., network: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., profiles: _Optional[_Iterable[str]] = ..., addresses: _Optional[_Iterable[str]] = ..., ipv4_pools: _Optional[_Iterable[str]] = ..., ipv6_pools: _Optional[_Iterable[str]] = ..., want_ipv4: _Optional[bool] = ..., want_ipv6: _Optional[bool] = ..., mtu: _Optional[int] = ..., policy_timeout_ms: _Optional[int] = ...) -> None: ...
+    policy_timeout_s: int
+    def __init__(self, api_version: _Optional[int] = ..., workload: _Optional[_Union[WorkloadId, _Mapping]] = ..., netns_path: _Optional[str] = ..., network: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., addresses: _Optional[_Iterable[str]] = ..., ipv4_pools: _Optional[_Iterable[str]] = ..., ipv6_pools: _Optional[_Iterable[str]] = ..., want_ipv6: _Optional[bool] = ..., mtu: _Optional[int] = ..., policy_timeout_s: _Optional[int] = ...) -> None: ...
 
 class AttachReply(_message.Message):
     __slots__ = ("addresses", "host_interface", "mac")
@@ -93,14 +89,16 @@ class AttachReply(_message.Message):
     def __init__(self, addresses: _Optional[_Iterable[str]] = ..., host_interface: _Optional[str] = ..., mac: _Optional[str] = ...) -> None: ...
 
 class DetachRequest(_message.Message):
-    __slots__ = ("workload", "netns_path", "network")
+    __slots__ = ("api_version", "workload", "netns_path", "network")
+    API_VERSION_FIELD_NUMBER: _ClassVar[int]
     WORKLOAD_FIELD_NUMBER: _ClassVar[int]
     NETNS_PATH_FIELD_NUMBER: _ClassVar[int]
     NETWORK_FIELD_NUMBER: _ClassVar[int]
+    api_version: int
     workload: WorkloadId
     netns_path: str
     network: str
-    def __init__(self, workload: _Optional[_Union[WorkloadId, _Mapping]] = ..., netns_path: _Optional[str] = ..., network: _Optional[str] = ...) -> None: ...
+    def __init__(self, api_version: _Optional[int] = ..., workload: _Optional[_Union[WorkloadId, _Mapping]] = ..., netns_path: _Optional[str] = ..., network: _Optional[str] = ...) -> None: ...
 
 class DetachReply(_message.Message):
     __slots__ = ()

@@ -65,14 +65,15 @@ class WorkloadsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Attach(self, request, context):
-        """Wire up one interface of a workload: addresses, veth, routes, endpoint in the datastore, policy in the kernel.
+        """The same as CNI's ADD, for callers that speak no CNI: addresses, veth, routes, endpoint in the datastore, policy
+        in the kernel.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Detach(self, request, context):
-        """Take it all back. Succeeds on what is already gone.
+        """Take it all back, as CNI's DEL. Succeeds on what is already gone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
