@@ -41,8 +41,8 @@ $(STAMPS)/cni: $(STAMPS)/venv $(wildcard components/cni/shim/* components/cni/ca
 	@touch $@
 
 $(STAMPS)/dists: $(STAMPS)/venv libcalico/pyproject.toml components/felix/pyproject.toml components/calicoctl/pyproject.toml
-	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps \
-	  -e ./libcalico -e ./components/felix -e ./components/calicoctl
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps \
+	  --config-settings editable_mode=compat -e ./libcalico -e ./components/felix -e ./components/calicoctl
 	@touch $@
 
 dev: $(STAMPS)/native $(STAMPS)/cni $(STAMPS)/dists ## .venv with everything in it
