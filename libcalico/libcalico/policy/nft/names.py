@@ -12,6 +12,7 @@ from libcalico.selector.identity import length_limited_id
 TABLE = "inet calico"
 LONGEST_CHAIN = 120
 LONGEST_COMMENT = 128
+LONGEST_PART = 40
 KIND_WORDS = {"GlobalNetworkPolicy": "gnp", "NetworkPolicy": "np", "Profile": "profile"}
 FROM_WORKLOAD = "from-workload"
 TO_WORKLOAD = "to-workload"
@@ -37,7 +38,8 @@ class Identity(NamedTuple):
     @property
     def text(self) -> str:
         """`np/default/web|default|ingress|0`, at most 128 bytes."""
-        tail = f"|{safe(self.tier) if self.tier else ''}|{self.direction}|{self.rule}"
+        tier = length_limited_id("", safe(self.tier), LONGEST_PART) if self.tier else ""
+        tail = f"|{tier}|{self.direction}|{self.rule[:LONGEST_PART]}"
         return length_limited_id("", self.policy, LONGEST_COMMENT - len(tail)) + tail
 
 

@@ -26,6 +26,7 @@ from libcalico.policy.ir import (
 from libcalico.policy.nft.names import Identity, endpoint_chain, kernel_set, policy_chain, policy_word
 
 FAMILY_WORDS = {4: ("ip", "ipv4", "icmp"), 6: ("ip6", "ipv6", "icmpv6")}
+LAST_PORT = 65535
 Rules = tuple[str, ...]
 
 
@@ -174,7 +175,7 @@ def _side(side: Side, letter: str, family: int) -> Iterator[list[str]]:
     triple = f"{address} . meta l4proto . th {letter}port"
     match += [f"{triple} != @{kernel_set(name, family)}" for name in side.not_port_sets]
     if side.not_ports:
-        match.append(f"th {letter}port != {_list(_merged(side.not_ports))}")
+        match.append(f"th {letter}port {_none_of(_merged(side.not_ports))}")
     if not side.ports and not side.port_sets:
         yield match
     if side.ports:
@@ -207,6 +208,16 @@ def _merged(ports: Sequence[PortRange]) -> list[str]:
         else:
             merged.append(port)
     return [str(port.first) if port.first == port.last else f"{port.first}-{port.last}" for port in merged]
+
+
+def _none_of(ports: Sequence[str]) -> str:
+    """The match "none of these ports". A single one is written as the ports around it: nft (1.0.6) folds `th sport != A
+    th dport != B` into one comparison of four bytes, which lets a packet pass that has only one of the two."""
+    if len(ports) > 1 or "-" in ports[0]:
+        return f"!= {_list(ports)}"
+    port = int(ports[0])
+    around = [PortRange(0, port - 1), PortRange(port + 1, LAST_PORT)]
+    return _list(_merged([one for one in around if one.first <= one.last]))
 
 
 def endpoint_chains(
