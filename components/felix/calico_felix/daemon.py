@@ -114,6 +114,7 @@ class Daemon:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._follow_datastore(dataplane), name="datastore")
                 group.create_task(dataplane.run(), name="dataplane")
+                group.create_task(dataplane.watch_ruleset(), name="ruleset")
                 group.create_task(self._follow_links(monitor, dataplane), name="links")
                 group.create_task(self._watch_loop(), name="watchdog")
                 self._start_reporters(group, dataplane)
@@ -298,6 +299,7 @@ class Daemon:
         gauge("felix_active_local_policies", "Policies and profiles in use", lambda: len(dataplane.ruleset.policies))
         gauge("felix_ipsets_calico", "Kernel sets", lambda: len(dataplane.ruleset.table.sets))
         gauge("felix_int_dataplane_failures", "Failures to program the kernel", lambda: dataplane.failures)
+        gauge("felix_ruleset_repairs", "Times that somebody else changed our table", lambda: dataplane.repairs)
         gauge("felix_resyncs_started", "Snapshots of the datastore", lambda: self.syncer.resyncs)
         gauge("felix_datastore_revision", "Newest datastore revision seen", lambda: self.revision)
         gauge("felix_programmed_revision", "Revision that the kernel reflects", lambda: dataplane.programmed_revision)

@@ -1,9 +1,10 @@
 """The dataplane: desired state in, kernel state out.
 
-`on_flush` and `on_link` only remember; `apply` does the work, in this order: one nftables transaction, then waiting
-callers are told, then the VXLAN device, neighbours and routes, interface settings, and last the connections of
-endpoints that are gone. A failed part stays dirty and is tried again; a ruleset that the kernel keeps refusing ends
-the process, with the former rules in force.
+`on_flush` and `on_link` only remember; `apply` does the work, in this order: one nftables transaction, the end of old
+connections of addresses that are in use again, then waiting callers are told, then the VXLAN device, neighbours and
+routes, interface settings, and last the connections of endpoints that are gone. A failed part stays dirty and is tried
+again; a ruleset that the kernel keeps refusing ends the process, with the former rules in force. When somebody else
+changes the table it is written anew (`watch_ruleset`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from calico_felix.dataplane import drivers
+from calico_felix.dataplane.programmer import Programmer
 from calico_felix.dataplane.ruleset import Ruleset
 from calico_felix.dataplane.tunnels import Tunnels
 from calico_felix.messages import Endpoint, Flush
@@ -24,7 +26,7 @@ from libcalico.kernel import sysctl
 from libcalico.kernel.conntrack import Conntrack
 from libcalico.kernel.errors import KernelError
 from libcalico.kernel.netlink import LinkEvent, Netlink
-from libcalico.kernel.nft import Nft, NftError
+from libcalico.kernel.nft import NftError
 from libcalico.kernel.objects import Link, Route
 from libcalico.kernel.rtnl import Rtnl
 from libcalico.model.keys import ResourceKey
@@ -40,6 +42,8 @@ ROUTE_METRIC = 1024
 RT_SCOPE_LINK = 253
 RULESET_TRIES = 10
 RETRY_S = 0.2
+AUDIT_INTERVAL_S = 1.0
+AUDIT_SHARE = 20  # an audit may take a twentieth of the time
 
 
 class DataplaneConfig(NamedTuple):
@@ -70,7 +74,7 @@ class Dataplane:
         self.ruleset = Ruleset(config.host, config.nft)
         self._programmed: Table | None = None
         self._nft_thread = ThreadPoolExecutor(1, thread_name_prefix="nft")
-        self._nft: Nft | None = None
+        self._programmer: Programmer | None = None
         self._conntrack: Conntrack | None = None
         self.netlink = Netlink()
         self.links: dict[str, Link] = {}
@@ -86,12 +90,14 @@ class Dataplane:
         self.programmed_revision = 0
         self._revision = 0
         self._flows_to_end: set[str] = set()
+        self._flows_due: set[str] = set()
         self._unset: dict[str, str] = {}
         self._rp_filter = "1"
         self._ready = False
         self._nft_dirty = True
         self._applying = False
         self.failures = 0
+        self.repairs = 0
         self.applies = 0
         self.last_apply_s = 0.0
         self.wake = asyncio.Event()
@@ -99,7 +105,7 @@ class Dataplane:
     async def open(self) -> None:
         """Get hold of the kernel and list its interfaces; nothing is changed yet."""
         loop = asyncio.get_running_loop()
-        self._nft = await loop.run_in_executor(self._nft_thread, Nft)
+        self._programmer = await loop.run_in_executor(self._nft_thread, Programmer)
         self._conntrack = await loop.run_in_executor(self._nft_thread, Conntrack)
         await self.refresh_links()
         try:
@@ -187,7 +193,11 @@ class Dataplane:
         if self._nft_dirty:
             return RETRY_S
         now = self._clock.monotonic_s()
-        times = [self.routes.next_try_s(now), self.tunnels.next_try_s(now), RETRY_S if self._unset else None]
+        times = [
+            self.routes.next_try_s(now),
+            self.tunnels.next_try_s(now),
+            RETRY_S if self._unset or self._flows_due else None,
+        ]
         known = [max(time, RETRY_S) for time in times if time is not None]
         return min(known) if known else None
 
@@ -219,14 +229,18 @@ class Dataplane:
         endpoints = dict(self.ruleset.endpoints)
         for attempt in range(1, RULESET_TRIES + 1):
             wanted = self.ruleset.table.copy()
+            ending, self._flows_to_end = self._flows_to_end, set()
             text = wanted.render_replace() if self._programmed is None else wanted.render_delta(self._programmed)
             try:
                 if text:
-                    await self._run_nft(text)
+                    await self._commit(text, wanted)
                 self._programmed = wanted
+                self._flows_due |= ending
+                await self._end_flows({address_text(f, a) for e in endpoints.values() for f, a, _ in e.nets})
                 self._announce(endpoints, revision)
                 return
             except NftError as error:
+                self._flows_to_end |= ending
                 self.failures += 1
                 log.error("nftables refused a transaction (attempt %d): %s", attempt, error)
                 self._programmed = None
@@ -238,9 +252,27 @@ class Dataplane:
         if words[:2] == ["add", "rule"] and len(words) > 4 and self.ruleset.quarantine(words[4], error.text):
             log.error("chain %s is closed until its policy changes: %s", words[4], error.text)
 
-    async def _run_nft(self, text: str) -> None:
-        assert self._nft is not None
-        await asyncio.get_running_loop().run_in_executor(self._nft_thread, self._nft.run, text)
+    async def _commit(self, text: str, table: Table) -> None:
+        assert self._programmer is not None
+        await asyncio.get_running_loop().run_in_executor(self._nft_thread, self._programmer.commit, text, table)
+
+    async def watch_ruleset(self) -> None:
+        """Notice when somebody else changes our table (`nft flush ruleset`, say), and write it anew."""
+        assert self._programmer is not None
+        loop = asyncio.get_running_loop()
+        while True:
+            started = self._clock.monotonic_s()
+            try:
+                found = await loop.run_in_executor(self._nft_thread, self._programmer.audit)
+            except KernelError as error:
+                self._on_failure("audit of the ruleset", error)
+                found = "it cannot be read"
+            if found:
+                log.warning("the nftables table is not what was programmed (%s): writing it anew", found)
+                self.repairs += 1
+                self.forget_programmed()
+            taken_s = self._clock.monotonic_s() - started
+            await asyncio.sleep(max(AUDIT_INTERVAL_S, taken_s * AUDIT_SHARE))
 
     def _announce(self, endpoints: dict[ResourceKey, Endpoint], revision: int) -> None:
         self.programmed_revision = max(self.programmed_revision, revision)
@@ -304,17 +336,18 @@ class Dataplane:
             elif interface in self._unset:
                 self._unset[interface] = problem
 
-    async def _end_flows(self) -> None:
-        if not self._flows_to_end or self._conntrack is None:
+    async def _end_flows(self, among: set[str] | None = None) -> None:
+        """Forget the connections of addresses whose endpoint is gone and whose rules stand.
+
+        Those that another endpoint has taken over come first (`among`), before anybody is told that it is ready."""
+        addresses = set(self._flows_due) if among is None else self._flows_due & among
+        if not addresses or self._conntrack is None:
             return
-        addresses, self._flows_to_end = self._flows_to_end, set()
-        still = {address_text(f, a) for e in self.ruleset.endpoints.values() for f, a, _ in e.nets}
+        self._flows_due -= addresses
         try:
-            await asyncio.get_running_loop().run_in_executor(
-                self._nft_thread, self._conntrack.delete_flows, addresses - still
-            )
+            await asyncio.get_running_loop().run_in_executor(self._nft_thread, self._conntrack.delete_flows, addresses)
         except KernelError as error:
-            self._flows_to_end |= addresses
+            self._flows_due |= addresses
             self._on_failure("conntrack", error)
 
     def _on_failure(self, what: str, error: Exception) -> None:
@@ -363,5 +396,6 @@ class Dataplane:
             "routes": len(self.routes.delta.desired),
             "applies": self.applies,
             "failures": self.failures,
+            "repairs": self.repairs,
             "last_apply_ms": round(self.last_apply_s * 1000, 2),
         }

@@ -1,0 +1,117 @@
+"""Old connections end before a new owner of their address is told that it is ready."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from calico_felix.dataplane.loop import Dataplane, DataplaneConfig
+from calico_felix.messages import Endpoint, Flush
+from libcalico.clock import SystemClock
+from libcalico.kernel.errors import KernelError
+from libcalico.kernel.nft import NftError
+from libcalico.model.keys import ResourceKey
+from libcalico.policy.ir import EndpointPolicy
+from libcalico.policy.nft.rules import NftOptions
+
+ADDRESS = (4, 0x0A000001, 32)
+OTHER = (4, 0x0A000002, 32)
+
+
+class Kernel:
+    """Stands for libnftables and conntrack; writes down what was asked."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.failing: list[Exception] = []
+
+    def commit(self, _text: str, _table: Any) -> None:
+        if self.failing and isinstance(self.failing[0], NftError):
+            raise self.failing.pop(0)
+        self.log.append("commit")
+
+    def delete_flows(self, addresses: Iterable[str]) -> int:
+        if self.failing:
+            raise self.failing.pop(0)
+        self.log.append(f"end {','.join(sorted(addresses))}")
+        return 0
+
+
+def endpoint(name: str, *nets: tuple[int, int, int], revision: int = 1) -> Endpoint:
+    key = ResourceKey("WorkloadEndpoint", name, "default")
+    return Endpoint(key, f"cali{name}", "", nets, EndpointPolicy((), ()), revision)
+
+
+def flush(*endpoints: Endpoint, gone: tuple[Endpoint, ...] = ()) -> Flush:
+    changes: dict[ResourceKey, Endpoint | None] = {one.key: one for one in endpoints}
+    changes |= {one.key: None for one in gone}
+    return Flush({}, {}, changes, {}, {}, None, None, 1)
+
+
+async def settled(kernel: Kernel, *flushes: Flush) -> Dataplane:
+    """A dataplane over a fake kernel, with the first endpoint programmed, then told all of `flushes` at once."""
+    dataplane = Dataplane(DataplaneConfig("here", NftOptions()), SystemClock())
+    dataplane._programmer = kernel  # type: ignore[assignment]
+    dataplane._conntrack = kernel  # type: ignore[assignment]
+    dataplane.on_flush(flush(endpoint("a", ADDRESS)))
+    await dataplane._apply_ruleset()
+    kernel.log.clear()
+    for one in flushes:
+        dataplane.on_flush(one)
+    return dataplane
+
+
+A, B = endpoint("a", ADDRESS), endpoint("b", ADDRESS, revision=7)
+
+
+@pytest.mark.parametrize(
+    "flushes",
+    [(flush(gone=(A,)), flush(B)), (flush(B, gone=(A,)),), (flush(endpoint("a", OTHER)), flush(B))],
+    ids=["one after the other", "at once", "moved"],
+)
+def test_an_address_in_new_hands_has_lost_its_flows_when_its_owner_is_ready(flushes: tuple[Flush, ...]) -> None:
+    async def scenario() -> None:
+        kernel = Kernel()
+        dataplane = await settled(kernel, *flushes)
+        waiting = asyncio.ensure_future(dataplane.wait_programmed(B.key, 7, 5))
+        waiting.add_done_callback(lambda _done: kernel.log.append("ready"))
+        await asyncio.sleep(0)
+        await dataplane._apply_ruleset()
+        await waiting
+        await asyncio.sleep(0)
+        assert kernel.log == ["commit", "end 10.0.0.1", "ready"]
+        dataplane.close()
+
+    asyncio.run(scenario())
+
+
+def test_an_endpoint_that_keeps_its_address_keeps_its_flows() -> None:
+    async def scenario() -> None:
+        kernel = Kernel()
+        dataplane = await settled(kernel, flush(endpoint("a", ADDRESS, OTHER, revision=2)))
+        await dataplane._apply_ruleset()
+        await dataplane._end_flows()
+        assert kernel.log == [] or kernel.log == ["commit"]
+        dataplane.close()
+
+    asyncio.run(scenario())
+
+
+def test_flows_end_only_after_the_rules_stand_and_are_tried_again() -> None:
+    async def scenario() -> None:
+        kernel = Kernel()
+        dataplane = await settled(kernel, flush(gone=(A,)))
+        kernel.failing = [NftError("no", 0, "")]
+        await dataplane._apply_ruleset()
+        assert kernel.log == ["commit"]
+        kernel.failing = [KernelError("list connections")]
+        await dataplane._end_flows()
+        assert dataplane._next_try_s() is not None or not dataplane._ready
+        await dataplane._end_flows()
+        assert kernel.log == ["commit", "end 10.0.0.1"]
+        dataplane.close()
+
+    asyncio.run(scenario())

@@ -1,0 +1,157 @@
+"""A real agent in a namespace with a real etcd: what it does to the kernel, and what it does when others do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from libcalico.datastore.contract import Put
+from libcalico.obs import debug
+from tests.netns.cni_host import NODE, Host, sh
+from tests.scale.bench_agent import endpoint, policy
+from tests.scale.bench_cni import start_agent
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run as root")]
+
+WAIT_S = 15.0
+OBJECTS = (
+    endpoint(NODE, "one", "10.99.0.1", {"app": "one"}),
+    endpoint("node-2", "two", "10.99.1.1", {"app": "two"}),
+    policy("p", "app == 'one'", "app == 'two'"),
+)
+STRANGER = "table inet calico { chain stranger { }; }"
+
+
+class Agent:
+    """One agent on one host."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        self.process = start_agent(self.host, True)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    async def status(self) -> dict[str, Any]:
+        try:
+            path = str(self.host.directory / "debug.sock")
+            return dict(json.loads(await asyncio.to_thread(debug.ask, path, "status")))
+        except (OSError, ValueError):
+            return {}
+
+    async def wait(self, what: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                status = await self.status()
+                if status and condition(status):
+                    return status
+                assert self.process is not None and self.process.poll() is None, f"{what}: the agent has ended"
+                await asyncio.sleep(0.05)
+
+    def nft(self, *words: str) -> str:
+        return sh("ip", "netns", "exec", self.host.name, "nft", *words)
+
+    def table(self) -> str:
+        """The kernel's table, without counters."""
+        return sh("ip", "netns", "exec", self.host.name, "nft", "-s", "list", "table", "inet", "calico", check=False)
+
+
+def play(tmp_path: Path, scenario: Callable[[Agent], Awaitable[None]]) -> None:
+    """A host with an endpoint, a remote one and a policy, and an agent that is not started yet."""
+
+    async def run() -> None:
+        host = Host(tmp_path, tmp_path)
+        agent = Agent(host)
+        try:
+            await host.start()
+            puts = tuple(Put(key.encode(), json.dumps(value).encode()) for key, value in OBJECTS)
+            await host.store.txn((), puts)
+            await scenario(agent)
+        finally:
+            if agent.process is not None:
+                agent.kill()
+            await host.close()
+
+    asyncio.run(run())
+
+
+def programmed(status: dict[str, Any]) -> bool:
+    return bool(status["endpoints"] == 1 and status["programmed_revision"] > 0)
+
+
+def test_what_others_do_to_the_table_is_undone(tmp_path: Path) -> None:
+    async def scenario(agent: Agent) -> None:
+        agent.start()
+        await agent.wait("start", programmed)
+        good = agent.table()
+        assert "10.99.1.1" in good and "cali" in good
+        chain = next(line.split()[1] for line in good.splitlines() if "chain tw-" in line)
+        members = next(line.split()[1] for line in good.splitlines() if "set ip4-s-" in line)
+        harms = (
+            ("flush", "ruleset"),
+            ("delete", "table", "inet", "calico"),
+            ("flush", "chain", "inet", "calico", chain),
+            ("flush", "map", "inet", "calico", "to-workload"),
+            ("delete", "element", "inet", "calico", members, "{ 10.99.1.1 }"),
+            ("insert", "rule", "inet", "calico", "forward-ingress", "accept"),
+            ("add", "chain", "inet", "calico", "stranger"),
+        )
+        for number, harm in enumerate(harms, 1):
+            agent.nft(*harm)
+            assert agent.table() != good, harm
+            await agent.wait(" ".join(harm), lambda status, number=number: status["repairs"] == number)  # type: ignore[misc]
+            async with asyncio.timeout(WAIT_S):
+                while agent.table() != good:
+                    await asyncio.sleep(0.05)
+
+    play(tmp_path, scenario)
+
+
+def test_tables_of_others_are_none_of_our_business(tmp_path: Path) -> None:
+    async def scenario(agent: Agent) -> None:
+        agent.start()
+        await agent.wait("start", programmed)
+        agent.nft("add", "table", "ip", "theirs")
+        agent.nft("add", "chain", "ip", "theirs", "c")
+        await asyncio.sleep(2.5)
+        status = await agent.status()
+        assert (status["repairs"], status["failures"]) == (0, 0)
+        assert "theirs" in agent.nft("list", "ruleset")
+
+    play(tmp_path, scenario)
+
+
+def test_nothing_happens_before_in_sync_and_a_second_apply_changes_nothing(tmp_path: Path) -> None:
+    async def scenario(agent: Agent) -> None:
+        agent.nft(STRANGER)
+        before, real = agent.table(), agent.host.endpoint
+        agent.host.endpoint = real.replace("2379", "2399")
+        agent.start()
+        await asyncio.sleep(2)
+        assert agent.table() == before
+        agent.kill()
+        agent.host.endpoint = real
+        agent.start()
+        await agent.wait("start", programmed)
+        good = agent.table()
+        assert "stranger" not in good
+        for number in range(3):
+            agent.kill()
+            assert agent.table() == good, f"round {number}: a killed agent leaves its rules"
+            agent.start()
+            await agent.wait("restart", programmed)
+            assert agent.table() == good, f"round {number}: the restarted agent programs the same"
+
+    play(tmp_path, scenario)
