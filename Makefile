@@ -40,7 +40,7 @@ $(STAMPS)/cni: $(STAMPS)/venv $(wildcard components/cni/shim/* components/cni/ca
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps --force-reinstall ./components/cni
 	@touch $@
 
-$(STAMPS)/dists: $(STAMPS)/venv libcalico/pyproject.toml components/felix/pyproject.toml components/calicoctl/pyproject.toml
+$(STAMPS)/dists: $(STAMPS)/venv Makefile libcalico/pyproject.toml components/felix/pyproject.toml components/calicoctl/pyproject.toml
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps \
 	  --config-settings editable_mode=compat -e ./libcalico -e ./components/felix -e ./components/calicoctl
 	@touch $@

@@ -11,7 +11,9 @@ from libcalico.policy.ir import Direction, Packet
 NODE = "here"
 INTERFACE = "calia"
 LABELS = {"a": ("1", "2"), "b": ("1", "2"), "c": ("1", "2")}
-WORDS = {"TCP": 6, "UDP": 17, "ICMP": 1, "ICMPv6": 58}
+WORDS = {"TCP": 6, "UDP": 17, "SCTP": 132, "UDPLite": 136, "ICMP": 1, "ICMPv6": 58}
+WITH_PORTS = ("TCP", "UDP", "SCTP", "UDPLite")
+WITH_NAMED_PORTS = ("TCP", "UDP", "SCTP")
 OTHER_PROTOCOLS = (89, 253)
 PORTS = (1, 79, 80, 81, 443, 1000, 65535)
 NAMED = ("web", "dns")
@@ -65,7 +67,7 @@ class World:
                     "profiles": ["p"] if self.dice.random() < 0.7 else [],
                     "ipNetworks": [f"{address(n, f)}/{32 if f == 4 else 128}" for n in numbers for f in (4, 6)],
                     "ports": [
-                        {"name": name, "protocol": self.dice.choice(["TCP", "UDP"]), "port": self.dice.choice(PORTS)}
+                        {"name": name, "protocol": self.dice.choice(WITH_NAMED_PORTS), "port": self.dice.choice(PORTS)}
                         for name in NAMED
                     ],
                 },
@@ -114,6 +116,8 @@ class World:
             rule["protocol"] = protocol
         elif dice.random() < 0.3:
             rule["notProtocol"] = dice.choice([*WORDS, *OTHER_PROTOCOLS])
+        elif dice.random() < 0.1:
+            rule["notICMP"] = {"type": dice.choice((8, 128))}
         if protocol in ("ICMP", "ICMPv6") and dice.random() < 0.6:
             word = dice.choice(["icmp", "notICMP"])
             rule[word] = {"type": dice.choice(ICMP_TYPES[4 if protocol == "ICMP" else 6])}
@@ -137,14 +141,15 @@ class World:
             side["selector"] = dice.choice(SELECTORS)
         if dice.random() < 0.1:
             side["notSelector"] = dice.choice(SELECTORS)
-        if protocol in ("TCP", "UDP"):
-            for word, chance in (("ports", 0.35), ("notPorts", 0.15)):
+        if protocol in WITH_PORTS:
+            named = protocol in WITH_NAMED_PORTS
+            for word, chance in (("ports", 0.35), ("notPorts", 0.25)):
                 if dice.random() < chance:
-                    side[word] = [self._port() for _ in range(dice.randrange(1, 4))]
+                    side[word] = [self._port(named) for _ in range(dice.randrange(1, 4))]
         return side
 
-    def _port(self) -> int | str:
-        if self.dice.random() < 0.25:
+    def _port(self, named: bool) -> int | str:
+        if named and self.dice.random() < 0.25:
             return self.dice.choice(NAMED)
         first, last = sorted(self.dice.choices(PORTS, k=2))
         return first if self.dice.random() < 0.5 else f"{first}:{last}"
@@ -163,7 +168,7 @@ class World:
             family, WORDS.get(str(word), word if isinstance(word, int) else 0),
             int(ipaddress.ip_address(source)), int(ipaddress.ip_address(destination)),
         )  # fmt: skip
-        if word in ("TCP", "UDP"):
+        if word in WITH_PORTS:
             return packet._replace(source_port=dice.choice(PORTS), destination_port=dice.choice(PORTS))
         if word in ("ICMP", "ICMPv6"):
             kinds = [kind for kind in ICMP_TYPES[family] if kind in REQUESTS]

@@ -27,6 +27,7 @@ VARIABLES = {
     "etcdCACertFile": "ETCD_CA_CERT_FILE",
     "etcdCustomGRPCMetadata": "ETCD_CUSTOM_GRPC_METADATA",
 }
+UNPARSED = "failed to parse config as YAML/JSON"
 INLINE = ("etcdKey", "etcdCert", "etcdCACert")
 IGNORED = frozenset(
     ("usePodCIDR", "kubeconfig", "kubeconfigInline", "k8sAPIEndpoint", "k8sAPIToken", "k8sKeyFile", "k8sCertFile",
@@ -50,7 +51,11 @@ def load(path: str, environment: Mapping[str, str]) -> EtcdConfig:
         if path != DEFAULT_FILE:
             raise UnreadableConfig(path) from None
         return from_settings(_from_environment(environment))
-    return from_settings(_from_file(text))
+    try:
+        settings = _from_file(text)
+    except BadData as error:
+        raise BadData(f"syntax error in {path}: {error}") from None
+    return from_settings(settings)
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -75,7 +80,10 @@ def _metadata_pairs(text: str) -> dict[str, str]:
 
 
 def _from_file(text: str) -> dict[str, Any]:
-    document = yaml_input.load(text)
+    try:
+        document = yaml_input.load(text)
+    except BadData as error:
+        raise BadData(f"{UNPARSED}: {error}") from None
     if not isinstance(document, dict):
         raise BadData("invalid config file: it is not an object")
     if document.get("apiVersion") != API_VERSION:
@@ -84,14 +92,14 @@ def _from_file(text: str) -> dict[str, Any]:
         raise BadData(f"invalid config file: expected kind 'CalicoAPIConfig', got '{document.get('kind') or ''}'")
     for name in document:
         if name not in ("apiVersion", "kind", "metadata", "spec"):
-            raise BadData(f'error unmarshaling JSON: while decoding JSON: json: unknown field "{name}"')
+            raise BadData(f'{UNPARSED}: error unmarshaling JSON: while decoding JSON: json: unknown field "{name}"')
     spec = document.get("spec") or {}
     known = {name.lower(): name for name in (*VARIABLES, *INLINE, *IGNORED)}
     settings = {}
     for name, value in spec.items():
         member = known.get(name.lower())
         if member is None:
-            raise BadData(f'error unmarshaling JSON: while decoding JSON: json: unknown field "{name}"')
+            raise BadData(f'{UNPARSED}: error unmarshaling JSON: while decoding JSON: json: unknown field "{name}"')
         settings[member] = value
     return settings
 

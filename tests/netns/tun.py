@@ -11,8 +11,10 @@ from libcalico.policy.ir import Packet
 
 TUNSETIFF = 0x400454CA
 IFF_TUN, IFF_NO_PI = 0x0001, 0x1000
-TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
+TCP, UDP, SCTP, UDPLITE, ICMP, ICMPV6 = 6, 17, 132, 136, 1, 58
 SYN = 0x02
+SCTP_INIT = 1
+CASTAGNOLI = 0x82F63B78
 MAGIC = b"mtch"
 
 
@@ -57,6 +59,10 @@ def _transport(packet: Packet, payload: bytes, pseudo: bytes) -> bytes:
     ports = (packet.source_port, packet.destination_port)
     if packet.protocol == TCP:
         body, at = struct.pack("!HHIIBBHHH", *ports, 1, 0, 5 << 4, SYN, 1024, 0, 0) + payload, 16
+    elif packet.protocol == SCTP:
+        return _sctp_init(ports, payload)
+    elif packet.protocol == UDPLITE:
+        return _udplite(ports, payload, pseudo)
     elif packet.protocol == UDP:
         body, at = struct.pack("!HHHH", *ports, 8 + len(payload), 0) + payload, 6
     elif packet.icmp_type is not None:
@@ -67,6 +73,30 @@ def _transport(packet: Packet, payload: bytes, pseudo: bytes) -> bytes:
     length = b"" if not pseudo else struct.pack("!H", len(body))
     summed = pseudo + length if packet.family == 4 else _with_length(pseudo, len(body))
     return body[:at] + struct.pack("!H", _checksum(summed + body)) + body[at + 2 :]
+
+
+def _udplite(ports: tuple[int, int], payload: bytes, pseudo: bytes) -> bytes:
+    """The checksum covers the header only: with full coverage conntrack leaves the IPv4 pseudo header out."""
+    head = struct.pack("!HHH", *ports, 8)
+    size = 8 + len(payload)
+    summed = pseudo + struct.pack("!H", size) if len(pseudo) < 40 else _with_length(pseudo, size)
+    return head + struct.pack("!H", _checksum(summed + head + bytes(2))) + payload
+
+
+def _sctp_init(ports: tuple[int, int], payload: bytes) -> bytes:
+    """RFC 9260 3.3.2; the payload stands where optional parameters do, because INIT must be the only chunk."""
+    head = struct.pack("!HHI", *ports, 0)
+    chunk = struct.pack("!BBHIIHHI", SCTP_INIT, 0, 20 + len(payload), 1, 65536, 1, 1, 1) + payload
+    return head + struct.pack("<I", _crc32c(head + bytes(4) + chunk)) + chunk
+
+
+def _crc32c(data: bytes) -> int:
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (CASTAGNOLI if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
 
 
 def _with_length(pseudo: bytes, length: int) -> bytes:

@@ -62,9 +62,10 @@ _GoDumper.add_representer(type(None), lambda dumper, _value: _represent_plain(du
 
 def to_yaml(value: Any) -> str:
     """A JSON-shaped value as YAML, ended by a newline."""
-    return str(
-        yaml.dump(value, Dumper=_GoDumper, sort_keys=True, default_flow_style=False, width=FOLD_AT, allow_unicode=True)
+    text = yaml.dump(
+        value, Dumper=_GoDumper, sort_keys=True, default_flow_style=False, width=FOLD_AT, allow_unicode=True
     )
+    return str(text).removesuffix("...\n")
 
 
 def to_json(value: Any) -> str:
