@@ -111,7 +111,7 @@ class World:
         rule: dict[str, Any] = {
             "action": dice.choice(["Allow", "Allow", "Allow", "Deny", "Log", "Pass" if may_pass else "Deny"])
         }
-        protocol = dice.choice([None, None, *WORDS, *OTHER_PROTOCOLS])
+        protocol = dice.choice([None, None, None, None, *WORDS, *OTHER_PROTOCOLS])
         if protocol is not None:
             rule["protocol"] = protocol
         elif dice.random() < 0.3:

@@ -62,7 +62,7 @@ def _transport(packet: Packet, payload: bytes, pseudo: bytes) -> bytes:
     elif packet.protocol == SCTP:
         return _sctp_init(ports, payload)
     elif packet.protocol == UDPLITE:
-        return _udplite(ports, payload, pseudo)
+        body, at = struct.pack("!HHHH", *ports, 0, 0) + payload, 6
     elif packet.protocol == UDP:
         body, at = struct.pack("!HHHH", *ports, 8 + len(payload), 0) + payload, 6
     elif packet.icmp_type is not None:
@@ -73,14 +73,6 @@ def _transport(packet: Packet, payload: bytes, pseudo: bytes) -> bytes:
     length = b"" if not pseudo else struct.pack("!H", len(body))
     summed = pseudo + length if packet.family == 4 else _with_length(pseudo, len(body))
     return body[:at] + struct.pack("!H", _checksum(summed + body)) + body[at + 2 :]
-
-
-def _udplite(ports: tuple[int, int], payload: bytes, pseudo: bytes) -> bytes:
-    """The checksum covers the header only: with full coverage conntrack leaves the IPv4 pseudo header out."""
-    head = struct.pack("!HHH", *ports, 8)
-    size = 8 + len(payload)
-    summed = pseudo + struct.pack("!H", size) if len(pseudo) < 40 else _with_length(pseudo, size)
-    return head + struct.pack("!H", _checksum(summed + head + bytes(2))) + payload
 
 
 def _sctp_init(ports: tuple[int, int], payload: bytes) -> bytes:
