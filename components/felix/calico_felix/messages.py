@@ -1,4 +1,7 @@
-"""What the calculation graph tells the dataplane. Each message is the whole newest state of one object."""
+"""What the calculation graph tells the dataplane.
+
+Each message is the whole newest state of one object, except that a big set
+which both sides know is told by what has changed."""
 
 from __future__ import annotations
 
@@ -17,6 +20,14 @@ class IPSet(NamedTuple):
     id: str
     ports: bool
     members: frozenset[tuple[int, ...]]
+
+
+class IPSetDelta(NamedTuple):
+    """What has changed in a set whose members the receiver has."""
+
+    id: str
+    added: frozenset[tuple[int, ...]]
+    removed: frozenset[tuple[int, ...]]
 
 
 class Endpoint(NamedTuple):
@@ -59,7 +70,7 @@ class Route(NamedTuple):
 class Flush(NamedTuple):
     """All that has changed since the last flush; None means "removed". `revision` is the datastore's newest."""
 
-    sets: dict[str, IPSet | None]
+    sets: dict[str, IPSet | IPSetDelta | None]
     policies: dict[PolicyId, Policy | None]
     endpoints: dict[ResourceKey, Endpoint | None]
     routes: dict[str, Route | None]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 from calico_felix.dataplane.ruleset import Ruleset
-from calico_felix.messages import Endpoint, Flush, IPSet
+from calico_felix.messages import Endpoint, Flush, IPSet, IPSetDelta
 from libcalico.model.keys import ResourceKey
 from libcalico.policy.ir import Action, EndpointPolicy, Policy, PolicyId, Rule, Side, TierPolicies
 from libcalico.policy.nft.rules import NftOptions
@@ -47,6 +48,24 @@ def test_a_set_becomes_an_interval_set_with_its_first_prefix() -> None:
     assert made.table.sets[name].interval
     made.on_flush(flush(sets={"s:one": None}))
     assert name not in made.table.sets
+
+
+def test_differences_of_a_set_add_up_to_the_set() -> None:
+    """Whatever the order of single addresses and prefixes: the kernel sets are those of the whole set."""
+    dice = random.Random(7)
+    pool = [(4, 0x0A000000 + n, 32) for n in range(12)] + [(4, 0x0A000000, 29), (6, 1, 128), (6, 2, 128), (6, 0, 64)]
+    ports = [(4, 0x0A000000 + n, 6, 80) for n in range(6)] + [(6, 1, 17, 53)]
+    for members, with_ports in ((pool, False), (ports, True)) * 20:
+        made, known = Ruleset("here", NftOptions()), frozenset(dice.sample(members, 3))
+        made.on_flush(flush(sets={"s:x": IPSet("s:x", with_ports, known)}))
+        for _ in range(10):
+            wanted = frozenset(dice.sample(members, dice.randrange(len(members))))
+            made.on_flush(flush(sets={"s:x": IPSetDelta("s:x", wanted - known, known - wanted)}))
+            known = wanted
+            whole = Ruleset("here", NftOptions())
+            whole.on_flush(flush(sets={"s:x": IPSet("s:x", with_ports, wanted)}))
+            found = {n: s.elements for n, s in made.table.sets.items()}
+            assert found == {n: s.elements for n, s in whole.table.sets.items()}
 
 
 def test_dispatch_follows_the_endpoint() -> None:

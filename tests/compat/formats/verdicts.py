@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from calico_felix.calc.graph import Graph
-from calico_felix.messages import Endpoint, Flush
+from calico_felix.messages import Endpoint, Flush, IPSet
 from libcalico.model.keys import ResourceKey, key_path
 from libcalico.model.kinds import KINDS
 from libcalico.policy.compile import PROTOCOLS
@@ -127,9 +127,10 @@ def matcher_of(flush: Flush, rules: Any = None) -> Matcher:
         if policy is not None:
             matcher.add_policy(policy)
     for ip_set in flush.sets.values():
-        if ip_set is not None and ip_set.ports:
+        assert isinstance(ip_set, IPSet), "a graph's first flush holds whole sets"
+        if ip_set.ports:
             matcher.set_ports(ip_set.id, ip_set.members)  # type: ignore[arg-type]
-        elif ip_set is not None:
+        else:
             matcher.set_addresses(ip_set.id, ip_set.members)  # type: ignore[arg-type]
     return matcher
 

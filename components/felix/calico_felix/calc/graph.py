@@ -15,7 +15,7 @@ from calico_felix.calc.outbox import Pending
 from calico_felix.calc.policies import INFINITY, ActivePolicies, TierOrder
 from calico_felix.calc.routes import Routing
 from calico_felix.calc.sets import Contribution, SetMembers
-from calico_felix.messages import AddressMember, Endpoint, Flush, IPSet, Pools, Route, Vtep
+from calico_felix.messages import AddressMember, Endpoint, Flush, Pools, Route, Vtep
 from libcalico.errors import BadData
 from libcalico.ipam import model as ipam_model
 from libcalico.model import codec, defaults, scalars
@@ -54,7 +54,6 @@ class Graph:
         self.revision = 0
         self.datastore_ready: bool | None = None
         self.problems: dict[str, str] = {}
-        self._sets_out: Pending[str, IPSet] = Pending()
         self._policies_out: Pending[PolicyId, Policy] = Pending()
         self._endpoints_out: Pending[ResourceKey, Endpoint] = Pending()
         self._routes_out: Pending[str, Route] = Pending()
@@ -96,11 +95,6 @@ class Graph:
             return None
         self.revision = max(self.revision, revision)
         self.routing.resolve()
-        for set_id, ip_set in self.sets.flush().items():
-            if ip_set is None:
-                self._sets_out.remove(set_id)
-            else:
-                self._sets_out.put(set_id, ip_set)
         for identity in self.policies.changed:
             policy = self.policies.active(identity)
             if policy is None:
@@ -110,7 +104,7 @@ class Graph:
         self.policies.changed.clear()
         self._resolve_endpoints()
         return Flush(
-            sets=self._sets_out.flush(),
+            sets=self.sets.flush(),
             policies=self._policies_out.flush(),
             endpoints=self._endpoints_out.flush(),
             routes=self._routes_out.flush(),

@@ -1,7 +1,8 @@
 """The members of IP sets: which addresses the selectors of active rules stand for (spec/felix.md 3.4).
 
 Members are counted: several endpoints may contribute the same address, which enters the set once and leaves it with
-the last of them.
+the last of them. A set goes out whole when a rule first needs it, and by its differences from then on, so that one more
+endpoint costs the same however many there are.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import NamedTuple
 
-from calico_felix.messages import IPSet
+from calico_felix.messages import IPSet, IPSetDelta
 from libcalico.policy.compile import SetSpec
 from libcalico.selector import LabelIndex
 
@@ -33,8 +34,9 @@ class SetMembers:
         self._users: dict[str, int] = {}
         self._items: dict[Hashable, Contribution] = {}
         self._counts: dict[str, dict[Member, int]] = {}
-        self._dirty: dict[str, None] = {}
-        self._gone: dict[str, None] = {}
+        self._sent: set[str] = set()
+        self._new: dict[str, None] = {}
+        self._changes: dict[str, dict[Member, bool]] = {}
 
     def use(self, spec: SetSpec) -> None:
         """One more rule names this set."""
@@ -43,8 +45,7 @@ class SetMembers:
         if users == 0:
             self._specs[spec.id] = spec
             self._counts[spec.id] = {}
-            self._dirty[spec.id] = None
-            self._gone.pop(spec.id, None)
+            self._new[spec.id] = None
             self._index.update_selector(spec.id, spec.selector.node)
 
     def release(self, set_id: str) -> None:
@@ -54,8 +55,8 @@ class SetMembers:
             del self._users[set_id]
             self._index.delete_selector(set_id)
             del self._specs[set_id], self._counts[set_id]
-            self._dirty.pop(set_id, None)
-            self._gone[set_id] = None
+            self._new.pop(set_id, None)
+            self._changes.pop(set_id, None)
 
     def update_item(self, key: Hashable, labels: dict[str, str], parents: tuple[str, ...], what: Contribution) -> None:
         """An endpoint or network set is there, or has changed."""
@@ -81,15 +82,20 @@ class SetMembers:
         """Nothing is inherited from it any more."""
         self._index.delete_parent(profile)
 
-    def flush(self) -> dict[str, IPSet | None]:
+    def flush(self) -> dict[str, IPSet | IPSetDelta | None]:
         """Sets that have changed since the last flush."""
-        changes: dict[str, IPSet | None] = dict.fromkeys(self._gone)
-        for set_id in self._dirty:
-            ports = bool(self._specs[set_id].port_name)
-            changes[set_id] = IPSet(set_id, ports, frozenset(self._counts[set_id]))
-        self._dirty.clear()
-        self._gone.clear()
-        return changes
+        out: dict[str, IPSet | IPSetDelta | None] = dict.fromkeys(self._sent - self._specs.keys())
+        self._sent -= out.keys()
+        for set_id, changes in self._changes.items():
+            if changes:
+                added = frozenset(member for member, present in changes.items() if present)
+                out[set_id] = IPSetDelta(set_id, added, frozenset(changes.keys() - added))
+        self._changes.clear()
+        for set_id in self._new:
+            out[set_id] = IPSet(set_id, bool(self._specs[set_id].port_name), frozenset(self._counts[set_id]))
+        self._sent.update(self._new)
+        self._new.clear()
+        return out
 
     def _on_started(self, set_id: Hashable, key: Hashable) -> None:
         assert isinstance(set_id, str)
@@ -113,7 +119,7 @@ class SetMembers:
             count = counts.get(member, 0)
             counts[member] = count + 1
             if count == 0:
-                self._dirty[set_id] = None
+                self._change(set_id, member, True)
 
     def _remove(self, set_id: str, what: Contribution) -> None:
         counts = self._counts[set_id]
@@ -121,4 +127,11 @@ class SetMembers:
             counts[member] -= 1
             if counts[member] == 0:
                 del counts[member]
-                self._dirty[set_id] = None
+                self._change(set_id, member, False)
+
+    def _change(self, set_id: str, member: Member, present: bool) -> None:
+        """Two opposite changes of one member between flushes cancel out."""
+        if set_id not in self._new:
+            changes = self._changes.setdefault(set_id, {})
+            if changes.pop(member, None) is None:
+                changes[member] = present

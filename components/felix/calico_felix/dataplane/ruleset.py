@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
-from calico_felix.messages import Endpoint, Flush, IPSet, Pools, Vtep
+from calico_felix.messages import Endpoint, Flush, IPSet, IPSetDelta, Pools, Vtep
 from libcalico.model.keys import ResourceKey
 from libcalico.policy.ir import Direction, Net, Policy, PolicyId
 from libcalico.policy.nft import base, names, rules
@@ -31,6 +31,7 @@ class Ruleset:
         self.table = base.base_table(options)
         self.policies: dict[PolicyId, Policy] = {}
         self.endpoints: dict[ResourceKey, Endpoint] = {}
+        self._members: dict[str, set[tuple[int, ...]]] = {}
         self._chains_of: dict[str, set[str]] = {}
         self._users: dict[PolicyId, set[ResourceKey]] = {}
         self._by_interface: dict[str, set[ResourceKey]] = {}
@@ -64,15 +65,38 @@ class Ruleset:
         self.table.chains[chain] = self.table.chains[chain]._replace(rules=(f"counter {self.options.deny}",))
         return True
 
-    def _on_set(self, set_id: str, ip_set: IPSet | None) -> None:
+    def _on_set(self, set_id: str, ip_set: IPSet | IPSetDelta | None) -> None:
+        if ip_set is None:
+            del self._members[set_id]
+            for family in (4, 6):
+                self.table.sets.pop(names.kernel_set(set_id, family), None)
+        elif isinstance(ip_set, IPSet):
+            self._members[set_id] = set(ip_set.members)
+            for family in (4, 6):
+                members = [member for member in ip_set.members if member[0] == family]
+                rendered = _port_set(members, family) if ip_set.ports else address_set(members, family)
+                self.table.sets[names.kernel_set(set_id, family)] = rendered
+        else:
+            self._change_set(set_id, ip_set)
+
+    def _change_set(self, set_id: str, delta: IPSetDelta) -> None:
+        members = self._members[set_id]
+        members -= delta.removed
+        members |= delta.added
         for family in (4, 6):
+            added, removed = ([m for m in part if m[0] == family] for part in (delta.added, delta.removed))
             name = names.kernel_set(set_id, family)
-            if ip_set is None:
-                self.table.sets.pop(name, None)
-            elif ip_set.ports:
-                self.table.sets[name] = Set(PORT_TYPES[family], False, _port_elements(ip_set, family))
+            one = self.table.sets[name]
+            if one.type == PORT_TYPES[family]:
+                change = _port_set(added, family), _port_set(removed, family)
+            elif not one.interval and all(length == FULL[family] for _, _, length in added):
+                change = address_set(added, family), address_set(removed, family)
+            elif added or removed:
+                self.table.sets[name] = address_set((m for m in members if m[0] == family), family)
+                continue
             else:
-                self.table.sets[name] = address_set((m for m in ip_set.members if m[0] == family), family)
+                continue
+            self.table.sets[name] = one._replace(elements=one.elements - change[1].elements | change[0].elements)
 
     def _on_policy(self, identity: PolicyId, policy: Policy | None) -> None:
         for direction in DIRECTIONS:
@@ -148,12 +172,11 @@ def _references(endpoint: Endpoint) -> set[PolicyId]:
     return policies | {PolicyId("Profile", "", name) for name in endpoint.policy.profiles}
 
 
-def _port_elements(ip_set: IPSet, family: int) -> frozenset[str]:
-    return frozenset(
-        f"{rules.address_text(family, address)} . {protocol} . {port}"
-        for member_family, address, protocol, port in ip_set.members
-        if member_family == family
+def _port_set(members: Iterable[tuple[int, ...]], family: int) -> Set:
+    elements = frozenset(
+        f"{rules.address_text(family, address)} . {protocol} . {port}" for _, address, protocol, port in members
     )
+    return Set(PORT_TYPES[family], False, elements)
 
 
 def address_set(members: Iterable[tuple[int, ...]], family: int) -> Set:
