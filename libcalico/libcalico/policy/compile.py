@@ -70,7 +70,7 @@ def compile_policy(resource: NetworkPolicy | GlobalNetworkPolicy) -> CompiledPol
         namespace, workload = "", not (resource.spec.do_not_track or resource.spec.pre_dnat)
     identity = PolicyId(type(resource).__name__, namespace, metadata.name)
     sets: dict[str, SetSpec] = {}
-    types = spec.types or ["Ingress", "Egress"]
+    types = {word.lower() for word in spec.types or ["Ingress", "Egress"]}
     tier = spec.tier or "default"
     try:
         policy = Policy(
@@ -84,8 +84,8 @@ def compile_policy(resource: NetworkPolicy | GlobalNetworkPolicy) -> CompiledPol
         selector=selector,
         tier=tier,
         order=None if spec.order is None else float(spec.order),
-        ingress="Ingress" in types,
-        egress="Egress" in types,
+        ingress="ingress" in types,
+        egress="egress" in types,
         workload=workload,
         sets=sets,
     )

@@ -1,0 +1,252 @@
+"""The rendering as text: what each criterion becomes, names, the identity of rules, deltas of tables."""
+
+from __future__ import annotations
+
+import pytest
+
+from libcalico.policy.ir import (
+    Action,
+    Direction,
+    EndpointPolicy,
+    IcmpMatch,
+    Net,
+    Policy,
+    PolicyId,
+    PortRange,
+    Rule,
+    Side,
+    TierPolicies,
+)
+from libcalico.policy.nft.base import base_table, guard_text
+from libcalico.policy.nft.names import (
+    LONGEST_CHAIN,
+    LONGEST_COMMENT,
+    Identity,
+    endpoint_chain,
+    parse_identity,
+    policy_chain,
+    policy_word,
+)
+from libcalico.policy.nft.rules import NftOptions, endpoint_chains, policy_chains, render_rule
+from libcalico.policy.nft.table import Chain, Set, Table
+
+WEB = PolicyId("NetworkPolicy", "default", "web")
+OPTIONS = NftOptions()
+TEN, FD = Net(4, 10 << 24, 8), Net(6, 0xFD << 120, 8)
+
+
+def ports(*given: int | tuple[int, int]) -> tuple[PortRange, ...]:
+    return tuple(PortRange(*one) if isinstance(one, tuple) else PortRange(one, one) for one in given)
+
+
+def matches(rule: Rule) -> list[str]:
+    """The kernel rules of a rule, without what is the same in all."""
+    texts = render_rule(rule, Policy(WEB, "default", (), ()), Direction.INGRESS, OPTIONS)
+    end = 'counter accept comment "np/default/web|default|ingress|0"'
+    assert all(text.endswith(end) for text in texts)
+    return [text.removesuffix(end).strip() for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("rule", "wanted"),
+    [
+        ({}, [""]),
+        ({"family": 6}, ["meta nfproto ipv6"]),
+        ({"protocol": 6}, ["meta l4proto 6"]),
+        ({"not_protocol": 17, "family": 4}, ["meta nfproto ipv4 meta l4proto != 17"]),
+        (
+            {"protocol": 1, "family": 4, "icmp": IcmpMatch(8, 0)},
+            ["meta nfproto ipv4 meta l4proto 1 icmp type 8 icmp code 0"],
+        ),
+        (
+            {"protocol": 58, "family": 6, "not_icmp": IcmpMatch(128, 1)},
+            [
+                "meta nfproto ipv6 meta l4proto 58 icmpv6 type != 128",
+                "meta nfproto ipv6 meta l4proto 58 icmpv6 type 128 icmpv6 code != 1",
+            ],
+        ),
+        ({"source": Side(nets=(TEN, FD))}, ["ip saddr 10.0.0.0/8", "ip6 saddr fd00::/8"]),
+        ({"source": Side(nets=(TEN,))}, ["ip saddr 10.0.0.0/8"]),
+        ({"source": Side(nets=(TEN, Net(4, (10 << 24) + 5, 32)))}, ["ip saddr 10.0.0.0/8"]),
+        ({"source": Side(nets=(Net(4, 0, 0),)), "family": 4}, ["meta nfproto ipv4"]),
+        ({"source": Side(not_nets=(Net(4, 0, 0),)), "family": 4}, []),
+        (
+            {"destination": Side(sets=("s:x",), not_sets=("s:y",)), "family": 4},
+            ["ip daddr @ip4-s-x ip daddr != @ip4-s-y"],
+        ),
+        (
+            {"protocol": 6, "destination": Side(ports=ports(80, (81, 90), 443))},
+            ["meta l4proto 6 th dport { 80-90, 443 }"],
+        ),
+        (
+            {"protocol": 6, "family": 4, "destination": Side(ports=ports(80), port_sets=("n:x",))},
+            [
+                "meta nfproto ipv4 meta l4proto 6 th dport 80",
+                "meta l4proto 6 ip daddr . meta l4proto . th dport @ip4-n-x",
+            ],
+        ),
+        ({"protocol": 6, "source": Side(not_ports=ports(1, 5))}, ["meta l4proto 6 th sport != { 1, 5 }"]),
+        ({"protocol": 6, "source": Side(not_ports=ports((1, 5)))}, ["meta l4proto 6 th sport != 1-5"]),
+    ],
+)
+def test_criteria(rule: dict[str, object], wanted: list[str]) -> None:
+    assert matches(Rule(Action.ALLOW, 0, **rule)) == wanted  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("port", "around"), [(80, "{ 0-79, 81-65535 }"), (1, "{ 0, 2-65535 }"), (0, "1-65535"), (65535, "0-65534")]
+)
+def test_two_single_negated_ports_are_never_compared_side_by_side(port: int, around: str) -> None:
+    """nft 1.0.6 makes one comparison of `th sport != 80 th dport != 81`: "not both" in place of "none of the two"."""
+    side = Side(not_ports=ports(port))
+    rule = Rule(Action.ALLOW, 0, protocol=6, source=side, destination=side)
+    assert matches(rule) == [f"meta l4proto 6 th sport {around} th dport {around}"]
+
+
+def test_actions() -> None:
+    rules = tuple(Rule(action, number) for number, action in enumerate(Action))
+    options = OPTIONS._replace(log_rate="10/second", log_prefix="seen", deny="reject")
+    chains = policy_chains(Policy(WEB, "t", rules, rules), options)
+    assert [text.split(" comment")[0] for text in chains["pi-np/default/web"]] == [
+        "counter accept",
+        "counter reject",
+        "counter meta mark set meta mark | 0x20000 return",
+        'counter limit rate 10/second log prefix "seen: " level info',
+    ]
+    profile = policy_chains(Policy(PolicyId("Profile", "", "p"), "", rules, ()), OPTIONS)
+    assert profile["pri-p"][2].startswith("counter return") and profile["pro-p"] == ()
+
+
+@pytest.mark.parametrize("name", ["web", "w" * 253, 'web"; flush ruleset', "wéb", "a b", "-", ""])
+def test_names_are_safe_short_and_different(name: str) -> None:
+    policies = [PolicyId(kind, "", name) for kind in ("GlobalNetworkPolicy", "Profile")]
+    chains = [policy_chain(one, direction) for one in policies for direction in Direction]
+    assert len(set(chains)) == 4
+    for chain in chains:
+        assert len(chain) <= LONGEST_CHAIN and chain.isascii() and not set(chain) & set(' ";#{}')
+
+
+@pytest.mark.parametrize("tier", ["", "default", "t" * 253, 'a"b'])
+@pytest.mark.parametrize("why", ["0", "9999", "profile/" + "p" * 253 + " is not there"])
+@pytest.mark.parametrize("name", ["web", "w" * 253])
+def test_comments_fit(tier: str, why: str, name: str) -> None:
+    identity = Identity(policy_word(PolicyId("NetworkPolicy", "n" * 63, name)), tier, "ingress", why)
+    assert len(identity.text) <= LONGEST_COMMENT and '"' not in identity.text
+    read = parse_identity(identity.text)
+    assert read is not None and read.direction == "ingress"
+    assert why[:40] == read.rule
+
+
+def test_identity_reads_back() -> None:
+    identity = Identity("np/default/web", "default", "ingress", "3")
+    assert parse_identity(identity.text) == identity
+    assert parse_identity("somebody else's rule") is None
+
+
+def rendered(endpoint: EndpointPolicy, *policies: Policy) -> dict[str, list[str]]:
+    chains = endpoint_chains("calia", endpoint, Direction.INGRESS, {one.id: one for one in policies}, OPTIONS)
+    return {
+        name: [text.split(" comment")[0] for text in texts if "invalid" not in text] for name, texts in chains.items()
+    }
+
+
+def test_an_endpoint_with_nothing_denies() -> None:
+    assert rendered(EndpointPolicy((), ())) == {"tw-calia": ["counter drop"]}
+
+
+def test_a_tier_without_pass_needs_no_mark() -> None:
+    policy = Policy(WEB, "default", (Rule(Action.ALLOW, 0),), ())
+    endpoint = EndpointPolicy((TierPolicies("default", Action.DENY, (WEB,), ()),), ())
+    chains = rendered(endpoint, policy)
+    assert chains == {"tw-calia": ["jump pi-np/default/web", "counter drop", "counter drop"]}
+
+
+@pytest.mark.parametrize(("end", "last"), [(Action.DENY, "counter drop"), (Action.PASS, "goto tw-calia/1")])
+def test_what_follows_a_pass_stands_in_a_chain_of_its_own(end: Action, last: str) -> None:
+    policy = Policy(WEB, "t", (Rule(Action.PASS, 0),), ())
+    chains = rendered(EndpointPolicy((TierPolicies("t", end, (WEB,), ()),), ("p",)), policy,
+                      Policy(PolicyId("Profile", "", "p"), "", (), ()))  # fmt: skip
+    assert chains["tw-calia"] == [
+        "meta mark set meta mark & 0xfffdffff",
+        "jump pi-np/default/web",
+        "meta mark & 0x20000 == 0x20000 goto tw-calia/1",
+        last,
+    ]
+    assert chains["tw-calia/1"] == ["jump pri-p", "counter drop"]
+
+
+def test_a_tier_that_is_not_for_this_direction_takes_no_part() -> None:
+    endpoint = EndpointPolicy((TierPolicies("t", Action.DENY, (), (WEB,)),), ())
+    assert rendered(endpoint, Policy(WEB, "t", (), ())) == {"tw-calia": ["counter drop"]}
+
+
+def test_the_encapsulation_denies_are_for_egress_only() -> None:
+    def text(direction: Direction, options: NftOptions) -> str:
+        return "\n".join(*endpoint_chains("calia", EndpointPolicy((), ()), direction, {}, options).values())
+
+    assert "udp dport 4789" in text(Direction.EGRESS, OPTIONS) and "meta l4proto 4 " in text(Direction.EGRESS, OPTIONS)
+    assert "4789" not in text(Direction.INGRESS, OPTIONS)
+    allowed = OPTIONS._replace(allow_vxlan_from_workloads=True, allow_ipip_from_workloads=True)
+    assert "4789" not in text(Direction.EGRESS, allowed) and "l4proto 4" not in text(Direction.EGRESS, allowed)
+
+
+def test_the_guard_drops_what_no_endpoint_claims() -> None:
+    lines = guard_text().splitlines()
+    assert lines[:3] == ["add table inet calico", "delete table inet calico", "add table inet calico"]
+    for chain, word in (("forward-egress", "iifname"), ("forward-ingress", "oifname"), ("input-egress", "iifname")):
+        assert any(
+            line.startswith(f'add rule inet calico {chain} {word} "cali*" counter drop') for line in lines
+        ), chain  # fmt: skip
+
+
+def test_to_host_action_and_prefixes() -> None:
+    options = OPTIONS._replace(endpoint_to_host="return", interface_prefixes=("cali", "tap"))
+    chains = base_table(options).chains
+    assert chains["input-host"].rules == ()
+    assert sum('iifname "tap*"' in rule for rule in chains["forward-egress"].rules) == 1
+
+
+def test_vxlan_rules_stand_only_for_families_that_use_it() -> None:
+    assert "4789" not in base_table(OPTIONS).render_replace()
+    text = base_table(OPTIONS._replace(vxlan_families=frozenset((6,)))).render_replace()
+    assert "meta nfproto ipv6 udp dport 4789 notrack" in text and "meta nfproto ipv4 udp" not in text
+
+
+def test_endpoint_chain_names() -> None:
+    assert endpoint_chain("calia", Direction.EGRESS) == "fw-calia"
+    assert endpoint_chain("calia", Direction.INGRESS, 2) == "tw-calia/2"
+
+
+def table(**sets: Set) -> Table:
+    made = Table()
+    made.sets.update(sets)
+    made.chains.update({f"c-{name}": Chain((f"ip saddr @{name} accept",)) for name in sets})
+    return made
+
+
+def test_a_delta_of_one_element_touches_nothing_else() -> None:
+    old = table(a=Set("ipv4_addr", elements=frozenset(("10.0.0.1", "10.0.0.2"))))
+    new = table(a=Set("ipv4_addr", elements=frozenset(("10.0.0.1", "10.0.0.3"))))
+    assert new.render_delta(old).splitlines() == [
+        "delete element inet calico a { 10.0.0.2 }",
+        "add element inet calico a { 10.0.0.3 }",
+    ]
+    assert new.render_delta(new.copy()) == ""
+
+
+def test_a_set_of_another_type_is_replaced_with_its_users() -> None:
+    old, new = table(a=Set("ipv4_addr")), table(a=Set("ipv4_addr", interval=True))
+    assert new.render_delta(old).splitlines() == [
+        "flush chain inet calico c-a",
+        "delete set inet calico a",
+        "add set inet calico a { type ipv4_addr; flags interval; }",
+        "add rule inet calico c-a ip saddr @a accept",
+    ]
+
+
+def test_what_is_gone_goes_users_first() -> None:
+    assert Table().render_delta(table(a=Set("ipv4_addr"))).splitlines() == [
+        "flush chain inet calico c-a",
+        "delete chain inet calico c-a",
+        "delete set inet calico a",
+    ]
