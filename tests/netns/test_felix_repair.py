@@ -10,9 +10,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from libcalico.datastore.contract import Put
+from calico_felix.daemon import RESTART_CODE
+from libcalico.datastore.contract import Delete, Put
 from libcalico.obs import debug
 from tests.netns.cni_host import NODE, Host, sh
 from tests.scale.bench_agent import endpoint, policy
@@ -153,5 +155,32 @@ def test_nothing_happens_before_in_sync_and_a_second_apply_changes_nothing(tmp_p
             agent.start()
             await agent.wait("restart", programmed)
             assert agent.table() == good, f"round {number}: the restarted agent programs the same"
+
+    play(tmp_path, scenario)
+
+
+def test_a_locked_datastore_ends_the_agent_and_leaves_its_rules(tmp_path: Path) -> None:
+    """While it is locked (somebody migrates it) nothing is programmed from what it holds."""
+
+    async def scenario(agent: Agent) -> None:
+        agent.start()
+        await agent.wait("start", programmed)
+        assert agent.process is not None
+        good = agent.table()
+        cluster = await agent.host.client.get("ClusterInformation", "default")
+        spec = msgspec.structs.replace(cluster.spec, datastore_ready=False)
+        await agent.host.client.update(msgspec.structs.replace(cluster, spec=spec))
+        await agent.host.store.txn((), (Delete(OBJECTS[2][0].encode()),))
+        assert await asyncio.to_thread(agent.process.wait, WAIT_S) == RESTART_CODE
+        assert agent.table() == good
+        agent.start()
+        await asyncio.sleep(2)
+        assert agent.process.poll() is None
+        assert agent.table() == good
+        cluster = await agent.host.client.get("ClusterInformation", "default")
+        spec = msgspec.structs.replace(cluster.spec, datastore_ready=True)
+        await agent.host.client.update(msgspec.structs.replace(cluster, spec=spec))
+        await agent.wait("unlock", programmed)
+        assert "10.99.1.1" not in agent.table()
 
     play(tmp_path, scenario)

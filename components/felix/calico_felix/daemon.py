@@ -179,6 +179,8 @@ class Daemon:
             self._take_in(batch, fed)
             if batch.status is not Status.IN_SYNC:
                 continue
+            if self.graph.datastore_ready is False:
+                raise RestartNeeded("the datastore is locked (datastoreReady is false)")
             first = not self.graph.in_sync
             self.graph.in_sync = True
             self.revision = batch.revision

@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("-c", "--config-file", default="/etc/calico/felix.cfg", help="INI file with parameters")
     parser.add_argument("--version", action="version", version=f"calico-felix {__version__}")
     arguments = parser.parse_args(argv)
-    logs.configure(os.environ.get("FELIX_LOGSEVERITYSCREEN", "info"))
+    logs.configure(os.environ.get("FELIX_LOGSEVERITYSCREEN") or "info")
     try:
         configuration = Configuration(PARAMETERS)
         configuration.load_environment(os.environ, "FELIX_")
