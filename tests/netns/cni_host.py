@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -30,6 +31,7 @@ from libcalico.workload.cni import Services
 from libcalico.workload.cni.server import WorkloadsService
 
 NODE = "10.0.4.17"
+PREFIX = f"t-cni-{os.getpid()}-"  # of the names of this run's namespaces
 ID = "5f0c9e11-2b7a-4c1e-9d55-0a1b2c3d4e5f"
 SOURCE = Path(__file__).parents[2] / "components" / "cni" / "shim" / "shim.c"
 FALLBACK = f"""#!{sys.executable} -I
@@ -61,7 +63,7 @@ class Host:
 
     def __init__(self, plugins: Path, tmp_path: Path) -> None:
         self.tag = uuid.uuid4().hex[:6]
-        self.name = f"t-cni-h-{self.tag}"
+        self.name = f"{PREFIX}h-{self.tag}"
         self.plugins = plugins
         self.directory = tmp_path
         self.socket = tmp_path / "node.sock"
@@ -124,7 +126,7 @@ class Host:
 
     def box(self) -> str:
         """A new container's namespace; its path."""
-        name = f"t-cni-c-{uuid.uuid4().hex[:6]}"
+        name = f"{PREFIX}c-{uuid.uuid4().hex[:6]}"
         sh("ip", "netns", "add", name)
         self.spaces.append(name)
         return f"/run/netns/{name}"
