@@ -182,7 +182,8 @@ def test_policy_selectors() -> None:
 
 @pytest.mark.parametrize(("flag", "workload"), [("doNotTrack", False), ("preDNAT", False), ("applyOnForward", True)])
 def test_which_policies_act_on_workloads(flag: str, workload: bool) -> None:
-    assert policy(**{flag: True, "types": ["Ingress"]}).workload is workload
+    spec: dict[str, Any] = {flag: True, "types": ["Ingress"]}
+    assert policy(**spec).workload is workload
 
 
 def test_types_default_to_both_and_the_tier_to_default() -> None:

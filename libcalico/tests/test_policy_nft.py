@@ -117,6 +117,30 @@ def test_actions() -> None:
     assert profile["pri-p"][2].startswith("counter return") and profile["pro-p"] == ()
 
 
+@pytest.mark.parametrize(
+    ("prefix", "wanted"),
+    [
+        ("calico-packet", "calico-packet: "),
+        ("%t/%k/%n/%p", "t/np/web/default/web: "),
+        ("100%", "100: "),
+        ("%x%n", "web: "),
+        ("a" * 200, "a" * 125 + ": "),
+    ],
+)
+def test_log_prefix(prefix: str, wanted: str) -> None:
+    policy = Policy(WEB, "t", (), ())
+    (text,) = render_rule(Rule(Action.LOG, 0), policy, Direction.INGRESS, OPTIONS._replace(log_prefix=prefix))
+    assert f'log prefix "{wanted}" level' in text
+
+
+@pytest.mark.parametrize(("port", "ports"), [(4789, "4790-65535"), (64000, "1024-63999")])
+def test_masquerading_into_a_tunnel_avoids_its_port(port: int, ports: str) -> None:
+    rules = (
+        base_table(OPTIONS._replace(vxlan_port=port, vxlan_families=frozenset((4,)))).chains["nat-postrouting"].rules
+    )
+    assert any(rule.endswith(f"meta l4proto udp counter masquerade to :{ports}") for rule in rules)
+
+
 @pytest.mark.parametrize("name", ["web", "w" * 253, 'web"; flush ruleset', "wéb", "a b", "-", ""])
 def test_names_are_safe_short_and_different(name: str) -> None:
     policies = [PolicyId(kind, "", name) for kind in ("GlobalNetworkPolicy", "Profile")]

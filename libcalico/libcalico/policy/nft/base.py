@@ -102,6 +102,13 @@ def _vxlan_input(options: NftOptions) -> list[str]:
     return rules
 
 
+def _ports_beside(port: int) -> str:
+    """The wider of the ranges below and above VXLAN's port: an answer to that port would escape conntrack."""
+    below, above = (1024, port - 1), (port + 1, 65535)
+    first, last = max(below, above, key=lambda one: one[1] - one[0])
+    return f"{first}-{last}"
+
+
 def _nat(options: NftOptions) -> dict[str, Chain]:
     rules = []
     for family, word in FAMILIES:
@@ -112,5 +119,6 @@ def _nat(options: NftOptions) -> dict[str, Chain]:
     for family in sorted(options.vxlan_families):
         device = VXLAN_DEVICES[family]
         foreign = f'meta nfproto ipv{family} oifname "{device}" fib saddr type local fib saddr . oif type != local'
+        rules.append(f"{foreign} meta l4proto udp counter masquerade to :{_ports_beside(options.vxlan_port)}")
         rules.append(f"{foreign} counter masquerade")
     return {"nat-postrouting": Chain(tuple(rules), "type nat hook postrouting priority srcnat; policy accept;")}

@@ -8,6 +8,7 @@ where a list of ports mixes numbers with named ports. Every rule counts and carr
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -23,10 +24,12 @@ from libcalico.policy.ir import (
     Rule,
     Side,
 )
-from libcalico.policy.nft.names import Identity, endpoint_chain, kernel_set, policy_chain, policy_word
+from libcalico.policy.nft.names import Identity, endpoint_chain, kernel_set, policy_chain, policy_word, safe
 
 FAMILY_WORDS = {4: ("ip", "ipv4", "icmp"), 6: ("ip6", "ipv6", "icmpv6")}
 LAST_PORT = 65535
+LONGEST_LOG_PREFIX = 127
+LOG_WORD = re.compile("%.?")
 Rules = tuple[str, ...]
 
 
@@ -92,10 +95,18 @@ def _action(action: Action, policy: Policy, options: NftOptions) -> str:
         return f"counter {options.deny}"
     if action is Action.LOG:
         limit = f"limit rate {options.log_rate} " if options.log_rate else ""
-        return f'counter {limit}log prefix "{options.log_prefix}: " level info'
+        return f'counter {limit}log prefix "{_log_prefix(policy, options)}" level info'
     if policy.id.kind == "Profile":
         return "counter return"
     return f"counter meta mark set meta mark | {options.pass_mark:#x} return"
+
+
+def _log_prefix(policy: Policy, options: NftOptions) -> str:
+    """`%t` is the tier, `%k` the kind in short, `%n` the name, `%p` namespace and name."""
+    kind, _, full = policy_word(policy.id).partition("/")
+    words = {"%t": safe(policy.tier) if policy.tier else "", "%k": kind, "%n": safe(policy.id.name), "%p": full}
+    text = LOG_WORD.sub(lambda found: words.get(found[0], ""), options.log_prefix)
+    return f"{text[: LONGEST_LOG_PREFIX - 2]}: "
 
 
 def _alternatives(rule: Rule) -> Iterator[list[str]]:
