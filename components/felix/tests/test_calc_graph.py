@@ -177,7 +177,10 @@ def test_two_endpoints_with_one_address_share_the_member(store: Datastore) -> No
     assert store.flush().sets == {}
     store.endpoint("two", {})
     (change,) = store.flush().sets.values()
-    assert isinstance(change, IPSetDelta) and (change.added, change.removed) == (set(), {(4, 0x0A000001, 32)})
+    assert isinstance(change, IPSetDelta) and (change.added, set(change.removed)) == (
+        frozenset(),
+        {(4, 0x0A000001, 32)},
+    )
     store.endpoint("two", {"a": "1"})
     store.endpoint("two", {})
     assert store.flush().sets == {}

@@ -115,3 +115,23 @@ def test_flows_end_only_after_the_rules_stand_and_are_tried_again() -> None:
         dataplane.close()
 
     asyncio.run(scenario())
+
+
+def test_an_endpoint_that_goes_while_its_rules_are_written_is_not_remembered() -> None:
+    async def scenario() -> None:
+        kernel = Kernel()
+        dataplane = await settled(kernel, flush(B))
+
+        def commit(_text: str, _table: Any) -> None:
+            asyncio.run_coroutine_threadsafe(gone(), loop).result()
+
+        async def gone() -> None:
+            dataplane.on_flush(flush(gone=(A, B)))
+
+        loop, kernel.commit = asyncio.get_running_loop(), commit  # type: ignore[method-assign]
+        await dataplane._apply_ruleset()
+        assert dataplane.programmed_revisions == {}
+        assert dataplane._nft_dirty
+        dataplane.close()
+
+    asyncio.run(scenario())

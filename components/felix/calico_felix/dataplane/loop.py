@@ -236,7 +236,8 @@ class Dataplane:
                     await self._commit(text, wanted)
                 self._programmed = wanted
                 self._flows_due |= ending
-                await self._end_flows({address_text(f, a) for e in endpoints.values() for f, a, _ in e.nets})
+                if self._flows_due:
+                    await self._end_flows({address_text(f, a) for e in endpoints.values() for f, a, _ in e.nets})
                 self._announce(endpoints, revision)
                 return
             except NftError as error:
@@ -277,7 +278,8 @@ class Dataplane:
     def _announce(self, endpoints: dict[ResourceKey, Endpoint], revision: int) -> None:
         self.programmed_revision = max(self.programmed_revision, revision)
         for key, endpoint in endpoints.items():
-            self.programmed_revisions[key] = endpoint.revision
+            if key in self.ruleset.endpoints:  # else it was removed while the transaction ran
+                self.programmed_revisions[key] = endpoint.revision
         for waiter in self._waiters:
             if self.programmed_revisions.get(waiter.key, 0) >= waiter.revision and not waiter.done.done():
                 waiter.done.set_result(None)
