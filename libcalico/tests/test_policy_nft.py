@@ -230,6 +230,11 @@ def test_to_host_action_and_prefixes() -> None:
     assert sum('iifname "tap*"' in rule for rule in chains["forward-egress"].rules) == 1
 
 
+def test_dropping_what_goes_to_the_host_is_the_configured_deny() -> None:
+    rules = base_table(OPTIONS._replace(deny="reject")).chains["input-host"].rules
+    assert rules[-1] == 'iifname "cali*" counter reject comment "base|||endpoint to host"'
+
+
 def test_vxlan_rules_stand_only_for_families_that_use_it() -> None:
     assert "4789" not in base_table(OPTIONS).render_replace()
     text = base_table(OPTIONS._replace(vxlan_families=frozenset((6,)))).render_replace()

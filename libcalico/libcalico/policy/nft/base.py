@@ -80,11 +80,11 @@ def _input(options: NftOptions) -> dict[str, Chain]:
         *_each_prefix(options, "iifname", unknown),
     ]
     host = _vxlan_input(options)
-    if options.endpoint_to_host in ("drop", "reject"):
+    if options.endpoint_to_host == "drop":
         host += [
             ESTABLISHED,
             *_each_prefix(options, "iifname", NEIGHBOUR_DISCOVERY),
-            *_each_prefix(options, "iifname", f"counter {options.endpoint_to_host} {_note('endpoint to host')}"),
+            *_each_prefix(options, "iifname", f"counter {options.deny} {_note('endpoint to host')}"),
         ]
     return {
         "input-egress": Chain(tuple(egress), "type filter hook input priority filter - 1; policy accept;"),
