@@ -64,6 +64,8 @@ def parse(text: str) -> Selector:
         return Selector(_labels.parse(text))
     except _labels.ParseError as error:
         raise SelectorError(str(error)) from None
+    except RecursionError:
+        raise SelectorError("nested too deeply") from None
 
 
 def is_valid(text: str) -> bool:

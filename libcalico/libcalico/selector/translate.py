@@ -33,7 +33,7 @@ def network_policy_selector(namespace: str, selector: str, service_account_selec
     """What a NetworkPolicy selects."""
     result = f"({selector}) && {in_namespace(namespace)}" if selector else in_namespace(namespace)
     if service_account_selector:
-        result = f"({result}) && {prefixed(service_account_selector, SERVICE_ACCOUNT_PREFIX)}"
+        result = _and(result, prefixed(service_account_selector, SERVICE_ACCOUNT_PREFIX))
     return result
 
 
@@ -85,4 +85,4 @@ def _service_accounts(names: Sequence[str], selector: str) -> str:
 
 
 def _and(one: str, other: str) -> str:
-    return f"({one}) && {other}" if one else other
+    return f"({one}) && {other}" if one and other else one or other

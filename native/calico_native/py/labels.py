@@ -22,7 +22,7 @@ OPERATOR_TEXT = {
 }
 LABEL_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./-")
 LONGEST_LABEL = 512
-DEEPEST_NESTING = 200
+DEEPEST_NESTING = 512  # a resource's selector has at most 1024 characters, so it never nests deeper
 
 
 class ParseError(ValueError):
@@ -125,7 +125,10 @@ def parse(text: str) -> Node:
     parser.skip_blanks()
     if parser.at_end():
         return Node(ALL)
-    node = parser.parse_or()
+    try:
+        node = parser.parse_or()
+    except RecursionError:  # pure Python, called from deep down: the compiled build has no such limit
+        raise ParseError("nested too deeply") from None
     parser.skip_blanks()
     if not parser.at_end():
         raise ParseError(f"unexpected content at end of selector {text[parser.place :]!r}")
