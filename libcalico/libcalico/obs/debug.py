@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from libcalico.errors import BadData
+
 Command = Callable[[list[str]], str]
 LONGEST_LINE_S = 10.0
 
@@ -21,13 +23,17 @@ async def serve(path: str, commands: Mapping[str, Command]) -> asyncio.Server:
     """Listen on the socket at `path`; a stale one is replaced."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, TimeoutError):
+        try:
             async with asyncio.timeout(LONGEST_LINE_S):
                 line = await reader.readline()
-            writer.write(_answer(line.decode("utf-8", "replace").split(), commands).encode())
-            await writer.drain()
+                writer.write(_answer(line.decode("utf-8", "replace").split(), commands).encode())
+                await writer.drain()
+        except ConnectionError:
+            pass
+        except (TimeoutError, ValueError):  # a silent or deaf client, or a line longer than the reader's limit
+            writer.transport.abort()
+        finally:  # a command at fault ends its connection, not the daemon; the loop logs it
             writer.close()
-            await writer.wait_closed()
 
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileNotFoundError):
@@ -44,7 +50,7 @@ def _answer(words: list[str], commands: Mapping[str, Command]) -> str:
         return "commands: " + ", ".join(sorted(commands)) + "\n"
     try:
         return commands[words[0]](words[1:])
-    except (ValueError, KeyError, IndexError) as error:
+    except (ValueError, KeyError, IndexError, BadData) as error:
         return f"error: {error}\n"
 
 

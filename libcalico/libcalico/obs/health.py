@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from libcalico.clock import Clock
+from libcalico.obs.debug import table
 
 
 class _Report(NamedTuple):
@@ -32,20 +33,19 @@ class Health:
         self._reports[part] = _Report(live, ready, detail, self._clock.monotonic_s())
 
     def live(self) -> tuple[bool, str]:
-        """Is every part live? With a line for each part."""
+        """Is every part live? With a table of the parts."""
         return self._summary(0)
 
     def ready(self) -> tuple[bool, str]:
-        """Is every part ready? With a line for each part."""
+        """Is every part ready? With a table of the parts."""
         return self._summary(1)
 
     def _summary(self, which: int) -> tuple[bool, str]:
-        good, lines, now = True, [], self._clock.monotonic_s()
-        for part, report in self._reports.items():
+        good, rows, now = True, [], self._clock.monotonic_s()
+        for part, report in sorted(self._reports.items()):
             timeout_s = self._timeouts.get(part, 0)
             late = bool(timeout_s) and now - report.at_s > timeout_s
-            fine = (report.ready if which else report.live) and not late
-            good = good and fine
-            word = "late" if late else ("ok" if fine else "not ok")
-            lines.append(f"{part}: {word}{': ' + report.detail if report.detail else ''}")
-        return good, "\n".join(lines) + "\n"
+            states = ["late" if late else ("ok" if fine else "not ok") for fine in (report.live, report.ready)]
+            good = good and states[which] == "ok"
+            rows.append([part, f"{timeout_s:g}s" if timeout_s else "-", *states, report.detail])
+        return good, table(["COMPONENT", "TIMEOUT", "LIVENESS", "READINESS", "DETAIL"], rows)

@@ -1,4 +1,4 @@
-"""A very small HTTP server for `/metrics`, `/liveness` and `/readiness`: GET only, one answer per connection."""
+"""A very small HTTP server for `/metrics`, `/liveness` and `/readiness`: any method, one answer per connection."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Answer(NamedTuple):
 
 
 Route = Callable[[], Answer]
-_REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
+_REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 503: "Service Unavailable"}
 
 
 def text(status: int, body: str) -> Answer:
@@ -41,14 +41,17 @@ def _handler(
                 head = await reader.readuntil(b"\r\n\r\n")
             answer = _answer(head, routes)
         except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
-            answer = text(400, "the request is not complete\n")
+            head, answer = b"", text(400, "the request is not complete\n")
         try:
-            writer.write(_render(answer))
-            await writer.drain()
-            writer.close()
-            await writer.wait_closed()
+            writer.write(_render(answer, with_body=not head.startswith(b"HEAD ")))
+            async with asyncio.timeout(LONGEST_REQUEST_S):
+                await writer.drain()
         except ConnectionError:
             pass
+        except TimeoutError:  # the client does not read
+            writer.transport.abort()
+        finally:
+            writer.close()
 
     return handle
 
@@ -57,15 +60,13 @@ def _answer(head: bytes, routes: Mapping[str, Route]) -> Answer:
     words = head.split(b"\r\n", 1)[0].decode("latin-1").split()
     if len(words) != 3:
         return text(400, "this is not an HTTP request\n")
-    if words[0] != "GET":
-        return text(405, "only GET is served\n")
     route = routes.get(words[1].partition("?")[0])
     return text(404, f"paths: {', '.join(sorted(routes))}\n") if route is None else route()
 
 
-def _render(answer: Answer) -> bytes:
+def _render(answer: Answer, with_body: bool) -> bytes:
     head = (
         f"HTTP/1.0 {answer.status} {_REASONS.get(answer.status, '')}\r\n"
         f"Content-Type: {answer.content_type}\r\nContent-Length: {len(answer.body)}\r\nConnection: close\r\n\r\n"
     )
-    return head.encode() + answer.body
+    return head.encode() + (answer.body if with_body else b"")

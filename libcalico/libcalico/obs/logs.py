@@ -12,13 +12,14 @@ SEVERITIES = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
     "fatal": logging.CRITICAL,
+    "": logging.CRITICAL + 10,
     "none": logging.CRITICAL + 10,
 }
 FORMAT = "%(asctime)s.%(msecs)03d [%(levelname)s] %(name)s: %(message)s"
 
 
 def configure(severity: str) -> None:
-    """Log to stderr from this severity on; an unknown word means info."""
+    """Log to stderr from this severity on; an unknown word means info, `none` or no word: nothing."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter(FORMAT, "%Y-%m-%d %H:%M:%S"))
     root = logging.getLogger()

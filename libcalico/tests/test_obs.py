@@ -1,0 +1,202 @@
+"""Health, the HTTP server, the debug socket, metrics: what people and node checks look at."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import stat
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from libcalico.errors import BadData
+from libcalico.obs import debug, http, logs
+from libcalico.obs.health import Health
+from libcalico.obs.metrics import Metrics
+
+
+class HandClock:
+    """Time moves when the test says so."""
+
+    def __init__(self) -> None:
+        self.at_s = 0.0
+
+    def monotonic_s(self) -> float:
+        return self.at_s
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.at_s, UTC)
+
+
+def test_a_new_part_is_live_and_not_ready() -> None:
+    health = Health(HandClock())
+    health.register("loop", 20)
+    assert health.live()[0] and not health.ready()[0]
+
+
+def test_a_late_part_is_neither_and_recovers() -> None:
+    clock = HandClock()
+    health = Health(clock)
+    health.register("loop", 20)
+    health.register("start", 0)
+    health.report("loop")
+    health.report("start")
+    clock.at_s = 20
+    assert health.live()[0] and health.ready()[0]
+    clock.at_s = 21
+    assert not health.live()[0] and not health.ready()[0]
+    health.report("loop")
+    assert health.live()[0] and health.ready()[0]
+
+
+def test_live_and_ready_are_told_apart_in_a_sorted_table() -> None:
+    health = Health(HandClock())
+    health.register("loop", 20)
+    health.register("calc", 0)
+    health.report("calc", live=False, ready=True)
+    health.report("loop", detail="first apply")
+    assert not health.live()[0] and health.ready()[0]
+    header, first, second = health.ready()[1].splitlines()
+    assert header.split() == ["COMPONENT", "TIMEOUT", "LIVENESS", "READINESS", "DETAIL"]
+    assert first.split() == ["calc", "-", "not", "ok", "ok"]
+    assert second.split() == ["loop", "20s", "ok", "ok", "first", "apply"]
+
+
+def test_metrics_of_two_daemons_do_not_meet() -> None:
+    one, other = Metrics(), Metrics()
+    one.counter("felix_things", "things").inc(2)
+    other.gauge("felix_things_total", "things", lambda: 7)
+    assert b"felix_things_total 2.0" in one.render()
+    assert b"felix_things_total 7.0" in other.render()
+
+
+def broken() -> http.Answer:
+    raise RuntimeError("the part is gone")
+
+
+@pytest_asyncio.fixture
+async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
+    monkeypatch.setattr(http, "LONGEST_REQUEST_S", 0.2)
+    server = await http.serve("127.0.0.1", 0, {"/live": lambda: http.text(503, "no\n"), "/broken": broken})
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def say(port: int, request: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    async with asyncio.timeout(5):
+        answer = await reader.read()
+    writer.close()
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "body"),
+    [
+        (b"GET /live?x=1 HTTP/1.1\r\nHost: x\r\n\r\n", 503, b"no\n"),
+        (b"POST /live HTTP/1.1\r\n\r\n", 503, b"no\n"),
+        (b"HEAD /live HTTP/1.1\r\n\r\n", 503, b""),
+        (b"GET /other HTTP/1.1\r\n\r\n", 404, b"paths: /broken, /live\n"),
+        (b"nonsense\r\n\r\n", 400, b"this is not an HTTP request\n"),
+        (b"GET /live", 400, b"the request is not complete\n"),
+        (b"x" * 40000, 400, None),
+    ],
+)  # fmt: skip
+async def test_answers(port: int, request_: bytes, status: int, body: bytes | None) -> None:
+    try:
+        head, _, got = (await say(port, request_)).partition(b"\r\n\r\n")
+    except ConnectionError:
+        assert body is None
+        return
+    assert head.split()[1] == str(status).encode()
+    assert body is None or got == body
+
+
+async def test_a_route_at_fault_ends_its_connection_and_nothing_else(port: int) -> None:
+    assert await say(port, b"GET /broken HTTP/1.1\r\n\r\n") == b""
+    assert b" 503 " in await say(port, b"GET /live HTTP/1.1\r\n\r\n")
+
+
+def refuse(_words: list[str]) -> str:
+    raise BadData("no such endpoint")
+
+
+def fail(_words: list[str]) -> str:
+    raise RuntimeError("out of order")
+
+
+@pytest_asyncio.fixture
+async def debug_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
+    monkeypatch.setattr(debug, "LONGEST_LINE_S", 0.2)
+    path = tmp_path / "run" / "debug.sock"
+    path.parent.mkdir()
+    path.write_text("stale")
+    commands: dict[str, debug.Command] = {
+        "echo": lambda words: "|".join(words) + "\n",
+        "refuse": refuse,
+        "fail": fail,
+        "much": lambda _: "x" * 10**7,
+    }
+    async with await debug.serve(str(path), commands):
+        yield str(path)
+
+
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [
+        ("echo a  b", "a|b\n"),
+        ("help", "commands: echo, fail, much, refuse\n"),
+        ("", "commands: echo, fail, much, refuse\n"),
+        ("refuse", "error: no such endpoint\n"),
+        ("fail", ""),
+    ],
+)
+async def test_debug_commands(debug_socket: str, command: str, answer: str) -> None:
+    assert await asyncio.to_thread(debug.ask, debug_socket, command) == answer
+
+
+async def test_only_root_may_connect(debug_socket: str) -> None:
+    assert stat.S_IMODE(Path(debug_socket).stat().st_mode) & 0o077 == 0
+
+
+@pytest.mark.parametrize("first", [b"", b"x" * 200_000])
+async def test_a_client_that_finishes_no_line_is_let_go(debug_socket: str, first: bytes) -> None:
+    reader, writer = await asyncio.open_unix_connection(debug_socket)
+    writer.write(first)
+    async with asyncio.timeout(5):
+        try:
+            assert await reader.read() == b""
+        except ConnectionError:
+            pass
+    writer.close()
+
+
+async def test_a_client_that_does_not_read_is_let_go(debug_socket: str) -> None:
+    reader, writer = await asyncio.open_unix_connection(debug_socket, limit=1024)
+    writer.write(b"much\n")
+    await asyncio.sleep(0.6)
+    async with asyncio.timeout(5):
+        try:
+            assert len(await reader.read()) < 10**7
+        except ConnectionError:
+            pass
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("severity", "level"),
+    [("INFO", logging.INFO), ("Debug", logging.DEBUG), ("odd", logging.INFO), ("none", 60), ("", 60), ("fatal", 50)],
+)
+def test_severities(severity: str, level: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = logging.RootLogger(logging.INFO)
+    monkeypatch.setattr(logging, "getLogger", lambda *_: root)
+    logs.configure(severity)
+    assert root.level == level and len(root.handlers) == 1
+
+
+def test_a_table_lines_up() -> None:
+    assert debug.table(["A", "BB"], [["xxx", "y"], ["z", ""]]) == "A    BB\nxxx  y\nz\n"
