@@ -3,11 +3,38 @@
 from __future__ import annotations
 
 from calico_felix.dataplane.loop import DataplaneConfig
-from libcalico.config import Configuration, Parameter, boolean, integer, one_of, seconds, words
+from libcalico.config import (
+    Configuration,
+    Parameter,
+    boolean,
+    integer,
+    matching,
+    one_of,
+    port_range,
+    seconds,
+    words,
+)
 from libcalico.policy.nft.rules import NftOptions
 
 LARGEST_PORT = 65535
 PASS_BIT = 1  # the second lowest bit of the mark mask, as upstream counts
+
+_RATE = matching(r"([1-9]\d{0,3}/(second|minute|hour|day))?", "a rate such as 10/second")
+_PREFIX_LIST = matching(r"[a-zA-Z0-9_-]{1,15}(,[a-zA-Z0-9_-]{1,15})*", "a list of interface name prefixes")
+
+
+def interface_prefixes(text: str) -> tuple[str, ...]:
+    """Prefixes with a comma between them: what they match is policed, so a bad one must stop the agent."""
+    return words(_PREFIX_LIST(text))
+
+
+def mark_mask(text: str) -> int:
+    """Bits of the packet mark; one of them is not enough."""
+    mask = integer(1, 0xFFFFFFFF)(text)
+    if mask.bit_count() <= PASS_BIT:
+        raise ValueError("has fewer than two bits")
+    return mask
+
 
 PARAMETERS = (
     Parameter(
@@ -25,11 +52,27 @@ PARAMETERS = (
     ),
     Parameter("LogSeverityScreen", str, "info", "least severity that is logged", live=True),
     Parameter("LogPrefix", str, "calico-packet", "prefix of the kernel log entries of Log rules"),
-    Parameter("LogActionRateLimit", str, "", "limit of those entries, for example 10/second"),
-    Parameter("InterfacePrefix", words, ("cali",), "prefixes of workload interfaces"),
-    Parameter("DefaultEndpointToHostAction", one_of("drop", "accept", "return"), "drop", "workload to its own host"),
-    Parameter("NftablesFilterDenyAction", one_of("drop", "reject"), "drop", "what Deny does"),
-    Parameter("NftablesMarkMask", integer(1, 0xFFFFFFFF), 0xFFFF0000, "mark bits that we may use"),
+    Parameter("LogActionRateLimit", _RATE, "", "limit of those entries, for example 10/second"),
+    Parameter(
+        "InterfacePrefix",
+        interface_prefixes,
+        ("cali",),
+        "prefixes of workload interfaces",
+        fatal=True,
+        none_refused=True,
+    ),
+    Parameter(
+        "DefaultEndpointToHostAction",
+        one_of("drop", "accept", "return"),
+        "drop",
+        "workload to its own host",
+        fatal=True,
+        none_refused=True,
+    ),
+    Parameter(
+        "NftablesFilterDenyAction", one_of("drop", "reject"), "drop", "what Deny does", fatal=True, none_refused=True
+    ),
+    Parameter("NftablesMarkMask", mark_mask, 0xFFFF0000, "mark bits that we may use", fatal=True, none_refused=True),
     Parameter("DisableConntrackInvalidCheck", boolean, False, "let packets through that conntrack calls invalid"),
     Parameter("AllowVXLANPacketsFromWorkloads", boolean, False, "workloads may send VXLAN"),
     Parameter("AllowIPIPPacketsFromWorkloads", boolean, False, "workloads may send IPIP"),
@@ -37,7 +80,7 @@ PARAMETERS = (
     Parameter("VXLANPort", integer(1, LARGEST_PORT), 4789, "UDP port of VXLAN"),
     Parameter("VXLANVNI", integer(1, 0xFFFFFF), 4096, "VXLAN network identifier"),
     Parameter("VXLANMTU", integer(0, LARGEST_PORT), 0, "MTU of the VXLAN device in bytes, 0: from the parent"),
-    Parameter("NATPortRange", str, "", "source ports of outgoing NAT, low-high"),
+    Parameter("NATPortRange", port_range, "", "source ports of outgoing NAT, low-high"),
     Parameter("IPv6Support", boolean, True, "program IPv6"),
     Parameter("IPForwarding", one_of("enabled", "disabled"), "enabled", "switch forwarding on"),
     Parameter("DeviceRouteProtocol", integer(0, 255), 3, "protocol number of routes to workloads"),

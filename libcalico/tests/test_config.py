@@ -1,0 +1,135 @@
+"""The parameter table: ranks of sources, forms of values, what a bad value does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from libcalico.config import Configuration, Parameter, Value, boolean, integer, one_of, seconds, words
+from libcalico.errors import BadData
+
+TABLE = (
+    Parameter("Port", integer(1, 65535), 4789, "a port"),
+    Parameter("Count", integer(0, 100), 7, "a number", live=True),
+    Parameter("Action", one_of("drop", "accept"), "drop", "an enumeration"),
+    Parameter("Prefixes", words, ("cali",), "a list"),
+    Parameter("Tunnel", boolean, None, "unset: decided elsewhere"),
+    Parameter("Interval", seconds, 30.0, "a time"),
+    Parameter("LogPath", str, "/var/log/x", "a path", datastore=False),
+    Parameter("Driver", one_of("etcdv3"), "etcdv3", "must be right", fatal=True),
+)
+
+
+def configuration(
+    environment: dict[str, str] | None = None, datastore: dict[str, str] | None = None, file: Path | None = None
+) -> Configuration:
+    made = Configuration(TABLE)
+    made.load_environment(environment or {}, "FELIX_")
+    made.load_datastore(datastore or {})
+    if file is not None:
+        made.load_file(str(file))
+    made.resolve()
+    return made
+
+
+def test_the_strongest_source_wins(tmp_path: Path) -> None:
+    file = tmp_path / "felix.cfg"
+    file.write_text("[global]\nport = 2\ncount = 2\n")
+    made = configuration({"felix_PORT": "1"}, {"port": "3", "Count": "3", "interval": "3"}, file)
+    assert made.values["Port"] == Value(1, "environment")
+    assert made.values["Count"] == Value(2, "file")
+    assert made.values["Interval"] == Value(3.0, "datastore")
+    assert made.values["Action"] == Value("drop", "default")
+
+
+def test_an_empty_value_is_not_set() -> None:
+    assert configuration({"FELIX_PORT": " "}, {"port": "3"}).values["Port"] == Value(3, "datastore")
+
+
+def test_a_bad_value_means_the_default_not_a_weaker_source() -> None:
+    made = configuration({"FELIX_PORT": "0"}, {"port": "3"})
+    assert made["Port"] == 4789
+    assert len(made.warnings) == 1 and "Port" in made.warnings[0] and "environment" in made.warnings[0]
+
+
+@pytest.mark.parametrize("environment", [{}, {"FELIX_DRIVER": "etcdv3"}])
+def test_a_fatal_error_counts_from_every_source(environment: dict[str, str]) -> None:
+    with pytest.raises(BadData, match="Driver"):
+        configuration(environment, {"driver": "kubernetes"})
+
+
+def test_what_belongs_to_the_host_is_not_taken_from_the_datastore() -> None:
+    made = configuration(datastore={"logpath": "/tmp/x"})
+    assert made["LogPath"] == "/var/log/x"
+    assert any("LogPath" in warning for warning in made.warnings)
+
+
+@pytest.mark.parametrize(
+    ("name", "zero", "warned"),
+    [
+        ("LogPath", "", False),
+        ("Prefixes", (), False),
+        ("Count", 0, False),
+        ("Interval", 0.0, False),
+        ("Tunnel", None, False),
+        ("Port", 4789, True),
+        ("Action", "drop", True),
+    ],
+)
+def test_none_is_the_zero_where_zero_is_allowed(name: str, zero: object, warned: bool) -> None:
+    made = configuration({f"FELIX_{name}": "None"})
+    assert made[name] == zero and bool(made.warnings) is warned
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("10", 10), ("0x10", 16), ("0o17", 15), ("0b11", 3), ("010", 8), ("0", 0), ("00", 0)]
+)
+def test_whole_numbers(text: str, number: int) -> None:
+    assert integer(0, 100)(text) == number
+
+
+@pytest.mark.parametrize("text", ["101", "-1", "1.5", "", "08", "x"])
+def test_what_is_no_whole_number_in_range(text: str) -> None:
+    with pytest.raises(ValueError):
+        integer(0, 100)(text)
+
+
+@pytest.mark.parametrize(("text", "value"), [("90", 90.0), ("1.5", 1.5), ("1m30s", 90.0), ("50ms", 0.05), ("-1", -1)])
+def test_times(text: str, value: float) -> None:
+    assert seconds(text) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-infinity", "soon", "5 minutes"])
+def test_what_is_no_time(text: str) -> None:
+    with pytest.raises(ValueError):
+        seconds(text)
+
+
+def test_forms_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "felix.cfg"
+    file.write_text(
+        '# head\nPort: 5 # after a blank\n\n[any]\nlogpath = "/a b#c"\nCOUNT=1\ncount=2\n; last\nprefixes = a, b ,,c\n'
+    )
+    made = configuration(file=file)
+    assert (made["Port"], made["LogPath"], made["Count"], made["Prefixes"]) == (5, "/a b#c", 2, ("a", "b", "c"))
+    assert not made.warnings
+    file.unlink()
+    made.load_file(str(file))
+    assert made.resolve() == {"Port", "LogPath", "Count", "Prefixes"}
+
+
+@pytest.mark.parametrize("content", [b"[global\nport=1\n", b"port\n", b"port=\xff\xfe\n"])
+def test_an_unreadable_file_is_an_error(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "felix.cfg"
+    file.write_bytes(content)
+    with pytest.raises(BadData, match=r"felix\.cfg"):
+        configuration(file=file)
+
+
+def test_changes_and_which_of_them_need_a_restart() -> None:
+    made = configuration({"FELIX_PORT": "1"})
+    made.load_datastore({"port": "9", "count": "9", "tunnel": "yes"})
+    changed = made.resolve()
+    assert changed == {"Count", "Tunnel"}
+    assert made.needs_restart(changed) == {"Tunnel"}
