@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
@@ -157,7 +156,7 @@ class Assignment:
         """A block that nobody has, or an old empty one of somebody else; None when there is none."""
         blocks = self.store.all_blocks(self.view, self.request.version)
         idle: list[Block] = []
-        networks = sorted((b.network for b in blocks.values()), key=lambda n: int(n.network_address))
+        cover = plan.Cover(block.network for block in blocks.values())
         for pool in self.pools:
             for cidr in plan.block_cidrs(pool, self._first(pool)):
                 block = blocks.get(cidr)
@@ -166,9 +165,9 @@ class Assignment:
                 if reserved.bit_count() == network.num_addresses:
                     continue
                 if block is None:
-                    if _overlaps(networks, network):
+                    if cover.overlaps(network):
                         continue
-                    return self.store.claim(self.view, cidr, self.host, self.kind)
+                    return self.store.create(self.view, cidr, self.host, self.kind)
                 if block.affinity == f"{self.kind}:{self.host}":
                     if plan.free_count(block, reserved):
                         return self.store.claim(self.view, cidr, self.host, self.kind)
@@ -215,12 +214,6 @@ class Assignment:
                 exhausted.append(str(pool.network))
         if self._missing():
             messages.append(f"No IPs available in pools: [{' '.join(exhausted)}]")
-
-
-def _overlaps(networks: list[IPNetwork], candidate: IPNetwork) -> bool:
-    place = bisect.bisect_right(networks, int(candidate.network_address), key=lambda n: int(n.network_address))
-    near = networks[max(0, place - 1) : place + 1]
-    return any(network.version == candidate.version and network.overlaps(candidate) for network in near)
 
 
 def _age_s(earlier: str, later: str) -> float:

@@ -5,6 +5,7 @@ Integers are exact (sequence numbers exceed 2^53); members that we do not know s
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from typing import Any, NamedTuple
 
@@ -46,7 +47,7 @@ class Block(NamedTuple):
     @property
     def network(self) -> IPNetwork:
         """The block's network."""
-        return ipaddress.ip_network(self.cidr)
+        return _network(self.cidr)
 
     def address(self, ordinal: int) -> str:
         """The address of an ordinal, without a length."""
@@ -60,6 +61,11 @@ class Block(NamedTuple):
         """What is known about an ordinal's allocation, None when it is free."""
         index = self.allocations[ordinal]
         return None if index is None else self.attributes[index]
+
+
+@functools.lru_cache(16384)
+def _network(cidr: str) -> IPNetwork:
+    return ipaddress.ip_network(cidr)
 
 
 class Config(NamedTuple):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import ipaddress
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from calico_native import bitmap
@@ -209,8 +211,50 @@ def allocate(block: Block, ordinals: Sequence[int], attribute: Attribute) -> Blo
     )
 
 
-def release(block: Block, ordinals: Sequence[int]) -> Block:
-    """Free these ordinals, which must be in use; they go to the end of the free list. One write of the block."""
+def release(block: Block, ordinals: Sequence[int], released_at: str = "") -> Block:
+    """Free these ordinals, which must be in use; they go to the end of the free list. One write of the block.
+
+    With `released_at` they cool down first: they stay in use by nobody until `collect` frees them."""
+    if not released_at:
+        return _free(block, ordinals)._replace(sequence=block.sequence + 1)
+    index = len(block.attributes)
+    allocations, sequences = list(block.allocations), dict(block.sequences)
+    for ordinal in ordinals:
+        allocations[ordinal] = index
+        sequences[ordinal] = block.sequence
+    cooling = block._replace(
+        allocations=tuple(allocations),
+        attributes=(*block.attributes, Attribute(released_at=released_at)),
+        sequence=block.sequence + 1,
+        sequences=tuple(sorted(sequences.items())),
+    )
+    return _free(cooling, [])
+
+
+def is_cooling(block: Block, ordinal: int) -> bool:
+    """Was this ordinal released, and is not free yet?"""
+    attribute = block.attribute(ordinal)
+    return attribute is not None and attribute.released_at is not None
+
+
+def collect(block: Block, now: datetime, cooldown_s: int) -> Block:
+    """Free the ordinals whose cooldown is over, in ascending order. Not a write by itself."""
+    over = {index for index, one in enumerate(block.attributes) if _is_over(one.released_at, now, cooldown_s)}
+    ordinals = [ordinal for ordinal, index in enumerate(block.allocations) if index in over]
+    return _free(block, ordinals) if ordinals else block
+
+
+def _is_over(released_at: str | None, now: datetime, cooldown_s: int) -> bool:
+    if released_at is None:
+        return False
+    try:
+        return datetime.fromisoformat(released_at) < now - timedelta(seconds=cooldown_s)
+    except (ValueError, TypeError):
+        return True
+
+
+def _free(block: Block, ordinals: Sequence[int]) -> Block:
+    """Ordinals move to the end of the free list; attributes that nobody uses go, the others keep their order."""
     allocations = list(block.allocations)
     for ordinal in ordinals:
         allocations[ordinal] = None
@@ -221,7 +265,6 @@ def release(block: Block, ordinals: Sequence[int]) -> Block:
         allocations=tuple(None if index is None else place[index] for index in allocations),
         unallocated=(*(o for o in block.unallocated if o not in gone), *ordinals),
         attributes=tuple(block.attributes[index] for index in kept),
-        sequence=block.sequence + 1,
         sequences=tuple((ordinal, number) for ordinal, number in block.sequences if ordinal not in gone),
     )
 
@@ -243,6 +286,37 @@ def ordinals_of_handle(block: Block, handle: str) -> list[int]:
     """The ordinals that a handle holds, ascending."""
     wanted = {index for index, attribute in enumerate(block.attributes) if attribute.handle == handle}
     return [ordinal for ordinal, index in enumerate(block.allocations) if index in wanted]
+
+
+def is_of_node(block: Block, ordinal: int, node: str) -> bool:
+    """May `node` take this allocation back: does it name this node, or none? An empty `node` may take any."""
+    attribute = block.attribute(ordinal)
+    named = "" if attribute is None else dict(attribute.secondary).get("node", "")
+    return not node or not named or named == node
+
+
+class Cover:
+    """Existing blocks, to be asked whether a new one would overlap any of them, whatever their sizes."""
+
+    def __init__(self, networks: Iterable[IPNetwork]) -> None:
+        self._first: dict[tuple[int, int], list[int]] = {}
+        for network in networks:
+            self._first.setdefault((network.version, network.prefixlen), []).append(int(network.network_address))
+        for firsts in self._first.values():
+            firsts.sort()
+
+    def overlaps(self, candidate: IPNetwork) -> bool:
+        """Does any of them share an address with this network?"""
+        start = int(candidate.network_address)
+        for (version, length), firsts in self._first.items():
+            if version != candidate.version:
+                continue
+            size = 1 << candidate.max_prefixlen - length
+            lowest = start & ~(size - 1)
+            place = bisect.bisect_left(firsts, lowest)
+            if place < len(firsts) and firsts[place] < start + candidate.num_addresses:
+                return True
+        return False
 
 
 def count_by_handle(block: Block, ordinals: Sequence[int]) -> dict[str, int]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from libcalico.clock import Clock, SystemClock
+from libcalico.clock import Clock, SystemClock, rfc3339
 from libcalico.datastore.contract import Datastore
 from libcalico.errors import (
     BadData,
@@ -28,8 +28,9 @@ from libcalico.ipam.plan import Pool
 from libcalico.ipam.store import CONFIG, LOAD_BALANCER, POOLS, RESERVATIONS, ClaimConflict, Store, host_net
 from libcalico.ipam.transaction import Transactions, View
 from libcalico.model.keys import AFFINITIES, BLOCKS, BlockKey, HandleKey, ResourceKey, key_path
-from libcalico.model.scalars import IPNetwork
+from libcalico.model.scalars import IPNetwork, parse_net
 
+ADDRESSES_AT_ONCE = 50
 FEED_PREFIXES = (POOLS, RESERVATIONS, BLOCKS, CONFIG)
 
 
@@ -41,6 +42,14 @@ class AssignError(CalicoError):
         self.v4 = v4
         self.v6 = v6
         super().__init__(str(cause))
+
+
+class AddressCooling(ResourceDoesNotExist):
+    """The address was released a moment ago and is nobody's, but not free yet."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(address)
+        self.args = (f"address {address} is in cooldown",)
 
 
 class Release(NamedTuple):
@@ -150,19 +159,53 @@ class IpamService:
         )
 
     async def release_ips(self, addresses: Iterable[str | Release]) -> Released:
-        """Free addresses; those that are not in use are reported, not an error."""
+        """Free addresses; those that are not in use are reported, not an error.
+
+        Many are freed in several transactions: all are tried, then the first error is raised."""
         wanted = [Release(entry) if isinstance(entry, str) else entry for entry in addresses]
-        released: Released = await self._transactions.run(lambda view: self._plan_release(view, wanted))
-        return released
+        done: list[str] = []
+        unallocated: list[str] = []
+        first: CalicoError | None = None
+        for start in range(0, len(wanted), ADDRESSES_AT_ONCE):
+            part = wanted[start : start + ADDRESSES_AT_ONCE]
+            try:
+                released: Released = await self._transactions.run(partial(self._plan_release, wanted=part))
+            except CalicoError as error:
+                first = first or error
+                continue
+            done += released.done
+            unallocated += released.unallocated
+        if first is not None:
+            raise first
+        return Released(tuple(dict.fromkeys(done)), tuple(sorted(set(unallocated))))
 
     async def release_by_handle(self, handle: str) -> None:
-        """Free all addresses of a handle; raises `ResourceDoesNotExist` when there is no such handle."""
+        """Free all addresses of a handle; raises `ResourceDoesNotExist` when there is no such handle.
+
+        A handle is only an index: when it is lost or miscounts, this host's blocks are searched too. Addresses that
+        name another node stay."""
         await self._transactions.run(lambda view: self._plan_release_handle(view, handle))
 
     async def ips_by_handle(self, handle: str) -> tuple[str, ...]:
         """The addresses of a handle."""
         found: tuple[str, ...] = await self._transactions.run(lambda view: self._addresses_of(view, handle))
         return found
+
+    async def addresses_of_node(self, node: str) -> tuple[Release, ...]:
+        """What the attributes of addresses say belongs to a node, ready to be released."""
+
+        def step(view: View) -> tuple[Release, ...]:
+            found = []
+            for block in self._store.all_blocks(view, 0).values():
+                sequences = dict(block.sequences)
+                for ordinal, index in enumerate(block.allocations):
+                    if index is not None and dict(block.attributes[index].secondary).get("node") == node:
+                        handle = block.attributes[index].handle
+                        found.append(Release(block.address(ordinal), handle, sequences.get(ordinal)))
+            return tuple(found)
+
+        addresses: tuple[Release, ...] = await self._transactions.run(step)
+        return addresses
 
     async def get_assignment_attributes(self, address: str) -> Attribute:
         """Handle and attributes of an address in use."""
@@ -335,7 +378,8 @@ class IpamService:
                     f" (maxAllocPerIPVersion={max_alloc})"
                 )
         cidr = plan.block_cidr(address, pool.block_length)
-        block = self._store.block(view, cidr)
+        block = self._store.block(view, cidr) or self._find_block(view, network)
+        cidr = cidr if block is None else block.cidr
         if block is None:
             block = self._store.claim(view, cidr, host, "host")
         elif self._store.config(view).strict_affinity and block.affinity != f"host:{host}":
@@ -353,7 +397,7 @@ class IpamService:
     def _plan_release(self, view: View, wanted: Sequence[Release]) -> Released:
         by_block: dict[str, dict[int, Release]] = {}
         done, unallocated = [], []
-        view.need((POOLS, True))
+        view.need((POOLS, True), (CONFIG, False))
         for entry in wanted:
             network = host_net(entry.address)
             address = str(network.network_address)
@@ -371,7 +415,7 @@ class IpamService:
             ordinals = []
             for ordinal, entry in entries.items():
                 _check_release(current, ordinal, entry)
-                if current.allocations[ordinal] is None:
+                if current.allocations[ordinal] is None or plan.is_cooling(current, ordinal):
                     unallocated.append(current.address(ordinal))
                 else:
                     ordinals.append(ordinal)
@@ -394,8 +438,9 @@ class IpamService:
         if not ordinals:
             return
         counts = plan.count_by_handle(block, ordinals)
-        view.need(*((key_path(HandleKey(handle)), False) for handle in counts if handle))
-        released = plan.release(block, ordinals)
+        view.need((CONFIG, False), *((key_path(HandleKey(handle)), False) for handle in counts if handle))
+        now, cooldown_s = self._store.clock.now(), self._store.config(view).cooldown_s
+        released = plan.release(block, ordinals, rfc3339(now) if cooldown_s else "")
         self._store.store_released(view, released)
         for handle, count in counts.items():
             self._store.count_handle(view, handle, block.cidr, -count)
@@ -414,18 +459,42 @@ class IpamService:
             self._store.release_affinity(view, block.cidr, host, "host", True)
 
     def _plan_release_handle(self, view: View, handle: str) -> None:
-        path = key_path(HandleKey(handle))
-        blocks = self._store.handle(view, handle)
-        view.need((POOLS, True))
-        if blocks is None:
+        view.need((key_path(HandleKey(handle)), False), (POOLS, True), (CONFIG, False))
+        stored = self._store.handle(view, handle)
+        held = self._blocks_of(view, handle, stored)
+        if stored is None and not held:
             raise ResourceDoesNotExist(HandleKey(handle))
-        view.need(*((key_path(BlockKey(cidr)), False) for cidr in blocks))
-        for cidr in blocks:
-            block = self._store.block(view, cidr)
+        left: dict[str, int] = {}
+        for block, ordinals in held:
+            ours = [ordinal for ordinal in ordinals if plan.is_of_node(block, ordinal, self.host)]
+            if len(ours) < len(ordinals):
+                left[block.cidr] = len(ordinals) - len(ours)
+            self._free(view, block, ours)
+        if stored is not None:
+            self._store.put_handle(view, handle, left)
+
+    def _blocks_of(self, view: View, handle: str, stored: Mapping[str, int] | None) -> list[tuple[Block, list[int]]]:
+        """Blocks with the ordinals that a handle holds in them; our own blocks are searched when the index is wrong."""
+        counts = dict(stored or {})
+        found = [(block, plan.ordinals_of_handle(block, handle)) for block in self._readable_blocks(view, counts)]
+        if stored and {block.cidr: len(ordinals) for block, ordinals in found} == counts:
+            return found
+        own = [cidr for cidr in self._store.affinities(view, self.host, "host", 0) if cidr not in counts]
+        found += [(block, plan.ordinals_of_handle(block, handle)) for block in self._readable_blocks(view, own)]
+        return [(block, ordinals) for block, ordinals in found if ordinals]
+
+    def _readable_blocks(self, view: View, cidrs: Iterable[str]) -> list[Block]:
+        blocks = []
+        readable = [cidr for cidr in cidrs if parse_net(cidr) is not None]
+        view.need(*((key_path(BlockKey(cidr)), False) for cidr in readable))
+        for cidr in readable:
+            try:
+                block = self._store.block(view, cidr)
+            except ParsingDatastoreEntry:
+                continue
             if block is not None:
-                self._free(view, block, plan.ordinals_of_handle(block, handle))
-        if self._store.handle(view, handle):
-            view.delete(path)
+                blocks.append(block)
+        return blocks
 
     async def _release_quietly(self, cidr: str, host: str, kind: str, must_be_empty: bool) -> None:
         await self._transactions.run(lambda view: self._store.release_affinity(view, cidr, host, kind, must_be_empty))
@@ -433,19 +502,11 @@ class IpamService:
     # Look-ups.
 
     def _addresses_of(self, view: View, handle: str) -> tuple[str, ...]:
-        blocks = self._store.handle(view, handle)
-        if blocks is None:
+        stored = self._store.handle(view, handle)
+        held = self._blocks_of(view, handle, stored)
+        if stored is None and not held:
             raise ResourceDoesNotExist(HandleKey(handle))
-        view.need(*((key_path(BlockKey(cidr)), False) for cidr in blocks))
-        found = []
-        for cidr in blocks:
-            try:
-                block = self._store.block(view, cidr)
-            except ParsingDatastoreEntry:
-                continue
-            if block is not None:
-                found += [block.address(ordinal) for ordinal in plan.ordinals_of_handle(block, handle)]
-        return tuple(found)
+        return tuple(block.address(ordinal) for block, ordinals in held for ordinal in ordinals)
 
     def _plan_attributes(self, view: View, address: str) -> Attribute:
         network = host_net(address)
@@ -457,6 +518,8 @@ class IpamService:
         attribute = None if block is None else block.attribute(block.ordinal(text))
         if attribute is None:
             raise ResourceDoesNotExist(text, "IP is unassigned")
+        if attribute.released_at is not None:
+            raise AddressCooling(text)
         return attribute
 
     def _blocks_in(self, view: View, cidr: str) -> list[str]:

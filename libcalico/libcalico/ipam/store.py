@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -36,6 +36,7 @@ RESERVATIONS = list_prefix("IPReservation")
 CONFIG = key_path(IPAMConfigKey())
 LOAD_BALANCER = "LoadBalancer"
 DECODED_VALUES = 4096
+KNOWN_NETWORKS = 16384
 
 
 class BlockNotEmpty(BadData):
@@ -73,7 +74,7 @@ class Store:
         """Every pool, in name order; one that cannot be read is left out."""
         pools = []
         for path, value in view.below(POOLS).items():
-            pool = self.cached(path, value, partial(_decode_pool, path, value))
+            pool = self.cached(path, value, functools.partial(_decode_pool, path, value))
             if pool is not None:
                 pools.append(pool)
         return pools
@@ -82,7 +83,7 @@ class Store:
         """Networks that auto-assign must leave alone."""
         networks = []
         for path, value in view.below(RESERVATIONS).items():
-            networks += self.cached(path, value, partial(_decode_reservation, value))
+            networks += self.cached(path, value, functools.partial(_decode_reservation, value))
         return networks
 
     def config(self, view: View) -> Config:
@@ -107,6 +108,8 @@ class Store:
         if value is None:
             return None
         block: Block = self.cached(key_path(key), value, lambda: model.decode_block(key, value))
+        if b'"releasedAt"' in value:
+            return plan.collect(block, self.clock.now(), self.config(view).cooldown_s)
         return block
 
     def all_blocks(self, view: View, version: int) -> dict[str, Block]:
@@ -154,7 +157,10 @@ class Store:
 
     def put_block(self, view: View, block: Block) -> None:
         """Write a block."""
-        view.put(key_path(BlockKey(block.cidr)), model.encode_block(block))
+        path, value = key_path(BlockKey(block.cidr)), model.encode_block(block)
+        if b"\\r" not in value:  # a handle is cut there when it is read
+            self.cached(path, value, lambda: block)
+        view.put(path, value)
 
     def store_released(self, view: View, block: Block) -> None:
         """Write a block after a release; an empty one without owner goes."""
@@ -170,7 +176,11 @@ class Store:
         current = self.handle(view, handle, optimistic=count > 0)
         if current is None and count < 0:
             return
-        blocks = plan.add_to_handle(current or {}, cidr, count)
+        self.put_handle(view, handle, plan.add_to_handle(current or {}, cidr, count))
+
+    @staticmethod
+    def put_handle(view: View, handle: str, blocks: dict[str, int]) -> None:
+        """Write a handle's counts; without any the handle goes."""
         path = key_path(HandleKey(handle))
         if blocks:
             view.put(path, model.encode_handle(blocks))
@@ -187,14 +197,30 @@ class Store:
         block = self.block(view, cidr)
         affinity = key_path(AffinityKey(host, cidr, kind))
         if block is None:
-            block = self.fresh_block(cidr, host, kind)
-            self.put_block(view, block)
-        elif block.affinity != f"{kind}:{host}":
+            other = self.overlapping(view, host_net(cidr))
+            if other is not None:
+                raise ClaimConflict(other.cidr, other.affinity)
+            return self.create(view, cidr, host, kind)
+        if block.affinity != f"{kind}:{host}":
             raise ClaimConflict(cidr, block.affinity)
         current = view.get(affinity)
         if current is None or model.decode_affinity(current) != "confirmed":
             view.put(affinity, model.CONFIRMED)
+            block = block._replace(sequence=block.sequence + 1)
+            self.put_block(view, block)  # whoever is about to delete the block meets a conflict
         return block
+
+    def create(self, view: View, cidr: str, host: str, kind: str) -> Block:
+        """Make a new block of ours; it must not overlap an existing one."""
+        block = self.fresh_block(cidr, host, kind)
+        self.put_block(view, block)
+        view.put(key_path(AffinityKey(host, cidr, kind)), model.CONFIRMED)
+        return block
+
+    def overlapping(self, view: View, network: IPNetwork) -> Block | None:
+        """An existing block that shares addresses with a network: one of another size, left over by an older pool."""
+        blocks = self.all_blocks(view, network.version).values()
+        return next((block for block in blocks if block.network.overlaps(network)), None)
 
     def release_affinity(self, view: View, cidr: str, host: str, kind: str, must_be_empty: bool) -> None:
         """Give a block up; it goes when it is empty, its addresses in use stay."""
@@ -214,6 +240,7 @@ class Store:
             view.delete(path)
 
 
+@functools.lru_cache(KNOWN_NETWORKS)
 def host_net(text: str) -> IPNetwork:
     """The network of a CIDR, or the one-address network of an address; raises `BadData`."""
     network = parse_net(text)

@@ -10,6 +10,7 @@ transaction (group commit).
 from __future__ import annotations
 
 import asyncio
+import bisect
 import random
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,10 +19,11 @@ from libcalico.datastore.contract import Compare, Datastore, Delete, Get, KeyVal
 from libcalico.errors import CalicoError, ResourceUpdateConflict
 
 TRIES = 100
-LARGEST_GROUP = 30
+LARGEST_GROUP = 64
 LARGEST_TRANSACTION = 120
 FIRST_PAUSE_S = 0.001
 LONGEST_PAUSE_S = 0.05
+WRITTEN_VALUES = 4096
 
 Plan = Callable[["View"], Any]
 
@@ -45,32 +47,81 @@ ABSENT = Stored(None, 0)
 
 
 class Cache:
-    """What is known of the datastore. In a service that is fed by a watch it stays true by itself."""
+    """What is known of the datastore: what a watch feeds, and besides only what this service wrote itself.
+
+    What was merely read is dropped after each commit, because nobody tells when it changes. Paths are also kept in
+    order, so that a prefix is found without looking at every key."""
 
     def __init__(self) -> None:
         self.values: dict[str, Stored] = {}
         self.prefixes: set[str] = set()
         self.fed: tuple[str, ...] = ()
+        self._order: list[str] = []
+        self._read: set[str] = set()
+        self._written: dict[str, None] = {}
 
     def observe(self, path: str, value: bytes | None, revision: int) -> None:
         """Take in a change; an older one than what is known is dropped."""
         known = self.values.get(path)
-        if known is None or revision > known.revision:
-            self.values[path] = Stored(value, revision)
+        if known is not None and revision <= known.revision:
+            return
+        if known is None:
+            bisect.insort(self._order, path)
+            if not self.is_fed(path):
+                self._read.add(path)
+        self.values[path] = Stored(value, revision)
+
+    def wrote(self, path: str, value: bytes | None, revision: int) -> None:
+        """Our own write was committed: outside what is fed, too, the value is remembered for a while."""
+        self.observe(path, value, revision)
+        if self.is_fed(path):
+            return
+        self._written.pop(path, None)
+        if value is None:
+            self._read.add(path)
+        else:
+            self._read.discard(path)
+            self._written[path] = None
+
+    def trim(self) -> None:
+        """Drop what was only read, and the oldest of what was written, in a service that is fed."""
+        surplus = len(self._written) - WRITTEN_VALUES
+        for path in [*self._read, *list(self._written)[: max(0, surplus)]]:
+            self._drop(path)
+        self._read.clear()
+        self.prefixes = set(self.fed)
 
     def forget(self) -> None:
         """Drop everything that no watch keeps true."""
-        self.values = {path: stored for path, stored in self.values.items() if self.fed and path.startswith(self.fed)}
+        for path in [path for path in self._order if not self.is_fed(path)]:
+            self._drop(path)
+        self._read.clear()
         self.prefixes = set(self.fed)
+
+    def _drop(self, path: str) -> None:
+        if self.values.pop(path, None) is not None:
+            del self._order[bisect.bisect_left(self._order, path)]
+        self._written.pop(path, None)
+
+    def is_fed(self, path: str) -> bool:
+        """Does a watch keep this key true?"""
+        return bool(self.fed) and path.startswith(self.fed)
 
     def covers(self, path: str) -> bool:
         """Is the absence of this key known?"""
         return path.startswith(tuple(self.prefixes)) if self.prefixes else False
 
-    def below(self, prefix: str) -> dict[str, Stored]:
+    def below(self, prefix: str) -> dict[str, bytes]:
         """Existing keys below a prefix, in order."""
-        found = ((path, stored) for path, stored in self.values.items() if path.startswith(prefix))
-        return dict(sorted((path, stored) for path, stored in found if stored.value is not None))
+        found = {}
+        for place in range(bisect.bisect_left(self._order, prefix), len(self._order)):
+            path = self._order[place]
+            if not path.startswith(prefix):
+                break
+            value = self.values[path].value
+            if value is not None:
+                found[path] = value
+        return found
 
 
 class View:
@@ -107,14 +158,12 @@ class View:
     def below(self, prefix: str) -> dict[str, bytes]:
         """Existing keys below a prefix, in order, with this transaction's writes."""
         self.need((prefix, True))
-        found = {path: stored.value for path, stored in self._cache.below(prefix).items() if stored.value is not None}
-        for path, value in self.writes.items():
-            if path.startswith(prefix):
-                if value is None:
-                    found.pop(path, None)
-                else:
-                    found[path] = value
-        return dict(sorted(found.items()))
+        found = self._cache.below(prefix)
+        changes = {path: value for path, value in self.writes.items() if path.startswith(prefix)}
+        if not changes:
+            return found
+        merged = {**found, **changes}
+        return {path: value for path, value in sorted(merged.items()) if value is not None}
 
     def put(self, path: str, value: bytes) -> None:
         """Write a key when the transaction commits."""
@@ -140,37 +189,45 @@ class Transactions:
         self._waiting: list[_Waiting] = []
 
     async def run(self, plan: Plan) -> Any:
-        """The plan's result once its writes are committed; raises what the plan raises."""
+        """The plan's result once its writes are committed; raises what the plan raises.
+
+        A caller that is cancelled takes its plan back when nobody has begun to commit it; it never ends the commit of
+        the others, which would leave open whether their writes were done."""
         mine = _Waiting(plan, asyncio.get_running_loop().create_future())
         self._waiting.append(mine)
         try:
-            async with self._lock:
-                if not mine.done.done():
-                    await self._run_group()
-        except asyncio.CancelledError:
+            await asyncio.shield(self._flush(mine))
+            return await mine.done
+        finally:
             if mine in self._waiting:
                 self._waiting.remove(mine)
-            raise
-        return mine.done.result()
+            mine.done.cancel()
+
+    async def _flush(self, mine: _Waiting) -> None:
+        async with self._lock:
+            while mine in self._waiting:
+                await self._run_group()
 
     async def _run_group(self) -> None:
         group, self._waiting = self._waiting[:LARGEST_GROUP], self._waiting[LARGEST_GROUP:]
         try:
-            await self._commit(group)
+            done = await self._commit(group)
         except BaseException as error:
             for waiting in group:
-                if not waiting.done.done():
-                    if isinstance(error, asyncio.CancelledError):
-                        self._waiting.append(waiting)
-                    else:
-                        waiting.done.set_exception(error)
+                _settle(waiting.done, error)
             if not isinstance(error, CalicoError):
                 raise
+        else:
+            self._waiting = [*(one for one in group[done:] if not one.done.done()), *self._waiting]
+        finally:
+            self.cache.trim()
 
-    async def _commit(self, group: list[_Waiting]) -> None:
-        if not self.cache.fed:
+    async def _commit(self, group: list[_Waiting]) -> int:
+        """Commit the first of these plans, as many as fit into one transaction; returns how many those were."""
+        fed = bool(self.cache.fed)
+        if not fed:
             self.cache.forget()
-        fresh = not self.cache.fed
+        fresh = not fed
         for attempt in range(TRIES):
             view, results = await self._plan(group)
             if not view.writes and not fresh:
@@ -178,9 +235,11 @@ class Transactions:
                 fresh = True
                 continue
             if not view.writes or await self._write(view):
-                for waiting, result in zip(group, results, strict=True):
+                for waiting, result in zip(group, results, strict=False):
                     _settle(waiting.done, result)
-                return
+                return len(results)
+            if attempt and not fed:
+                self.cache.forget()
             pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**attempt)
             await asyncio.sleep(random.uniform(0, pause))
         raise ResourceUpdateConflict(f"IPAM gave up after {TRIES} conflicts with other writers")
@@ -197,33 +256,34 @@ class Transactions:
                     except CalicoError as error:
                         view.writes = before
                         results.append(error)
+                    if len(view.writes) > LARGEST_TRANSACTION:
+                        wanted, view.writes = len(view.writes), before
+                        if before:
+                            results.pop()
+                            break
+                        results[-1] = CalicoError(
+                            f"one request would change {wanted} keys, at most {LARGEST_TRANSACTION} are possible"
+                        )
                 return view, results
             except Need as need:
                 await self._read(need.wanted)
 
     async def _read(self, wanted: tuple[tuple[str, bool], ...]) -> None:
-        answer = await self._datastore.txn([], [Get(path.encode(), prefix) for path, prefix in wanted])
-        for (path, prefix), kvs in zip(wanted, answer.responses, strict=True):
-            self._take_in(kvs)
-            if prefix:
-                self.cache.prefixes.add(path)
-            elif not kvs:
-                self.cache.values[path] = ABSENT
+        for start in range(0, len(wanted), LARGEST_TRANSACTION):
+            part = wanted[start : start + LARGEST_TRANSACTION]
+            answer = await self._datastore.txn([], [Get(path.encode(), prefix) for path, prefix in part])
+            for (path, prefix), kvs in zip(part, answer.responses, strict=True):
+                self._take_in(kvs)
+                if prefix:
+                    self.cache.prefixes.add(path)
+                elif not kvs:
+                    self.cache.observe(path, None, answer.revision)
 
     async def _refresh(self, paths: set[str]) -> None:
-        for start in range(0, len(paths), LARGEST_TRANSACTION):
-            part = sorted(paths)[start : start + LARGEST_TRANSACTION]
-            answer = await self._datastore.txn([], [Get(path.encode()) for path in part])
-            for path, kvs in zip(part, answer.responses, strict=True):
-                if kvs:
-                    self._take_in(kvs)
-                else:
-                    self.cache.observe(path, None, answer.revision)
+        await self._read(tuple((path, False) for path in sorted(paths)))
 
     async def _write(self, view: View) -> bool:
         paths = list(view.writes)
-        if len(paths) > LARGEST_TRANSACTION:
-            raise CalicoError(f"one request would change {len(paths)} keys, at most {LARGEST_TRANSACTION} are possible")
         compares = [self._compare(path) for path in paths]
         success = [
             Delete(path.encode()) if value is None else Put(path.encode(), value) for path, value in view.writes.items()
@@ -231,11 +291,11 @@ class Transactions:
         answer = await self._datastore.txn(compares, success, [Get(path.encode()) for path in paths])
         for path, kvs in zip(paths, answer.responses, strict=True):
             if answer.succeeded:
-                self.cache.values[path] = Stored(view.writes[path], answer.revision)
+                self.cache.wrote(path, view.writes[path], answer.revision)
             elif kvs:
                 self._take_in(kvs)
             else:
-                self.cache.values[path] = Stored(None, answer.revision)
+                self.cache.observe(path, None, answer.revision)
         return answer.succeeded
 
     def _compare(self, path: str) -> Compare:
@@ -246,13 +306,13 @@ class Transactions:
 
     def _take_in(self, kvs: tuple[KeyValue, ...]) -> None:
         for kv in kvs:
-            self.cache.values[kv.key.decode()] = Stored(kv.value, kv.mod_revision)
+            self.cache.observe(kv.key.decode(), kv.value, kv.mod_revision)
 
 
 def _settle(future: asyncio.Future[Any], result: Any) -> None:
     if future.done():
         return
-    if isinstance(result, Exception):
+    if isinstance(result, BaseException):
         future.set_exception(result)
     else:
         future.set_result(result)
