@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 async def retire_node(client: AsyncClient, name: str) -> None:
-    """Release the addresses of a node's endpoints and tunnels, and delete what belongs to it alone."""
+    """Release the addresses that a node's endpoints and tunnels name, or that name the node, and what is its alone."""
     from libcalico.ipam.service import IpamService
 
     ipam = IpamService(client.datastore, name, client.clock)
@@ -25,8 +25,7 @@ async def retire_node(client: AsyncClient, name: str) -> None:
         addresses += _tunnel_addresses(await client.get("Node", name))
     except ResourceDoesNotExist:
         pass
-    if addresses:
-        await ipam.release_ips(addresses)
+    await ipam.release_ips([*addresses, *await ipam.addresses_of_node(name)])
     for endpoint in endpoints:
         await _delete(client, ResourceKey("WorkloadEndpoint", endpoint.metadata.name, endpoint.metadata.namespace))
     await ipam.remove_host(name)

@@ -86,6 +86,8 @@ def decode_block(key: Key, value: bytes) -> Block:
         attributes = tuple(_attribute(entry) for entry in raw.get("attributes") or ())
         if any(index is not None and not 0 <= index < len(attributes) for index in allocations):
             raise ValueError("an allocation names an attribute that is not there")
+        if not all(isinstance(ordinal, int) for ordinal in raw.get("unallocated") or ()):
+            raise ValueError("the free list names something that is no ordinal")
         network = ipaddress.ip_network(raw["cidr"])
         if network.num_addresses != len(allocations):
             raise ValueError("the number of allocations is not the block's size")
