@@ -70,6 +70,7 @@ class Host:
             ],
             stdout=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL if keep else None,
             env={**os.environ, MARK: name},
             preexec_fn=None if keep else die_with_parent,
             start_new_session=True,
