@@ -139,5 +139,5 @@ def dataplane_config(configuration: Configuration, host: str, vxlan_families: fr
 
 def _printable(text: str) -> str:
     return "".join(
-        character for character in text if character.isascii() and (character.isalnum() or character in "-_:/ ")
+        character for character in text if character.isascii() and (character.isalnum() or character in "-_:/% ")
     )

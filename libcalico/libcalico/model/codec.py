@@ -57,7 +57,7 @@ def decode(key: Key, value: bytes, revision: int = 0) -> Resource:
     return msgspec.structs.replace(found, kind=key.kind, api_version=API_VERSION, metadata=metadata)
 
 
-def _decode_exactly(kind: str, value: bytes) -> Any:
+def _decode_exactly(kind: str, value: bytes) -> Resource | None:
     """The fast way; None when the value must be read as tolerantly as Go does. A FelixConfiguration always must: its
     spec is a table of names here, no struct that refuses."""
     try:
