@@ -46,6 +46,7 @@ CONNECT_RETRY_S = 1.0
 LAG_INTERVAL_S = 1.0
 COLLECT_INTERVAL_S = 60.0
 STOP_GRACE_S = 2.0
+DATAPLANE_TIMEOUT_S = 30.0
 RESTART_CODE = 129
 ACTIVE_PREFIXES = (*PREFIXES, "/calico/ipam/v2/host/", "/calico/ipam/v2/config")
 
@@ -111,9 +112,10 @@ class Daemon:
             await self._serve_node_api(stack, dataplane)
             self._register_metrics(dataplane)
             gc.disable()
+            self.health.register("dataplane", DATAPLANE_TIMEOUT_S)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._follow_datastore(dataplane), name="datastore")
-                group.create_task(dataplane.run(), name="dataplane")
+                group.create_task(dataplane.run(self._dataplane_lives), name="dataplane")
                 group.create_task(dataplane.watch_ruleset(), name="ruleset")
                 group.create_task(self._follow_links(monitor, dataplane), name="links")
                 group.create_task(self._watch_loop(), name="watchdog")
@@ -226,7 +228,7 @@ class Daemon:
                 dataplane.on_link(event)
 
     async def _watch_loop(self) -> None:
-        """Measure how late the loop is, collect garbage on a timer, and report on the dataplane."""
+        """Measure how late the loop is, collect garbage on a timer."""
         collected_s = self.clock.monotonic_s()
         while True:
             before = self.clock.monotonic_s()
@@ -236,9 +238,12 @@ class Daemon:
             if now - collected_s > COLLECT_INTERVAL_S:
                 gc.collect()
                 collected_s = now
-            assert self.dataplane is not None
-            programmed = self.dataplane.programmed_revision > 0
-            self.health.report("dataplane", ready=programmed, detail="" if programmed else "nothing is programmed yet")
+
+    def _dataplane_lives(self) -> None:
+        """Said by the dataplane's own loop: one that hangs in an apply falls silent."""
+        assert self.dataplane is not None
+        programmed = self.dataplane.programmed_revision > 0
+        self.health.report("dataplane", ready=programmed, detail="" if programmed else "nothing is programmed yet")
 
     def _start_reporters(self, group: asyncio.TaskGroup, dataplane: Dataplane) -> None:
         reporter = StatusReporter(self.host, self.datastore, dataplane, self.clock)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -42,6 +43,7 @@ ROUTE_METRIC = 1024
 RT_SCOPE_LINK = 253
 RULESET_TRIES = 10
 RETRY_S = 0.2
+ALIVE_S = 10.0
 AUDIT_INTERVAL_S = 1.0
 AUDIT_SHARE = 20  # an audit may take a twentieth of the time
 
@@ -174,12 +176,12 @@ class Dataplane:
         finally:
             self._waiters.remove(waiter)
 
-    async def run(self) -> None:
-        """Apply whenever something has changed, and when a retry or refresh is due."""
+    async def run(self, alive: Callable[[], None]) -> None:
+        """Apply whenever something has changed, and when a retry or refresh is due; says `alive` every ten seconds."""
         while True:
-            timeout_s = self._next_try_s()
+            alive()
             try:
-                async with asyncio.timeout(timeout_s):
+                async with asyncio.timeout(min(self._next_try_s() or ALIVE_S, ALIVE_S)):
                     await self.wake.wait()
             except TimeoutError:
                 pass
