@@ -1,8 +1,14 @@
 """Loads the library before pytest names its test modules after folders: `libcalico/` holds a package `libcalico`."""
 
+import os
+
 import pytest
 
 import libcalico  # noqa: F401
+
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = (
+    "0"  # else its threads come to life in a child between fork and exec, and abort
+)
 
 pytest_plugins = ["tests.services"]
 

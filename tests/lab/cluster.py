@@ -101,7 +101,9 @@ class Cluster:
              "--initial-advertise-peer-urls", "http://127.0.0.1:2380", "--initial-cluster", "default=http://127.0.0.1:2380"],
             log=log,
         )  # fmt: skip
-        self.wait("etcd to answer", lambda: self.etcdctl("endpoint", "health", check=False).returncode == 0)
+        self.wait(
+            "etcd to answer", lambda: self.etcdctl("endpoint", "health", check=False).returncode == 0, timeout_s=60
+        )
 
     def stop_etcd(self) -> None:
         """Kill etcd; its data stays."""
@@ -162,7 +164,7 @@ class Cluster:
                 raise CommandFailed(f"the agent of {name} has ended:\n{self.log(f'felix-{name}')}")
             return self.agent_status(name).get("programmed_revision", 0) > 0
 
-        self.wait(f"the agent of {name}", ready, timeout_s=30)
+        self.wait(f"the agent of {name}", ready, timeout_s=60)
 
     def log(self, name: str) -> str:
         """The end of a daemon's log."""
