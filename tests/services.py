@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
 import time
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+NAMESPACES = "/run/netns"
+OWNED = re.compile(r"t-[a-z]+-([0-9]+)-.*")
+DIE_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
+"""Before a command: it ends with the process that starts it, however that ends."""
 
 
 def need(condition: bool, what: str, how: str) -> None:
@@ -28,6 +35,21 @@ def need(condition: bool, what: str, how: str) -> None:
 def root() -> None:
     """The right to make namespaces."""
     need(os.geteuid() == 0, "root", "run as root")
+
+
+def namespace_name(area: str) -> str:
+    """A name for a network namespace that says which run it belongs to."""
+    return f"t-{area}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def sweep() -> None:
+    """Remove the network namespaces of test runs that were killed."""
+    names = os.listdir(NAMESPACES) if os.geteuid() == 0 and os.path.isdir(NAMESPACES) else []
+    for name in names:
+        owner = OWNED.fullmatch(name)
+        if owner is not None and not os.path.exists(f"/proc/{owner[1]}"):
+            subprocess.run(["ip", "netns", "del", name], check=False)
 
 
 def free_port() -> int:
@@ -55,7 +77,7 @@ class Etcd:
         """Start, and wait until it answers."""
         peer = f"http://127.0.0.1:{self._peer}"
         self._process = subprocess.Popen(
-            ["etcd", "--data-dir", str(self._folder / "data"), "--listen-client-urls", self.endpoint,
+            [*DIE_WITH_US, "etcd", "--data-dir", str(self._folder / "data"), "--listen-client-urls", self.endpoint,
              "--advertise-client-urls", self.endpoint, "--listen-peer-urls", peer,
              "--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}"],
             stdout=(self._folder / "etcd.log").open("ab"),

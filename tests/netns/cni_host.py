@@ -29,6 +29,7 @@ from libcalico.rpc.channel import open_server
 from libcalico.workload.attach import Attacher
 from libcalico.workload.cni import Services
 from libcalico.workload.cni.server import WorkloadsService
+from tests.services import DIE_WITH_US
 
 NODE = "10.0.4.17"
 PREFIX = f"t-cni-{os.getpid()}-"  # of the names of this run's namespaces
@@ -81,7 +82,7 @@ class Host:
         self.ip("route", "add", "default", "via", f"{net}.1")
         self.endpoint = f"http://{net}.1:2379"
         self.etcd = subprocess.Popen(
-            ["etcd", "--data-dir", str(tmp_path / "etcd"), "--listen-client-urls", self.endpoint,
+            [*DIE_WITH_US, "etcd", "--data-dir", str(tmp_path / "etcd"), "--listen-client-urls", self.endpoint,
              "--advertise-client-urls", self.endpoint, "--listen-peer-urls", f"http://{net}.1:2380",
              "--log-level", "error"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

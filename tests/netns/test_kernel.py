@@ -8,7 +8,6 @@ import os
 import socket
 import subprocess
 import threading
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +20,7 @@ from libcalico.kernel.netlink import AddressEvent, LinkEvent, Monitor, Netlink, 
 from libcalico.kernel.nft import Nft, NftError
 from libcalico.kernel.objects import Address, Neighbour, Route, VxlanAttributes
 from libcalico.kernel.rtnl import Rtnl
+from tests.services import namespace_name
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run as root")]
 
@@ -33,7 +33,7 @@ class Space:
     """A throw-away namespace."""
 
     def __init__(self) -> None:
-        self.name = f"t-kern-{uuid.uuid4().hex[:8]}"
+        self.name = namespace_name("kern")
         sh("ip", "netns", "add", self.name)
         self.path = f"/run/netns/{self.name}"
         sh("ip", "-n", self.name, "link", "set", "lo", "up")

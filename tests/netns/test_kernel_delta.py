@@ -8,7 +8,6 @@ import random
 import re
 import subprocess
 import time
-import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -20,6 +19,7 @@ from libcalico.model.keys import ResourceKey, key_path
 from libcalico.policy.nft.rules import NftOptions
 from libcalico.policy.nft.table import Table
 from tests.random_policies import NODE, World
+from tests.services import namespace_name
 
 STEPS = int(os.environ.get("CALICO_DELTA_STEPS", "60"))
 COUNTED = re.compile(r"counter packets \d+ bytes \d+")
@@ -55,7 +55,7 @@ class Kernels:
     """Two namespaces: one is changed by deltas, the other is loaded whole each time."""
 
     def __init__(self) -> None:
-        self.names = [f"t-delta-{uuid.uuid4().hex[:8]}" for _ in range(2)]
+        self.names = [namespace_name("delta") for _ in range(2)]
         for name in self.names:
             subprocess.run(["ip", "netns", "add", name], check=True)
         self.nfts = [Nft(f"/run/netns/{name}") for name in self.names]

@@ -7,7 +7,6 @@ import os
 import random
 import subprocess
 import time
-import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -24,7 +23,7 @@ from libcalico.policy.nft.rules import NftOptions
 from tests.compat.formats.verdicts import matcher_of
 from tests.netns import tun
 from tests.random_policies import INTERFACE, NODE, World
-from tests.services import need
+from tests.services import namespace_name, need
 
 ROUND = 250
 BATCH = 125
@@ -38,7 +37,7 @@ class Firewall:
     """A namespace that forwards between the endpoint's interface and the outside."""
 
     def __init__(self) -> None:
-        self.name = f"t-match-{uuid.uuid4().hex[:8]}"
+        self.name = namespace_name("match")
         subprocess.run(["ip", "netns", "add", self.name], check=True)
         with netns.entered(f"/run/netns/{self.name}"):
             self.nft = Nft()

@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import uuid
 from collections.abc import Iterator
 
 import pytest
 
 from calico_native import netns as compiled
 from calico_native.py import netns as twin
+from tests.services import namespace_name
 
 
 @pytest.fixture
 def space(root: None) -> Iterator[str]:
-    name = f"t-nat-{uuid.uuid4().hex[:8]}"
+    name = namespace_name("nat")
     subprocess.run(["ip", "netns", "add", name], check=True)
     yield f"/run/netns/{name}"
     subprocess.run(["ip", "netns", "del", name], check=True)

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import subprocess
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +15,7 @@ from libcalico.kernel import netns, sysctl
 from libcalico.kernel.errors import KernelError
 from libcalico.workload.attach import Attacher, InterfaceExists, RouteTaken, attach, detach, inspect
 from libcalico.workload.plan import Wiring, plan_wiring
+from tests.services import namespace_name
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run as root")]
 
@@ -28,7 +28,7 @@ class Space:
     """A throw-away namespace."""
 
     def __init__(self, kind: str) -> None:
-        self.name = f"t-wl-{kind}-{uuid.uuid4().hex[:6]}"
+        self.name = namespace_name(f"wl{kind}")
         sh("ip", "netns", "add", self.name)
         self.path = f"/run/netns/{self.name}"
         self.ip("link", "set", "lo", "up")
