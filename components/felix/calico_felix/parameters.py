@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from calico_felix.dataplane.loop import DataplaneConfig
+from calico_felix.dataplane.config import DataplaneConfig
 from libcalico.config import (
     Configuration,
     Parameter,

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from calico_felix.dataplane.loop import Dataplane, DataplaneConfig
+from calico_felix.dataplane.config import DataplaneConfig
+from calico_felix.dataplane.loop import Dataplane
 from calico_felix.messages import Endpoint, Flush
 from libcalico.clock import SystemClock
 from libcalico.kernel.errors import KernelError

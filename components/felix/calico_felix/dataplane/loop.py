@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from calico_felix.dataplane import drivers
+from calico_felix.dataplane.config import DataplaneConfig
 from calico_felix.dataplane.programmer import Programmer
 from calico_felix.dataplane.ruleset import Ruleset
 from calico_felix.dataplane.tunnels import Tunnels
@@ -31,7 +32,7 @@ from libcalico.kernel.nft import NftError
 from libcalico.kernel.objects import Link, Route
 from libcalico.kernel.rtnl import Rtnl
 from libcalico.model.keys import ResourceKey
-from libcalico.policy.nft.rules import NftOptions, address_text
+from libcalico.policy.nft.rules import address_text
 from libcalico.policy.nft.table import Table
 from libcalico.reconcile.reconciler import Reconciler
 
@@ -46,17 +47,6 @@ RETRY_S = 0.2
 ALIVE_S = 10.0
 AUDIT_INTERVAL_S = 1.0
 AUDIT_SHARE = 20  # an audit may take a twentieth of the time
-
-
-class DataplaneConfig(NamedTuple):
-    """What the dataplane needs of the configuration."""
-
-    host: str
-    nft: NftOptions
-    vxlan_vni: int = 4096
-    vxlan_mtu: int = 0
-    ipv6: bool = True
-    device_protocol: int = drivers.DEVICE_PROTOCOL
 
 
 class Waiter(NamedTuple):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 from calico_felix.dataplane import drivers
+from calico_felix.dataplane.config import DataplaneConfig
 from calico_felix.messages import Route as WantedRoute
 from calico_felix.messages import Vtep
 from libcalico.kernel.errors import KernelError
@@ -14,9 +14,6 @@ from libcalico.kernel.netlink import Netlink
 from libcalico.kernel.objects import Link, Neighbour, Route, VxlanAttributes
 from libcalico.kernel.rtnl import Rtnl
 from libcalico.reconcile.reconciler import Reconciler
-
-if TYPE_CHECKING:
-    from calico_felix.dataplane.loop import DataplaneConfig
 
 CHECK_S = 10.0
 RETRY_S = 1.0

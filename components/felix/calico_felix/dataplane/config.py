@@ -1,0 +1,19 @@
+"""What the dataplane needs of the agent's parameters."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from calico_felix.dataplane.drivers import DEVICE_PROTOCOL
+from libcalico.policy.nft.rules import NftOptions
+
+
+class DataplaneConfig(NamedTuple):
+    """`host` is this node's name; `vxlan_mtu` in octets, 0 = from the parent; `device_protocol` of workload routes."""
+
+    host: str
+    nft: NftOptions
+    vxlan_vni: int = 4096
+    vxlan_mtu: int = 0
+    ipv6: bool = True
+    device_protocol: int = DEVICE_PROTOCOL
