@@ -338,6 +338,10 @@ def _comparable(aspect: str, value: Any) -> Any:
 
 
 def _sorted_lists(item: dict[str, Any]) -> dict[str, Any]:
+    """Link-local addresses do not count: the kernel adds them when duplicate detection is over, or not yet."""
+    if "addr_info" in item:
+        lasting = [one for one in item["addr_info"] if not one["local"].startswith(("fe80:", "<link-local>"))]
+        item = {**item, "addr_info": lasting}
     return {
         key: sorted(value, key=lambda entry: json.dumps(entry, sort_keys=True)) if isinstance(value, list) else value
         for key, value in item.items()
