@@ -88,7 +88,7 @@ fmt: dev ## put code in shape
 proto: dev ## compile the protos anew
 	@cd libcalico && ../$(BIN)/python -m libcalico.rpc.generate
 
-dist: ## every component by itself, with pants
+dist: $(STAMPS)/apt ## every component by itself, with pants
 	@tests/house/pants.sh package native:: libcalico:: components/felix:: components/cni:: components/calicoctl::
 
 .PHONY: pants-check

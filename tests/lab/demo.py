@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 
 from tests.lab.cluster import ADDRESSES, BIN, Cluster
+from tests.lab.host import cleanup_leftovers
 from tests.lab.mesos import Task, TaskFailed
 
 STATE = Path("/run/calico-lab.json")
@@ -237,7 +238,8 @@ The lab is standing. Try:
 def down() -> int:
     """Remove a demo that was kept, and whatever an earlier run may have left."""
     if not STATE.exists():
-        print("no demo is standing")
+        left = cleanup_leftovers()
+        print(f"removed what a killed run left: {len(left)} processes" if left else "no demo is standing")
         return 0
     state = json.loads(STATE.read_text())
     for pid in state["pids"]:
@@ -261,6 +263,7 @@ def run(kept: bool) -> int:
     """Play, then keep or clean up."""
     if STATE.exists():
         down()
+    cleanup_leftovers()
     started = time.monotonic()
     cluster = Cluster(keep=kept)
     done = False

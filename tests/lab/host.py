@@ -12,11 +12,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 MARK = "CALICO_LAB"
+KEPT = "CALICO_LAB_KEPT_BY"
+"""In the environment of a host that is to outlive its run: the run's process id and start."""
 PR_SET_PDEATHSIG = 1
 PRIVATE = ("/run", "/etc/calico", "/etc/cni", "/var/lib/calico", "/var/log/calico")
 SETUP = """
@@ -38,6 +40,37 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 class CommandFailed(Exception):
     """A command on a host ended with a status that was not expected; the message has its output."""
+
+
+def identity_of(pid: int) -> str:
+    """A process's id with its start time, which no later process shares; empty when there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    return f"{pid}/{stat.rpartition(')')[2].split()[19]}"
+
+
+def cleanup_leftovers(spare: Collection[int] = ()) -> list[int]:
+    """Kill the hosts of runs that were to keep them but were killed before they could say so; returns their pids.
+
+    `spare`: the processes that hold a lab which a finished run left standing; it looks the same."""
+    killed = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        owner = next((word for word in words if word.startswith(f"{KEPT}=".encode())), b"").decode().partition("=")[2]
+        pid = int(folder.name)
+        if not owner or pid in spare or identity_of(int(owner.partition("/")[0])) == owner:
+            continue
+        try:
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
+        except ProcessLookupError:
+            pass
+    return killed
 
 
 def die_with_parent() -> None:
@@ -71,7 +104,7 @@ class Host:
             stdout=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL if keep else None,
-            env={**os.environ, MARK: name},
+            env={**os.environ, MARK: name, **({KEPT: identity_of(os.getpid())} if keep else {})},
             preexec_fn=None if keep else die_with_parent,
             start_new_session=True,
         )
@@ -183,11 +216,11 @@ class Host:
 
     def close(self) -> None:
         """Take the host away with all that runs on it."""
+        self._init.kill()  # first: it complains when its child is killed before it
         try:
             os.kill(self.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
-        self._init.kill()
         self._init.wait()
         for process in self.processes:
             process.kill()
