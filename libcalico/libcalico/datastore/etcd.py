@@ -54,6 +54,7 @@ _TARGETS = {
     Target.VALUE: (pb.Compare.VALUE, "value"),
 }
 _NEVER_SENT = "failed to connect"
+_STALE_TOKEN = "invalid auth token"  # etcd refused before it did anything: ask for a new one, and try again
 
 
 class EtcdConfig(NamedTuple):
@@ -124,20 +125,25 @@ class EtcdDatastore:
 
     async def watch(self, prefix: bytes, start_revision: int) -> AsyncIterator[WatchBatch]:
         """Changes from `start_revision` on; ends by raising `Compacted` or `DatastoreError`."""
-        await self._authenticate()
-        call = stubs.WatchStub(self._channels[self._current]).Watch(metadata=self._metadata())
+        call = None
         create = pb.WatchCreateRequest(
             key=prefix, range_end=prefix_end(prefix), start_revision=start_revision, progress_notify=True, fragment=True
         )
         try:
+            await self._authenticate()
+            call = stubs.WatchStub(self._channels[self._current]).Watch(metadata=self._metadata())
             await call.write(pb.WatchRequest(create_request=create))
-            async for batch in _watch_batches(call):
+            async for batch in _watch_batches(call, start_revision):
                 yield batch
         except grpc.aio.AioRpcError as error:
             self._rotate()
             raise _map_error(error) from None
+        except DatastoreError:
+            self._rotate()
+            raise
         finally:
-            call.cancel()
+            if call is not None:
+                call.cancel()
 
     async def grant_lease(self, ttl_s: int) -> int:
         """A lease of `ttl_s` seconds."""
@@ -161,17 +167,21 @@ class EtcdDatastore:
         return await self._call(method, request, retry_all=False)
 
     async def _call(self, method: Callable[[Any], Any], request: Any, retry_all: bool) -> Any:
-        await self._authenticate()
-        for attempt in range(len(self._channels)):
-            last = attempt == len(self._channels) - 1
+        renewed = False
+        for attempt in range(len(self._channels) + 1):
+            last = attempt >= len(self._channels) - 1
             try:
+                await self._authenticate()
                 call: Awaitable[Any] = method(self._channels[self._current])(
                     request, timeout=REQUEST_TIMEOUT_S, metadata=self._metadata()
                 )
                 return await call
             except grpc.aio.AioRpcError as error:
+                if self._token and not renewed and _STALE_TOKEN in (error.details() or ""):
+                    renewed, self._token = True, ""
+                    continue
                 unreachable = error.code() == grpc.StatusCode.UNAVAILABLE
-                if unreachable:
+                if unreachable or error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
                     self._rotate()
                 never_sent = _NEVER_SENT in (error.details() or "")
                 if last or not unreachable or not (retry_all or never_sent):
@@ -179,15 +189,13 @@ class EtcdDatastore:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def _authenticate(self) -> None:
+        """Fetch a token if one is needed; a transport error is the caller's to map."""
         if self._token or not (self._config.username and self._config.password):
             return
         request = pb.AuthenticateRequest(name=self._config.username, password=self._config.password)
-        try:
-            answer = await stubs.AuthStub(self._channels[self._current]).Authenticate(
-                request, timeout=REQUEST_TIMEOUT_S, metadata=self._config.metadata
-            )
-        except grpc.aio.AioRpcError as error:
-            raise _map_error(error) from None
+        answer = await stubs.AuthStub(self._channels[self._current]).Authenticate(
+            request, timeout=REQUEST_TIMEOUT_S, metadata=self._config.metadata
+        )
         self._token = answer.token
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
@@ -198,7 +206,7 @@ class EtcdDatastore:
         self._token = ""
 
 
-async def _watch_batches(call: Any) -> AsyncIterator[WatchBatch]:
+async def _watch_batches(call: Any, start_revision: int) -> AsyncIterator[WatchBatch]:
     """Responses as batches. Asks for progress when it is quiet; silence for too long is an error."""
     quiet_s = 0.0
     fragments: list[Event] = []
@@ -219,6 +227,8 @@ async def _watch_batches(call: Any) -> AsyncIterator[WatchBatch]:
             reading = asyncio.ensure_future(call.read())
             if response.compact_revision:
                 raise Compacted(response.compact_revision)
+            if response.created and response.header.revision < start_revision - 1:
+                raise Compacted(0)  # etcd lost its data or was restored: our revision is of another history
             if response.canceled:
                 raise DatastoreError(f"watch: canceled by etcd: {response.cancel_reason}")
             fragments.extend(_event(event) for event in response.events)

@@ -94,6 +94,9 @@ class Syncer:
             while more:
                 page = await self._datastore.range(prefix, start=start, limit=PAGE_SIZE, revision=revision)
                 self._heard()
+                if not revision and page.revision < self._revision:
+                    # Another history (etcd wiped or restored): equal revisions do not mean equal values.
+                    self._known = dict.fromkeys(self._known, -1)
                 revision = revision or page.revision
                 fresh = [kv for kv in page.kvs if self._known.get(kv.key) != kv.mod_revision]
                 seen.update(kv.key for kv in page.kvs)
