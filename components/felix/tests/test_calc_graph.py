@@ -254,3 +254,13 @@ class TestRoutes:
         assert store.state["vteps"][("there", 4)].parent == "192.0.2.2"
         store.put("Node", "there", {"bgp": {"ipv4Address": "192.0.2.2/24"}})
         assert store.flush().vteps == {("there", 4): None}
+
+    def test_what_is_no_address_of_its_family_or_no_mac_counts_as_absent(self, store: Datastore) -> None:
+        spec = {"bgp": {"ipv4Address": "fd00::1/64"}, "ipv4VXLANTunnelAddr": "10.0.2.0"}
+        store.put("Node", "there", spec)
+        store.flush()
+        assert ("there", 4) not in store.state["vteps"]
+        spec = {"bgp": {"ipv4Address": "192.0.2.2/24"}, "ipv4VXLANTunnelAddr": "10.0.2.0", "vxlanTunnelMACAddr": "zz;"}
+        store.put("Node", "there", spec)
+        store.flush()
+        assert store.state["vteps"][("there", 4)].mac.startswith("66:")

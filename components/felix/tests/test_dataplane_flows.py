@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -136,3 +137,21 @@ def test_an_endpoint_that_goes_while_its_rules_are_written_is_not_remembered() -
         dataplane.close()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("order", ["a b", "b a"])
+async def test_an_address_that_moves_keeps_a_route(order: str) -> None:
+    """Whichever interface is planned first, the new holder's route is wanted afterwards."""
+    dataplane = Dataplane(DataplaneConfig("here", NftOptions()), SystemClock())
+    dataplane.links = {f"cali{name}": SimpleNamespace(up=True, ifindex=index) for index, name in enumerate("ab", 5)}  # type: ignore[misc]
+    dataplane.on_flush(flush(A))
+    dataplane.ruleset.on_flush(flush(B, gone=(A,)))
+    for name in order.split():
+        dataplane._plan_interface(f"cali{name}")
+    assert [route.device for route in dataplane.routes.delta.desired.values()] == [6]
+
+
+async def test_an_endpoint_on_a_foreign_interface_is_ignored() -> None:
+    dataplane = Dataplane(DataplaneConfig("here", NftOptions()), SystemClock())
+    dataplane.on_flush(flush(A, B._replace(interface="eth0")))
+    assert set(dataplane.ruleset.endpoints) == {A.key}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import re
 from typing import NamedTuple
 
 from calico_felix.calc.outbox import Pending
@@ -14,6 +15,8 @@ from calico_felix.messages import Route, Vtep
 from libcalico.ipam.model import Block
 from libcalico.model.resources import IPPool, Node
 from libcalico.model.scalars import IPNetwork, parse_net
+
+MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
 
 class NodeFacts(NamedTuple):
@@ -47,13 +50,10 @@ def node_facts(node: Node) -> NodeFacts:
     v4, v6 = (spec.bgp.ipv4_address, spec.bgp.ipv6_address) if spec.bgp is not None else ("", "")
     v4, v6 = v4 or _listed(node, 4), v6 or _listed(node, 6)
     return NodeFacts(
-        addresses=(_address(v4), _address(v6)),
-        networks=(parse_net(v4), parse_net(v6)),
-        tunnels=(_address(spec.ipv4_vxlan_tunnel_addr), _address(spec.ipv6_vxlan_tunnel_addr)),
-        macs=(
-            spec.vxlan_tunnel_mac_addr or tunnel_mac(name),
-            spec.vxlan_tunnel_mac_addr_v6 or tunnel_mac(f"{name}-v6"),
-        ),
+        addresses=(_address(v4, 4), _address(v6, 6)),
+        networks=(_network(v4, 4), _network(v6, 6)),
+        tunnels=(_address(spec.ipv4_vxlan_tunnel_addr, 4), _address(spec.ipv6_vxlan_tunnel_addr, 6)),
+        macs=(_mac(spec.vxlan_tunnel_mac_addr, name), _mac(spec.vxlan_tunnel_mac_addr_v6, f"{name}-v6")),
     )
 
 
@@ -66,11 +66,22 @@ def _listed(node: Node, version: int) -> str:
     return ""
 
 
-def _address(text: str) -> str:
+def _address(text: str, version: int) -> str:
+    """The address of this IP version; empty when the text, which anybody may have stored, is none."""
     try:
-        return str(ipaddress.ip_interface(text).ip) if text else ""
+        address = ipaddress.ip_interface(text).ip if text else None
     except ValueError:
         return ""
+    return str(address) if address is not None and address.version == version else ""
+
+
+def _network(text: str, version: int) -> IPNetwork | None:
+    net = parse_net(text)
+    return net if net is not None and net.version == version else None
+
+
+def _mac(text: str, name: str) -> str:
+    return text if MAC.fullmatch(text) else tunnel_mac(name)
 
 
 class Routing:

@@ -117,6 +117,7 @@ class Dataplane:
 
     def on_flush(self, flush: Flush) -> None:
         """Take in what the graph has changed."""
+        flush = self._without_foreign_interfaces(flush)
         interfaces: set[str] = set()
         for key, endpoint in flush.endpoints.items():
             former = self.ruleset.endpoints.get(key)
@@ -141,6 +142,14 @@ class Dataplane:
         self._ready = True
         self._nft_dirty = True
         self.wake.set()
+
+    def _without_foreign_interfaces(self, flush: Flush) -> Flush:
+        """An endpoint on an interface that is no workload's (the host's own, say) must not rule it."""
+        foreign = {k: e for k, e in flush.endpoints.items() if e is not None and not self._is_workload(e.interface)}
+        for key, endpoint in foreign.items():
+            prefixes = ", ".join(self.config.nft.interface_prefixes)
+            log.warning("%s is ignored: interfaceName %r begins with none of %s", key, endpoint.interface, prefixes)
+        return flush._replace(endpoints={**flush.endpoints, **dict.fromkeys(foreign)}) if foreign else flush
 
     def on_link(self, event: LinkEvent) -> None:
         """An interface appeared, changed or is gone."""
@@ -303,7 +312,7 @@ class Dataplane:
         else:
             self._unset.pop(interface, None)
         for key in self._routes_of.pop(interface, set()) - set(wanted):
-            self.routes.delete(key)
+            self._drop_route(key)
         for key, route in wanted.items():
             if self.routes.delta.desired.get(key) != route:
                 self.routes.retry(key)
@@ -311,11 +320,18 @@ class Dataplane:
         if wanted:
             self._routes_of[interface] = set(wanted)
 
+    def _drop_route(self, key: drivers.RouteKey) -> None:
+        """One that wanted a route wants it no more; another interface may have taken over its address."""
+        heir = next((name for name, keys in self._routes_of.items() if name and key in keys), "")
+        self.routes.delete(key)
+        if heir:
+            self._plan_interface(heir)
+
     def _plan_tunnel_routes(self) -> None:
         wanted = self.tunnels.plan_routes(self._wanted_routes, self.links)
         former = self._routes_of.pop("", set())
         for key in former - set(wanted):
-            self.routes.delete(key)
+            self._drop_route(key)
         for key, route in wanted.items():
             self.routes.set(key, route)
         if wanted:
