@@ -116,16 +116,6 @@ class Rtnl(NetlinkSocket):
             current = self._expect_link(name)
         return self._bring_up(current, mtu)
 
-    def ensure_ipip(self, name: str = "tunl0", mtu: int = 0) -> Link:
-        """The IPIP device, up. The kernel makes `tunl0` by itself when the module is there."""
-        if self.link(name) is None:
-            try:
-                self.create_link(name, objects.encode_link_info("ipip"))
-            except KernelError as error:
-                if error.errno != errno.EEXIST:
-                    raise
-        return self._bring_up(self._expect_link(name), mtu)
-
     def _bring_up(self, link: Link, mtu: int) -> Link:
         change_mtu = mtu if mtu and link.mtu != mtu else 0
         if change_mtu or not link.up:

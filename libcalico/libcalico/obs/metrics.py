@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
@@ -26,10 +26,6 @@ class Metrics:
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Something that is read when it is asked for."""
         Gauge(name, text, registry=self.registry).set_function(read)
-
-    def histogram(self, name: str, text: str) -> Histogram:
-        """How long something takes, in seconds."""
-        return Histogram(name, text, registry=self.registry)
 
     def render(self) -> bytes:
         """All of it as text."""
