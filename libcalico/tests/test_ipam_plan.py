@@ -98,6 +98,7 @@ def test_unknown_members_survive_and_old_ones_are_read() -> None:
         {"allocations": [9] + [None] * 7},
         {"allocations": [None] * 7},
         {"cidr": "172.29.4.64/40"},
+        {"cidr": "172.29.4.72/29"},
         {"attributes": "none"},
         {"allocations": None},
         {"unallocated": ["1"]},

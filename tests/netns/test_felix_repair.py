@@ -184,3 +184,57 @@ def test_a_locked_datastore_ends_the_agent_and_leaves_its_rules(tmp_path: Path) 
         assert "10.99.1.1" not in agent.table()
 
     play(tmp_path, scenario)
+
+
+def test_settings_that_cannot_be_used_change_nothing_and_a_start_waits_for_better_ones(tmp_path: Path) -> None:
+    """Bad values of parameters that decide over the policing itself, and values that are no settings at all."""
+    path = b"/calico/resources/v3/projectcalico.org/felixconfigurations/default"
+    spec = {"interfacePrefix": "cali"}
+    document = {"apiVersion": "projectcalico.org/v3", "kind": "FelixConfiguration", "metadata": {"name": "default"}}
+
+    async def scenario(agent: Agent) -> None:
+        async def store(value: bytes) -> int:
+            return (await agent.host.store.txn((), (Put(path, value),))).revision
+
+        await store(msgspec.json.encode({**document, "spec": spec}))
+        agent.start()
+        await agent.wait("start", programmed)
+        good = agent.table()
+        for harm in ({"interfacePrefix": "no blanks"}, {"reportingInterval": "banana"}, [1]):
+            revision = await store(msgspec.json.encode({**document, "spec": harm}))
+            await agent.wait(str(harm), lambda status, at=revision: status["programmed_revision"] >= at)  # type: ignore[misc]
+            assert agent.table() == good
+        await store(b"{garbage")
+        agent.kill()
+        agent.start()
+        await asyncio.sleep(2)
+        assert agent.process is not None and agent.process.poll() is None, "it waits for settings that it can read"
+        assert agent.table() == good
+        await store(msgspec.json.encode({**document, "spec": spec}))
+        await agent.wait("mended", programmed)
+
+    play(tmp_path, scenario)
+
+
+def test_a_route_that_somebody_flushes_is_back_at_once(tmp_path: Path) -> None:
+    async def scenario(agent: Agent) -> None:
+        netns = ("ip", "-n", agent.host.name)
+        name = OBJECTS[0][1]["spec"]["interfaceName"]  # type: ignore[index]
+        sh(*netns, "link", "add", name, "type", "veth", "peer", "name", "far")
+        sh(*netns, "link", "set", name, "up")
+        sh(*netns, "link", "set", "far", "up")
+        agent.start()
+        await agent.wait("start", programmed)
+
+        async def routed() -> None:
+            async with asyncio.timeout(WAIT_S):
+                while f"10.99.0.1 dev {name}" not in sh(*netns, "route"):
+                    await asyncio.sleep(0.02)
+
+        await routed()
+        sh(*netns, "route", "flush", "dev", name)
+        await routed()
+        sh(*netns, "route", "replace", "blackhole", "10.99.0.1/32", "metric", "1024")
+        await routed()
+
+    play(tmp_path, scenario)

@@ -26,11 +26,11 @@ from libcalico.config import Configuration
 from libcalico.datastore.contract import Datastore
 from libcalico.datastore.resources import AsyncClient
 from libcalico.datastore.syncer import Batch, Status, Syncer
-from libcalico.errors import CalicoError, DatastoreError, ResourceDoesNotExist
+from libcalico.errors import BadData, CalicoError, DatastoreError, ResourceDoesNotExist
 from libcalico.ipam.service import IpamService
 from libcalico.kernel import sysctl
 from libcalico.kernel.errors import KernelError
-from libcalico.kernel.netlink import LinkEvent, Monitor, Overrun
+from libcalico.kernel.netlink import LinkEvent, Monitor, Overrun, RouteEvent
 from libcalico.obs import debug, http
 from libcalico.obs.health import Health
 from libcalico.obs.metrics import CONTENT_TYPE, Metrics
@@ -48,6 +48,7 @@ COLLECT_INTERVAL_S = 60.0
 STOP_GRACE_S = 2.0
 DATAPLANE_TIMEOUT_S = 30.0
 RESTART_CODE = 129
+SETTINGS = "FelixConfiguration"
 ACTIVE_PREFIXES = (*PREFIXES, "/calico/ipam/v2/host/", "/calico/ipam/v2/config")
 
 
@@ -79,6 +80,7 @@ class Daemon:
         self.health = Health(self.clock)
         self.lag_s = 0.0
         self.revision = 0
+        self._waiting_for = ""
 
     async def run(self) -> None:
         """Until a task ends or SIGTERM arrives."""
@@ -106,7 +108,7 @@ class Daemon:
             await self._serve_health(stack)
             await self._load_settings()
             self.dataplane = dataplane = await self._open_dataplane(stack)
-            monitor = await stack.enter_async_context(Monitor())
+            monitor = await stack.enter_async_context(Monitor(routes=True))
             await dataplane.refresh_links()
             await self._serve_debug(stack, dataplane)
             await self._serve_node_api(stack, dataplane)
@@ -133,18 +135,13 @@ class Daemon:
                     except ResourceDoesNotExist:
                         continue
                     values.update({k: _text(v) for k, v in found.spec.items()})
-                self.configuration.load_datastore(datastore_names(values))
-                self.configuration.resolve()
-                for warning in self.configuration.warnings:
-                    log.warning("%s", warning)
+                self._resolve_settings(values)
                 pools = (await self.client.list("IPPool")).items
                 for pool in pools:
                     self.graph.routing.update_pool(pool.metadata.name, pool)
                 return
-            except DatastoreError as error:
-                log.warning("waiting for the datastore: %s", error)
-                self.health.report("datastore", ready=True, detail="waiting for the datastore")
-                await asyncio.sleep(CONNECT_RETRY_S)
+            except (DatastoreError, BadData) as error:
+                await self._pause(f"waiting for the datastore: {error}", ready=isinstance(error, DatastoreError))
 
     async def _wait_ready(self) -> None:
         while True:
@@ -155,9 +152,22 @@ class Daemon:
                 reason = "the datastore is locked (datastoreReady is false)"
             except ResourceDoesNotExist:
                 reason = "the datastore is not initialised (ClusterInformation default is missing)"
-            log.info("waiting: %s", reason)
-            self.health.report("datastore", ready=True, detail=reason)
-            await asyncio.sleep(CONNECT_RETRY_S)
+            await self._pause(f"waiting: {reason}", ready=True)
+
+    async def _pause(self, reason: str, ready: bool) -> None:
+        """Before the next try to start. `ready`: nothing is wrong, there is just nothing to do yet."""
+        if reason != self._waiting_for:
+            log.warning("%s", reason)
+        self._waiting_for = reason
+        self.health.report("datastore", ready=ready, detail=reason)
+        await asyncio.sleep(CONNECT_RETRY_S)
+
+    def _resolve_settings(self, values: dict[str, str]) -> set[str]:
+        self.configuration.load_datastore(datastore_names(values))
+        changed = self.configuration.resolve()
+        for warning in self.configuration.warnings:
+            log.warning("%s", warning)
+        return changed
 
     def _vxlan_families(self) -> frozenset[int]:
         return frozenset(family for family in (4, 6) if self.graph.routing.uses_vxlan(family))
@@ -207,15 +217,18 @@ class Daemon:
 
     def _on_in_sync(self) -> None:
         log.info("in sync with the datastore at revision %d", self.revision)
-        for key, problem in self.graph.problems.items():
-            log.warning("%s is ignored: %s", key, problem)
         self.health.report("datastore", detail="in sync")
         gc.collect()
         gc.freeze()
 
     def _check_settings(self, values: dict[str, str]) -> None:
-        self.configuration.load_datastore(datastore_names(values))
-        changed = self.configuration.needs_restart(self.configuration.resolve())
+        try:
+            changed = self.configuration.needs_restart(self._resolve_settings(values))
+        except BadData as error:
+            log.error("%s (until then the former settings stay in force)", error)
+            self.graph.problems[SETTINGS] = str(error)
+            return
+        self.graph.problems.pop(SETTINGS, None)
         if changed:
             raise RestartNeeded(f"settings have changed: {', '.join(sorted(changed))}")
 
@@ -226,6 +239,8 @@ class Daemon:
                 dataplane.wake.set()
             elif isinstance(event, LinkEvent):
                 dataplane.on_link(event)
+            elif isinstance(event, RouteEvent):
+                dataplane.on_route(event)
 
     async def _watch_loop(self) -> None:
         """Measure how late the loop is, collect garbage on a timer."""
@@ -242,8 +257,8 @@ class Daemon:
     def _dataplane_lives(self) -> None:
         """Said by the dataplane's own loop: one that hangs in an apply falls silent."""
         assert self.dataplane is not None
-        programmed = self.dataplane.programmed_revision > 0
-        self.health.report("dataplane", ready=programmed, detail="" if programmed else "nothing is programmed yet")
+        pending = self.dataplane.pending() if self.dataplane.programmed_revision else ["nothing is programmed yet"]
+        self.health.report("dataplane", ready=not pending, detail=pending[0] if pending else "")
 
     def _start_reporters(self, group: asyncio.TaskGroup, dataplane: Dataplane) -> None:
         reporter = StatusReporter(self.host, self.datastore, dataplane, self.clock)

@@ -165,6 +165,18 @@ def test_a_policy_that_cannot_be_used_is_absent_and_reported_until_it_is_mended(
     assert store.graph.problems == {}
 
 
+def test_settings_that_cannot_be_read_are_not_taken_for_the_defaults(store: Datastore, caplog: Any) -> None:
+    key = ResourceKey("FelixConfiguration", "default")
+    store.put("FelixConfiguration", "default", {"vxlanPort": 4790})
+    assert store.flush().configuration == {"vxlanPort": "4790"}
+    store.graph.update(key_path(key).encode(), b"{garbage", 9)
+    assert store.flush().configuration is None
+    assert "FelixConfiguration(default)" in store.graph.problems and "FelixConfiguration(default)" in caplog.text
+    store.raw(key, None)
+    assert store.flush().configuration == {}
+    assert store.graph.problems == {}
+
+
 def test_two_endpoints_with_one_address_share_the_member(store: Datastore) -> None:
     rule = {"action": "Allow", "source": {"selector": "a == '1'"}}
     store.put("GlobalNetworkPolicy", "p", {"selector": "all()", "ingress": [rule]})

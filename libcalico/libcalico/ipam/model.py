@@ -13,7 +13,7 @@ import msgspec
 
 from libcalico.errors import ParsingDatastoreEntry
 from libcalico.model.codec import escape
-from libcalico.model.keys import Key, key_path
+from libcalico.model.keys import BlockKey, Key, key_path
 from libcalico.model.scalars import IPNetwork
 
 _BLOCK_MEMBERS = frozenset(
@@ -88,7 +88,9 @@ def decode_block(key: Key, value: bytes) -> Block:
             raise ValueError("an allocation names an attribute that is not there")
         if not all(isinstance(ordinal, int) for ordinal in raw.get("unallocated") or ()):
             raise ValueError("the free list names something that is no ordinal")
-        network = ipaddress.ip_network(raw["cidr"])
+        network = _network(raw["cidr"])
+        if isinstance(key, BlockKey) and network != _network(key.cidr):
+            raise ValueError(f"it is stored as {key.cidr} and says that it is {raw['cidr']}")
         if network.num_addresses != len(allocations):
             raise ValueError("the number of allocations is not the block's size")
         return Block(

@@ -6,6 +6,7 @@ changes since the last flush. A value that cannot be used counts as absent and i
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,8 @@ from libcalico.model.resources import (
 from libcalico.policy.compile import PROTOCOLS, compile_policy, compile_profile
 from libcalico.policy.ir import Policy, PolicyId
 from libcalico.selector.translate import NAMESPACE_LABEL, SERVICE_ACCOUNT_LABEL
+
+log = logging.getLogger(__name__)
 
 PREFIXES = (
     "/calico/resources/v3/projectcalico.org/",
@@ -87,7 +90,10 @@ class Graph:
         if isinstance(key, BlockKey):
             self.routing.update_block(key.cidr, self._decode(key, value, ipam_model.decode_block))
         elif isinstance(key, ResourceKey) and key.kind in self._handlers:
-            self._handlers[key.kind](key, self._decode(key, value, codec.decode), revision)
+            found = self._decode(key, value, codec.decode)
+            if found is None and value is not None and key.kind == "FelixConfiguration":
+                return  # absent would mean the defaults, and a restart to get them
+            self._handlers[key.kind](key, found, revision)
 
     def flush(self, revision: int = 0) -> Flush | None:
         """The changes since the last flush; None as long as the datastore is not in sync."""
@@ -127,6 +133,8 @@ class Graph:
         return found
 
     def _report(self, key: Key, error: Exception) -> None:
+        if self.problems.get(str(key)) != str(error):
+            log.warning("%s counts as absent until it is mended: %s", key, error)
         self.problems[str(key)] = str(error)
 
     def _on_policy(

@@ -27,9 +27,9 @@ from libcalico.errors import Bug
 from libcalico.kernel import sysctl
 from libcalico.kernel.conntrack import Conntrack
 from libcalico.kernel.errors import KernelError
-from libcalico.kernel.netlink import LinkEvent, Netlink
+from libcalico.kernel.netlink import LinkEvent, Netlink, RouteEvent
 from libcalico.kernel.nft import NftError
-from libcalico.kernel.objects import Link, Route
+from libcalico.kernel.objects import RT_SCOPE_LINK, RT_TABLE_MAIN, Link, Route
 from libcalico.kernel.rtnl import Rtnl
 from libcalico.model.keys import ResourceKey
 from libcalico.policy.nft.rules import address_text
@@ -41,7 +41,6 @@ log = logging.getLogger(__name__)
 REFRESH_S = 90.0
 STRANGER_GRACE_S = 10.0
 ROUTE_METRIC = 1024
-RT_SCOPE_LINK = 253
 RULESET_TRIES = 10
 RETRY_S = 0.2
 ALIVE_S = 10.0
@@ -161,6 +160,19 @@ class Dataplane:
         else:
             self.links[name] = event.link
         self._plan_interface(name)
+        self.wake.set()
+
+    def on_route(self, event: RouteEvent) -> None:
+        """A route of the host has changed; when it is one of ours and not what it should be, it is mended."""
+        key = drivers.route_key(event.route)
+        if event.route.table != RT_TABLE_MAIN or key not in self.routes.delta.desired:
+            return
+        if event.deleted:
+            self.routes.delta.delete_actual(key)
+        elif event.route != self.routes.delta.desired[key]:
+            self.routes.delta.set_actual(key, event.route)
+        else:
+            return
         self.wake.set()
 
     async def wait_programmed(self, key: ResourceKey, revision: int, timeout_s: float) -> None:

@@ -11,7 +11,7 @@ from calico_felix.messages import Route as WantedRoute
 from calico_felix.messages import Vtep
 from libcalico.kernel.errors import KernelError
 from libcalico.kernel.netlink import Netlink
-from libcalico.kernel.objects import Link, Neighbour, Route, VxlanAttributes
+from libcalico.kernel.objects import RT_SCOPE_LINK, Link, Neighbour, Route, VxlanAttributes
 from libcalico.kernel.rtnl import Rtnl
 from libcalico.reconcile.reconciler import Reconciler
 
@@ -20,7 +20,6 @@ RETRY_S = 1.0
 VXLAN_OVERHEAD = {4: 50, 6: 70}
 DEVICES = {4: drivers.VXLAN_DEVICE, 6: drivers.VXLAN_DEVICE_V6}
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
-RT_SCOPE_LINK = 253
 
 
 class Tunnels:
