@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from libcalico.datastore.contract import Delete
+from libcalico.datastore.contract import Delete, KeyValue
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.datastore.resources import AsyncClient
 from libcalico.errors import DatastoreError
@@ -69,7 +69,7 @@ class FakeKernel:
 
     async def inspect(self, path: str, interface: str, host_interface: str) -> Inspection:
         wiring = self.boxes.get((path, interface))
-        link = Link(7, interface, True, True, 1500, "0a:00:00:00:00:01")
+        link = Link(7, interface, True, True, 1500, (wiring and wiring.mac) or "0a:00:00:00:00:01")
         container = EndState(link, wiring.addresses) if wiring is not None else None
         far = self.host.get(host_interface)
         near = Link(
@@ -91,8 +91,19 @@ class World:
             self._connect,
             self._wait,
             open_ipam=lambda client, node: IpamService(client.datastore, node),
+            is_unused=self._is_unused,
         )
+        self.has_agent = False
         self.connect_error: Exception | None = None
+
+    def now(self) -> list[KeyValue]:
+        """All that is stored."""
+        return self.store._below(b"/", b"", 0)
+
+    def _is_unused(self, interface: str) -> bool:
+        stored = (msgspec.json.decode(kv.value) for kv in self.now() if b"/workloadendpoints/" in kv.key)
+        taken = {document["spec"]["interfaceName"] for document in stored}
+        return self.has_agent and interface not in taken and interface not in self.kernel.host
 
     async def _connect(self, _conf: Any) -> AsyncClient:
         if self.connect_error is not None:
@@ -174,9 +185,11 @@ class World:
         return not (await self.endpoints() or await self.held() or handles or self.kernel.host or self.kernel.boxes)
 
 
-@pytest.fixture
-async def world() -> World:
+@pytest.fixture(params=[False, True], ids=["alone", "agent"])
+async def world(request: pytest.FixtureRequest) -> World:
+    """Without an agent whose view spares requests, and with one."""
     made = World()
+    made.has_agent = request.param
     await made.start()
     return made
 
@@ -212,7 +225,10 @@ async def test_a_failure_at_any_stage_leaves_nothing(world: World, stage: str, m
     else:
         name = {"endpoint": "create_endpoint", "profile": "ensure_profile"}[stage]
         monkeypatch.setattr(f"libcalico.workload.cni.endpoint.{name}", broken)
+        if world.has_agent and stage == "endpoint":
+            monkeypatch.setattr(world.store, "txn", broken)
     await world.refused("ADD")
+    monkeypatch.undo()
     assert await world.is_clean()
 
 
@@ -233,6 +249,72 @@ async def test_a_caller_that_goes_away_leaves_nothing(world: World) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await world.is_clean()
+
+
+async def test_a_caller_that_goes_away_while_its_endpoint_is_stored_leaves_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Address and endpoint are committed, and the answer is still on its way."""
+    world.has_agent, txn, written = True, world.store.txn, asyncio.Event()
+    await world.ok("ADD", "warm", "/box2")
+    await world.ok("DEL", "warm", "/box2")
+
+    async def slow(*arguments: Any) -> Any:
+        answer = await txn(*arguments)
+        if await world.endpoints():
+            written.set()
+        await asyncio.sleep(0.05)
+        return answer
+
+    monkeypatch.setattr(world.store, "txn", slow)
+    task = asyncio.ensure_future(world.call("ADD"))
+    await written.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await world.is_clean()
+
+
+async def test_an_endpoint_that_the_agent_has_not_heard_of_is_not_overwritten(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.ok("ADD")
+    (before,) = await world.endpoints()
+    await world.kernel.detach("/box", "eth0", [])
+    world.has_agent = True
+    monkeypatch.setattr(world.services, "is_unused", lambda _name: True)
+    await world.ok("ADD")
+    (after,) = await world.endpoints()
+    assert (after.metadata.uid, after.spec.ip_networks) == (before.metadata.uid, before.spec.ip_networks)
+    assert len(await world.held()) == 1
+
+
+async def test_an_agent_spares_requests(world: World) -> None:
+    async def go_on(*_args: object) -> None:
+        return None
+
+    world.has_agent = True
+    ipam = IpamService(world.store, NODE)
+    fed = ipam.feed()
+
+    def watch() -> None:
+        for kv in world.now():
+            if kv.key.decode().startswith(fed):
+                ipam.observe(kv.key.decode(), kv.value, kv.mod_revision)
+
+    watch()
+    world.services.open_ipam = lambda _client, _node: ipam
+    world.services.has_profile = lambda _name: True
+    world.services.datastore_ready = lambda: True
+    world.services.wait_programmed = go_on
+    await world.ok("ADD", "warm", "/box2")
+    watch()
+    before = world.store.requests
+    await world.ok("ADD")
+    assert world.store.requests - before == 1, "addresses, handle and endpoint are one transaction"
+    before = world.store.requests
+    await world.ok("DEL")
+    assert world.store.requests - before == 2, "the container's endpoints are looked up, then all goes at once"
 
 
 async def test_etcd_down_is_try_again_later(world: World) -> None:

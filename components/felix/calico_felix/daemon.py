@@ -284,6 +284,7 @@ class Daemon:
             own_node=self.host,
             datastore_ready=lambda: self.graph.datastore_ready,
             has_profile=self.graph.policies.has_profile,
+            is_unused=lambda name: self.graph.in_sync and dataplane.is_unused(name),
         )
         server = open_server(self.configuration["NodeSocket"])
         stubs.add_WorkloadsServicer_to_server(WorkloadsService(services), server)

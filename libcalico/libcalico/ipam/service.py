@@ -7,7 +7,7 @@ and affinity together in one compare-and-swap transaction. A long-lived service 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -31,6 +31,8 @@ from libcalico.model.keys import AFFINITIES, BLOCKS, BlockKey, HandleKey, Resour
 from libcalico.model.scalars import IPNetwork, parse_net
 
 ADDRESSES_AT_ONCE = 50
+Beside = Callable[[View, Sequence[str]], None]
+"""Told the assigned CIDRs inside the transaction: what it writes is stored together with them, or not at all."""
 FEED_PREFIXES = (POOLS, RESERVATIONS, BLOCKS, CONFIG)
 
 
@@ -112,9 +114,11 @@ class IpamService:
         max_blocks: int = 0,
         max_alloc: int = 0,
         host: str = "",
+        beside: Beside | None = None,
     ) -> tuple[Assigned | None, Assigned | None]:
         """IPv4 addresses first, then IPv6; None for a version of which none were asked.
 
+        `beside` is called with all of them when none is missing, in the transaction of the last ones.
         Raises `AssignError`, which holds what was assigned until then."""
         if not use:
             raise AssignError("must specify the intended use when assigning an IP")
@@ -134,8 +138,11 @@ class IpamService:
                 max_blocks,
                 max_alloc,
             )
+            then = _then(beside, done[0]) if version == 6 or not num6 else None
             try:
-                assigned, problem = await self._transactions.run(partial(self._plan_assign, request=request))
+                assigned, problem = await self._transactions.run(
+                    partial(self._plan_assign, request=request, beside=then)
+                )
             except CalicoError as error:
                 raise AssignError(error, *done) from error
             done[place] = assigned
@@ -184,7 +191,36 @@ class IpamService:
 
         A handle is only an index: when it is lost or miscounts, this host's blocks are searched too. Addresses that
         name another node stay."""
-        await self._transactions.run(lambda view: self._plan_release_handle(view, handle))
+
+        def step(view: View) -> None:
+            if self._release_handle(view, handle) is None:
+                raise ResourceDoesNotExist(HandleKey(handle))
+
+        await self._transactions.run(step)
+
+    async def release_held(
+        self,
+        handles: Sequence[str],
+        otherwise: str = "",
+        only: Container[str] | None = None,
+        kept: Container[str] = (),
+        beside: Callable[[View], None] | None = None,
+    ) -> int:
+        """Free what this host has under these handles, `only` those addresses and not the `kept`; how many it was.
+
+        Handles that do not exist are fine. `otherwise` is a handle that counts when the others hold nothing. `beside`
+        may write more keys in the same transaction."""
+
+        def step(view: View) -> int:
+            freed = sum(self._release_handle(view, handle, only, kept) or 0 for handle in handles)
+            if not freed and otherwise:
+                freed = self._release_handle(view, otherwise, only, kept) or 0
+            if beside is not None:
+                beside(view)
+            return freed
+
+        freed: int = await self._transactions.run(step)
+        return freed
 
     async def ips_by_handle(self, handle: str) -> tuple[str, ...]:
         """The addresses of a handle."""
@@ -314,7 +350,15 @@ class IpamService:
 
     # Auto-assign.
 
-    def _plan_assign(self, view: View, request: Request) -> tuple[Assigned, CalicoError | None]:
+    def _plan_assign(
+        self, view: View, request: Request, beside: Callable[[View, Assigned], None] | None = None
+    ) -> tuple[Assigned, CalicoError | None]:
+        assigned, problem = self._assign(view, request)
+        if beside is not None and problem is None and not assigned.shortfall:
+            beside(view, assigned)
+        return assigned, problem
+
+    def _assign(self, view: View, request: Request) -> tuple[Assigned, CalicoError | None]:
         kind = "virtual" if request.use == LOAD_BALANCER else "host"
         host = "load-balancer" if kind == "virtual" else request.host
         handle = request.attribute.handle
@@ -458,20 +502,32 @@ class IpamService:
         if not plan.selects(pool.node_selector, self._store.node_labels(view, host, "Workload")):
             self._store.release_affinity(view, block.cidr, host, "host", True)
 
-    def _plan_release_handle(self, view: View, handle: str) -> None:
+    def _release_handle(
+        self, view: View, handle: str, only: Container[str] | None = None, kept: Container[str] = ()
+    ) -> int | None:
+        """The number of freed addresses, None when there is no such handle."""
         view.need((key_path(HandleKey(handle)), False), (POOLS, True), (CONFIG, False))
         stored = self._store.handle(view, handle)
         held = self._blocks_of(view, handle, stored)
         if stored is None and not held:
-            raise ResourceDoesNotExist(HandleKey(handle))
+            return None
         left: dict[str, int] = {}
+        freed = 0
         for block, ordinals in held:
-            ours = [ordinal for ordinal in ordinals if plan.is_of_node(block, ordinal, self.host)]
+            ours = [
+                ordinal
+                for ordinal in ordinals
+                if plan.is_of_node(block, ordinal, self.host)
+                and (only is None or block.address(ordinal) in only)
+                and block.address(ordinal) not in kept
+            ]
             if len(ours) < len(ordinals):
                 left[block.cidr] = len(ordinals) - len(ours)
             self._free(view, block, ours)
-        if stored is not None:
+            freed += len(ours)
+        if stored is not None and (freed or left != stored):
             self._store.put_handle(view, handle, left)
+        return freed
 
     def _blocks_of(self, view: View, handle: str, stored: Mapping[str, int] | None) -> list[tuple[Block, list[int]]]:
         """Blocks with the ordinals that a handle holds in them; our own blocks are searched when the index is wrong."""
@@ -531,6 +587,14 @@ class IpamService:
         if network.prefixlen > pool.block_length:
             raise BadData(f"The requested CIDR ({network}) is smaller than the minimum.")
         return [str(part) for part in network.subnets(new_prefix=pool.block_length)]
+
+
+def _then(beside: Beside | None, earlier: Assigned | None) -> Callable[[View, Assigned], None] | None:
+    """`beside` with the addresses of both versions; not when some of the earlier version are missing."""
+    if beside is None or (earlier is not None and earlier.shortfall):
+        return None
+    first = earlier.addresses if earlier is not None else ()
+    return lambda view, assigned: beside(view, (*first, *assigned.addresses))
 
 
 def _attribute(handle: str | None, attributes: Mapping[str, str] | None) -> Attribute:

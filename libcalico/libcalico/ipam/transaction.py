@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from libcalico.datastore.contract import Compare, Datastore, Delete, Get, KeyValue, Put, Target
-from libcalico.errors import CalicoError, ResourceUpdateConflict
+from libcalico.errors import CalicoError, ResourceAlreadyExists, ResourceUpdateConflict
 
 TRIES = 100
 LARGEST_GROUP = 64
@@ -131,6 +131,10 @@ class View:
         self._cache = cache
         self.writes: dict[str, bytes | None] = {}
         self.looked: set[str] = set()
+        self.created: set[str] = set()
+        self.dropped: set[str] = set()
+        self.revision = 0
+        """The datastore's revision at which the writes were committed, 0 until then."""
 
     def get(self, path: str, optimistic: bool = False) -> bytes | None:
         """A key's value. `optimistic`: take one that is not known as absent; the commit will find out."""
@@ -171,6 +175,21 @@ class View:
 
     def delete(self, path: str) -> None:
         """Delete a key when the transaction commits."""
+        self.writes[path] = None
+
+    def create(self, path: str, value: bytes) -> None:
+        """Write a key that must not exist (for keys that are not IPAM's: they are never taken from the cache).
+
+        Raises `ResourceAlreadyExists`, if need be in the run after the commit that found out."""
+        stored = self._cache.values.get(path, ABSENT)
+        if stored.value is not None or path in self.writes:
+            raise ResourceAlreadyExists(path)
+        self.created.add(path)
+        self.writes[path] = value
+
+    def drop(self, path: str) -> None:
+        """Delete a key, whatever it holds (for keys that are not IPAM's)."""
+        self.dropped.add(path)
         self.writes[path] = None
 
 
@@ -284,13 +303,17 @@ class Transactions:
 
     async def _write(self, view: View) -> bool:
         paths = list(view.writes)
-        compares = [self._compare(path) for path in paths]
+        compares = [self._compare(path, path in view.created) for path in paths if path not in view.dropped]
         success = [
             Delete(path.encode()) if value is None else Put(path.encode(), value) for path, value in view.writes.items()
         ]
         answer = await self._datastore.txn(compares, success, [Get(path.encode()) for path in paths])
+        if answer.succeeded:
+            view.revision = answer.revision
         for path, kvs in zip(paths, answer.responses, strict=True):
             if answer.succeeded:
+                if path in view.created or path in view.dropped:
+                    continue
                 self.cache.wrote(path, view.writes[path], answer.revision)
             elif kvs:
                 self._take_in(kvs)
@@ -298,8 +321,8 @@ class Transactions:
                 self.cache.observe(path, None, answer.revision)
         return answer.succeeded
 
-    def _compare(self, path: str) -> Compare:
-        stored = self.cache.values.get(path, ABSENT)
+    def _compare(self, path: str, created: bool) -> Compare:
+        stored = ABSENT if created else self.cache.values.get(path, ABSENT)
         if stored.value is None:
             return Compare(path.encode(), Target.VERSION, 0)
         return Compare(path.encode(), Target.MOD_REVISION, stored.revision)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import os
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -120,6 +121,12 @@ def mac_problem(mac: str) -> str:
     if not mac or (_MAC.fullmatch(mac) and not int(mac[1], 16) & 1):
         return ""
     return f"{mac!r} is not the MAC of an interface: six bytes with colons, not a group address"
+
+
+def random_mac() -> str:
+    """A MAC that is nobody's: locally administered, not a group's (what the kernel would choose)."""
+    first, *rest = os.urandom(6)
+    return ":".join(f"{byte:02x}" for byte in (first & 0xFC | 0x02, *rest))
 
 
 def interface_name_problem(name: str) -> str:

@@ -175,6 +175,10 @@ class Dataplane:
             return
         self.wake.set()
 
+    def is_unused(self, interface: str) -> bool:
+        """No interface of the host and no endpoint of this node has this name."""
+        return interface not in self.links and self.ruleset.active(interface) is None
+
     async def wait_programmed(self, key: ResourceKey, revision: int, timeout_s: float) -> None:
         """Until the kernel enforces an endpoint's policy as of a datastore revision; raises `TimeoutError`."""
         if self.programmed_revisions.get(key, 0) >= revision:

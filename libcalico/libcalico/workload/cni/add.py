@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
 
-from libcalico.errors import CalicoError, ResourceDoesNotExist
+from libcalico.errors import CalicoError, ResourceAlreadyExists, ResourceDoesNotExist
+from libcalico.ipam.transaction import View
 from libcalico.kernel.errors import KernelError
 from libcalico.model.keys import ResourceKey
 from libcalico.model.resources import WorkloadEndpoint
@@ -17,6 +19,7 @@ from libcalico.workload.attach import Inspection
 from libcalico.workload.cni import addresses, endpoint, errors, result
 from libcalico.workload.cni.conf import NetConf, read_conf
 from libcalico.workload.cni.context import Context, open_context, read_mtu
+from libcalico.workload.cni.endpoint import NewEndpoint
 from libcalico.workload.cni.errors import CniError
 from libcalico.workload.cni.request import Call
 from libcalico.workload.cni.result import Addresses, Interfaces
@@ -108,6 +111,75 @@ class _Addition:
         self._owner = f"{context.call.container_id}/{context.call.interface}"
 
     async def run(self) -> bytes:
+        usual = plan.host_interface_name(self._context.call.container_id)
+        try:
+            if self._context.services.is_unused(usual) and self._is_simple():
+                return await self._run_at_once(usual)
+        except ResourceAlreadyExists:
+            pass  # stored before: the long way tells what it is
+        return await self._run_by_steps()
+
+    # --- the usual case: nothing of this container is known
+
+    def _is_simple(self) -> bool:
+        context = self._context
+        chooses = context.conf.ipam_type == addresses.OWN_PLUGIN and not addresses.wanted_addresses(context)
+        return chooses and "." not in context.call.container_id
+
+    async def _run_at_once(self, host_interface: str) -> bytes:
+        """Addresses and endpoint in one transaction; the agent programs its policy while the interface is made."""
+        async with self._reserved(host_interface) as is_ours, AsyncExitStack() as undo:
+            if not is_ours:
+                return await self._run_by_steps()
+            await self._ensure_profile()
+            found, stored = await self._store(undo, host_interface)
+            await self._wire(undo, host_interface, endpoint.bare_addresses(stored), stored.spec.mac)
+            await self._finish(stored)
+            undo.pop_all()
+        return self._render(found, stored)
+
+    async def _store(self, undo: AsyncExitStack, host_interface: str) -> tuple[Addresses, WorkloadEndpoint]:
+        """Is not left half-way: a caller that goes meanwhile is answered when it is known what must be undone."""
+        context = self._context
+        mac = _wanted_mac(context) or plan.random_mac()
+        written: list[tuple[View, NewEndpoint]] = []
+
+        def beside(view: View, cidrs: Sequence[str]) -> None:
+            ips = [cidr.partition("/")[0] for cidr in cidrs]
+            new = endpoint.new_endpoint(_endpoint(context, ips, host_interface, mac), context.client.clock.now())
+            view.create(new.path, new.value)
+            written[:] = [(view, new)]
+
+        work = asyncio.ensure_future(addresses.assign(context, beside))
+        try:
+            found = await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait({work})
+            if work.exception() is None and written:
+                await self._take_back(written[0][1].endpoint)
+            raise
+        _check_some(found)
+        view, new = written[0]
+        self._undo(undo, "take the endpoint back", lambda: self._take_back(new.endpoint))
+        return found, new.at(view.revision)
+
+    async def _take_back(self, stored: WorkloadEndpoint) -> None:
+        path = endpoint.endpoint_path(stored)
+        bare = endpoint.bare_addresses(stored)
+        await self._context.ipam.release_held([self._context.handle], only=bare, beside=lambda view: view.drop(path))
+
+    @asynccontextmanager
+    async def _reserved(self, host_interface: str) -> AsyncIterator[bool]:
+        """The name of the host end is ours meanwhile; False when another call has it."""
+        services = self._context.services
+        try:
+            yield services.reserve(host_interface, self._owner)
+        finally:
+            services.unreserve(host_interface, self._owner)
+
+    # --- otherwise
+
+    async def _run_by_steps(self) -> bytes:
         context = self._context
         own, others = await endpoint.find_related(
             context.client, context.namespace, context.node, context.call.container_id
@@ -116,7 +188,10 @@ class _Addition:
         existing = next((item for item in own if item.spec.endpoint == segment), None)
         async with AsyncExitStack() as undo:
             if existing is None:
-                answer = await self._create(undo, [*own, *others], bool(own))
+                usual = plan.host_interface_name(context.call.container_id)
+                async with self._reserved(usual) as is_ours:
+                    name = self._choose_name(usual if is_ours else "", [*own, *others], bool(own))
+                    answer = await self._create(undo, name)
             else:
                 answer = await self._renew(undo, existing)
             undo.pop_all()
@@ -124,9 +199,8 @@ class _Addition:
 
     # --- a new endpoint
 
-    async def _create(self, undo: AsyncExitStack, related: Sequence[WorkloadEndpoint], is_further: bool) -> bytes:
+    async def _create(self, undo: AsyncExitStack, host_interface: str) -> bytes:
         context = self._context
-        host_interface = self._choose_name(undo, related, is_further)
         found = await self._assign(undo)
         ips = [cidr.partition("/")[0] for cidr in found.cidrs]
         mac = await self._wire(undo, host_interface, ips, _wanted_mac(context))
@@ -137,15 +211,11 @@ class _Addition:
         cidrs = tuple(stored.spec.ip_networks)
         return self._render(found._replace(cidrs=cidrs), stored)
 
-    def _choose_name(self, undo: AsyncExitStack, related: Sequence[WorkloadEndpoint], is_further: bool) -> str:
+    def _choose_name(self, usual: str, related: Sequence[WorkloadEndpoint], is_further: bool) -> str:
         """The usual name of the host end, or the hashed one when that could be another's."""
-        call, services = self._context.call, self._context.services
-        usual = plan.host_interface_name(call.container_id)
+        call = self._context.call
         taken = is_further or "." in call.container_id or any(item.spec.interface_name == usual for item in related)
-        if taken or not services.reserve(usual, self._owner):
-            return plan.hashed_interface_name(call.container_id, call.interface)
-        undo.callback(services.unreserve, usual, self._owner)
-        return usual
+        return plan.hashed_interface_name(call.container_id, call.interface) if taken or not usual else usual
 
     async def _assign(self, undo: AsyncExitStack) -> Addresses:
         context = self._context
@@ -156,8 +226,7 @@ class _Addition:
         else:
             found = await addresses.run_plugin(context, "ADD")
             self._undo(undo, "release the addresses", lambda: addresses.run_plugin(context, "DEL"))
-        if not found.cidrs:
-            raise CniError(errors.GENERAL, "IPAM plugin returned no IP addresses in result")
+        _check_some(found)
         return found
 
     async def _wire(self, undo: AsyncExitStack, host_interface: str, ips: Sequence[str], mac: str) -> str:
@@ -254,6 +323,11 @@ class _Addition:
                 self._context.notes.append(f"undo: {what}: {error}")
 
         undo.push_async_callback(step)
+
+
+def _check_some(found: Addresses) -> None:
+    if not found.cidrs:
+        raise CniError(errors.GENERAL, "IPAM plugin returned no IP addresses in result")
 
 
 def _is_wired(seen: Inspection) -> bool:

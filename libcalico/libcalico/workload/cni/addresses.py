@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ipaddress
 import json
 import os
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 
 import msgspec
 
-from libcalico.errors import CalicoError, ResourceDoesNotExist
+from libcalico.errors import CalicoError, ResourceAlreadyExists, ResourceDoesNotExist
 from libcalico.ipam.assignment import Assigned
-from libcalico.ipam.service import AssignError, Release
+from libcalico.ipam.service import AssignError, Beside, Release
+from libcalico.ipam.transaction import View
 from libcalico.kernel import process
 from libcalico.workload.cni import errors, result
 from libcalico.workload.cni.context import CALL_TIMEOUT_S, Context
@@ -24,15 +24,17 @@ OWN_PLUGIN = "calico-ipam"
 POOLS_TIMEOUT_S = 30.0
 
 
-async def assign(context: Context) -> Addresses:
-    """Addresses as /32 and /128, IPv4 first; all that were asked for, or an error and none."""
+async def assign(context: Context, beside: Beside | None = None) -> Addresses:
+    """Addresses as /32 and /128, IPv4 first; all that were asked for, or an error and none.
+
+    `beside` (see `ipam.service`) only goes with addresses that IPAM may choose."""
     wanted = wanted_addresses(context)
     pools4 = await resolve_pools(context, 4) if context.conf.want_v4 or wanted else ()
     pools6 = await resolve_pools(context, 6) if context.conf.want_v6 or any(":" in ip for ip in wanted) else ()
     if wanted:
         found = await _assign_wanted(context, wanted, pools4, pools6)
     else:
-        found = await _auto_assign(context, pools4, pools6)
+        found = await _auto_assign(context, pools4, pools6, beside)
     return Addresses(tuple(f"{address}/{128 if ':' in address else 32}" for address in found))
 
 
@@ -118,7 +120,9 @@ async def _assign_wanted(
     return tuple(done)
 
 
-async def _auto_assign(context: Context, pools4: Sequence[str], pools6: Sequence[str]) -> tuple[str, ...]:
+async def _auto_assign(
+    context: Context, pools4: Sequence[str], pools6: Sequence[str], beside: Beside | None
+) -> tuple[str, ...]:
     conf = context.conf
     try:
         v4, v6 = await context.ipam.auto_assign(
@@ -129,9 +133,12 @@ async def _auto_assign(context: Context, pools4: Sequence[str], pools6: Sequence
             pools4,
             pools6,
             host=context.node,
+            beside=beside,
         )
     except AssignError as error:
         await give_back(context, _bare(error.v4, error.v6))
+        if isinstance(error.cause, ResourceAlreadyExists):
+            raise error.cause from None
         raise
     found = _bare(v4, v6)
     for version, part in ((4, v4), (6, v6)):
@@ -153,18 +160,18 @@ async def give_back(context: Context, addresses: Iterable[str]) -> None:
 
 
 async def release(
-    context: Context, networks: Sequence[str], only: Sequence[str] | None = None, kept: Container[str] = ()
+    context: Context,
+    networks: Sequence[str],
+    only: Sequence[str] | None = None,
+    kept: Container[str] = (),
+    beside: Callable[[View], None] | None = None,
 ) -> int:
     """Release what the container holds on this node in these networks: `only` those addresses, and not the `kept`.
 
     Returns how many there were; none is fine. The bare container id is the handle of very old endpoints: it is looked
-    up when the others hold nothing."""
-    released = 0
-    for handle in _handles(context, networks):
-        if released and handle == context.call.container_id:
-            break
-        released += await release_handle(context, handle, only, kept)
-    return released
+    up when the others hold nothing. `beside` may write more keys in the same transaction."""
+    *handles, bare = _handles(context, networks)
+    return await context.ipam.release_held(handles, bare, only, kept, beside)
 
 
 async def release_known(context: Context, networks: Sequence[str], known: Sequence[str]) -> None:
@@ -175,34 +182,14 @@ async def release_known(context: Context, networks: Sequence[str], known: Sequen
             attribute = await context.ipam.get_assignment_attributes(address)
         except ResourceDoesNotExist:
             continue
-        if attribute.handle in handles and await _is_ours(context, address):
+        node = dict(attribute.secondary).get("node")
+        if attribute.handle in handles and node in {None, "", context.node}:
             await context.ipam.release_ips([Release(address, attribute.handle)])
 
 
 def _handles(context: Context, networks: Sequence[str]) -> list[str]:
     container = context.call.container_id
     return [*(f"{network}.{container}" for network in networks), container]
-
-
-async def release_handle(
-    context: Context, handle: str, only: Sequence[str] | None = None, kept: Container[str] = ()
-) -> int:
-    """Release what one handle holds on this node; how many addresses it was."""
-    try:
-        held = await context.ipam.ips_by_handle(handle)
-    except ResourceDoesNotExist:
-        return 0
-    ours = [
-        address
-        for address in held
-        if (only is None or address in only) and address not in kept and await _is_ours(context, address)
-    ]
-    if len(ours) == len(held):
-        with contextlib.suppress(ResourceDoesNotExist):
-            await context.ipam.release_by_handle(handle)
-    elif ours:
-        await context.ipam.release_ips([Release(address, handle) for address in ours])
-    return len(ours)
 
 
 async def holding_node(context: Context) -> str:
@@ -213,15 +200,6 @@ async def holding_node(context: Context) -> str:
     except ResourceDoesNotExist:
         return ""
     return dict(attribute.secondary).get("node", "") if attribute is not None else ""
-
-
-async def _is_ours(context: Context, address: str) -> bool:
-    try:
-        attribute = await context.ipam.get_assignment_attributes(address)
-    except ResourceDoesNotExist:
-        return True  # its pool is disabled or gone: nothing says that it is another node's
-    node = dict(attribute.secondary).get("node")
-    return not node or node == context.node
 
 
 # --- other IPAM plug-ins ---------------------------------------------------------------------------------------------

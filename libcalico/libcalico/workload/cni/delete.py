@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import msgspec
 
 from libcalico.errors import CalicoError, ResourceDoesNotExist, ResourceUpdateConflict
+from libcalico.ipam.transaction import View
 from libcalico.model.resources import WorkloadEndpoint
 from libcalico.workload import plan
 from libcalico.workload.cni import addresses, endpoint, errors
@@ -15,6 +17,8 @@ from libcalico.workload.cni.context import Context, node_names, open_context
 from libcalico.workload.cni.errors import CniError
 from libcalico.workload.cni.request import Call
 from libcalico.workload.cni.services import Services
+
+T = TypeVar("T")
 
 _TRUE = frozenset({"1", "true"})
 
@@ -47,17 +51,18 @@ async def remove_attachment(context: Context) -> list[Exception]:
     names = _host_interfaces(context, mine, [*rest, *others])
     attacher = context.services.attacher
     await _step(problems, lambda: attacher.detach(call.netns, call.interface, names))
-    await _step(problems, lambda: _release(context, mine, rest))
-    if mine is not None:
+    went_along = await _step(problems, lambda: _release(context, mine, rest))
+    if mine is not None and not went_along:
         await _step(problems, lambda: endpoint.delete_endpoint(context.client, mine))
     return problems
 
 
-async def _step(problems: list[Exception], call: Callable[[], Awaitable[object]]) -> None:
+async def _step(problems: list[Exception], call: Callable[[], Awaitable[T]]) -> T | None:
     try:
-        await call()
+        return await call()
     except (CalicoError, TimeoutError, OSError) as error:
         problems.append(error)
+        return None
 
 
 async def _find(context: Context) -> tuple[list[WorkloadEndpoint], list[WorkloadEndpoint]]:
@@ -118,17 +123,24 @@ def _host_interfaces(
     return names
 
 
-async def _release(context: Context, mine: WorkloadEndpoint | None, rest: Sequence[WorkloadEndpoint]) -> None:
+async def _release(context: Context, mine: WorkloadEndpoint | None, rest: Sequence[WorkloadEndpoint]) -> bool:
+    """Release the addresses. True when the endpoint went in the same transaction."""
     kind = context.conf.ipam_type
     if kind and kind != addresses.OWN_PLUGIN:
         await addresses.run_plugin(context, "DEL")
-        return
+        return False
     if not kind:
         context.notes.append("conf has no ipam.type: calico-ipam is taken")
     networks = [context.call.network, *(mine.spec.profiles if mine is not None else ())]
     kept = {address for item in rest for address in endpoint.bare_addresses(item)}
     only = endpoint.bare_addresses(mine) if mine is not None and rest else None
     networks = list(dict.fromkeys(networks))
-    released = await addresses.release(context, networks, only, kept)
+
+    def drop(view: View) -> None:
+        if mine is not None:
+            view.drop(endpoint.endpoint_path(mine))
+
+    released = await addresses.release(context, networks, only, kept, drop)
     if mine is not None and not released:
         await addresses.release_known(context, networks, endpoint.bare_addresses(mine))
+    return True

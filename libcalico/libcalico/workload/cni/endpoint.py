@@ -11,6 +11,8 @@ import hashlib
 import re
 import uuid
 from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
 
 import msgspec
 
@@ -145,19 +147,40 @@ async def find_related(
     return own, others
 
 
+class NewEndpoint(NamedTuple):
+    """An endpoint that is ready to be stored, with where and as what."""
+
+    endpoint: WorkloadEndpoint
+    path: str
+    value: bytes
+
+    def at(self, revision: int) -> WorkloadEndpoint:
+        """The endpoint as stored at a revision."""
+        metadata = _replace(self.endpoint.metadata, resource_version=str(revision))
+        return _replace(self.endpoint, metadata=metadata)
+
+
+def new_endpoint(endpoint: WorkloadEndpoint, now: datetime) -> NewEndpoint:
+    """With uid and time; raises `ValidationError` for an endpoint that may not be stored."""
+    check_endpoint(endpoint)
+    metadata = _replace(endpoint.metadata, uid=str(uuid.uuid4()), creation_timestamp=rfc3339(now), resource_version="")
+    fresh = _replace(endpoint, metadata=metadata)
+    return NewEndpoint(fresh, endpoint_path(fresh), codec.encode(defaults.for_storage(fresh)))
+
+
+def endpoint_path(endpoint: WorkloadEndpoint) -> str:
+    """The datastore key."""
+    return key_path(ResourceKey(KIND, endpoint.metadata.name, endpoint.metadata.namespace))
+
+
 async def create_endpoint(client: AsyncClient, endpoint: WorkloadEndpoint) -> WorkloadEndpoint:
     """Store a new endpoint; returns it as stored. `ResourceAlreadyExists` when there is one."""
-    check_endpoint(endpoint)
-    metadata = _replace(
-        endpoint.metadata, uid=str(uuid.uuid4()), creation_timestamp=rfc3339(client.clock.now()), resource_version=""
-    )
-    key = ResourceKey(KIND, metadata.name, metadata.namespace)
-    path = key_path(key).encode()
-    stored = codec.encode(defaults.for_storage(_replace(endpoint, metadata=metadata)))
-    answer = await client.datastore.txn([Compare(path, Target.VERSION, 0)], [Put(path, stored)])
+    new = new_endpoint(endpoint, client.clock.now())
+    path = new.path.encode()
+    answer = await client.datastore.txn([Compare(path, Target.VERSION, 0)], [Put(path, new.value)])
     if not answer.succeeded:
-        raise ResourceAlreadyExists(key)
-    return _replace(endpoint, metadata=_replace(metadata, resource_version=str(answer.revision)))
+        raise ResourceAlreadyExists(new.path)
+    return new.at(answer.revision)
 
 
 async def update_endpoint(client: AsyncClient, endpoint: WorkloadEndpoint) -> WorkloadEndpoint:
@@ -178,8 +201,7 @@ async def update_endpoint(client: AsyncClient, endpoint: WorkloadEndpoint) -> Wo
 
 async def delete_endpoint(client: AsyncClient, endpoint: WorkloadEndpoint) -> None:
     """Delete the endpoint; one that is gone is fine."""
-    key = ResourceKey(KIND, endpoint.metadata.name, endpoint.metadata.namespace)
-    await client.datastore.txn([], [Delete(key_path(key).encode())])
+    await client.datastore.txn([], [Delete(endpoint_path(endpoint).encode())])
 
 
 async def ensure_profile(client: AsyncClient, network: str) -> None:

@@ -33,8 +33,9 @@ class Services:
     `connect(conf)` gives the datastore client (the agent returns its own whatever the configuration says);
     `open_ipam(client, node)` the IPAM service of a node; `wait_programmed` is the agent's promise.
     `own_node` is what the agent calls this host ("" = only the configuration and the files say). `protect` is awaited
-    before an interface is made: from then on it must be closed until its policy is programmed. `datastore_ready` and
-    `has_profile` spare two requests a call when the agent's own view of the datastore knows (None, False: ask)."""
+    before an interface is made: from then on it must be closed until its policy is programmed. `datastore_ready`,
+    `has_profile` and `is_unused` (no interface and no endpoint of this node has that name) spare a request each when
+    the agent's own view of the datastore knows (None, False: ask)."""
 
     def __init__(
         self,
@@ -48,6 +49,7 @@ class Services:
         protect: Callable[[], Awaitable[object]] | None = None,
         datastore_ready: Callable[[], bool | None] = lambda: None,
         has_profile: Callable[[str], bool] = lambda _name: False,
+        is_unused: Callable[[str], bool] = lambda _interface: False,
     ) -> None:
         self.attacher = attacher
         self.connect = connect
@@ -58,6 +60,7 @@ class Services:
         self.protect = protect or _no_need
         self.datastore_ready = datastore_ready
         self.has_profile = has_profile
+        self.is_unused = is_unused
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
         self._reserved: dict[str, str] = {}
 

@@ -146,7 +146,7 @@ async def _release_strays(context: Context, valid: set[str]) -> list[Exception]:
         if not isinstance(key, HandleKey) or key.id.removeprefix(prefix) in valid:
             continue
         try:
-            await addresses.release_handle(context, key.id)
+            await context.ipam.release_held([key.id])
         except CalicoError as error:
             problems.append(error)
     return problems
