@@ -285,6 +285,21 @@ class TestSettings:
             sysctl.write("net/ipv4/conf/nowhere/proxy_arp", 1)
         assert caught.value.gone
 
+    def test_an_interface_that_goes_between_open_and_read(self, space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+        space.run("ip", "link", "add", "va", "type", "veth", "peer", "name", "vb")
+        read = os.read
+
+        def late(descriptor: int, size: int) -> bytes:
+            monkeypatch.undo()
+            space.run("ip", "link", "del", "va")
+            return read(descriptor, size)
+
+        with netns.entered(space.path):
+            monkeypatch.setattr(os, "read", late)
+            with pytest.raises(KernelError) as caught:
+                sysctl.ensure("net/ipv4/conf/va/proxy_arp", 1)
+        assert caught.value.gone
+
     def test_a_file_that_is_no_namespace(self, tmp_path: Any) -> None:
         (tmp_path / "ns").write_text("")
         with pytest.raises(KernelError, match="not a network namespace"), netns.entered(str(tmp_path / "ns")):
@@ -307,6 +322,7 @@ class TestConntrack:
         self.add(space, "10.0.0.2", 1002, answers="10.0.0.1")
         self.add(space, "10.0.0.3", 1003)
         with Conntrack(space.path) as conntrack:
+            assert conntrack.count() == 4
             addresses = ["10.0.0.1", "fd00::1", *(f"10.7.0.{i}" for i in range(more))]
             assert conntrack.delete_flows(addresses) == 3
             assert conntrack.delete_flows(addresses) == 0

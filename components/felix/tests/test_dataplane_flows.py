@@ -119,6 +119,30 @@ def test_flows_end_only_after_the_rules_stand_and_are_tried_again() -> None:
     asyncio.run(scenario())
 
 
+def test_flows_that_nobody_waits_for_are_listed_once_a_second() -> None:
+    """A listing costs 10 ms: many endpoints that go one after the other must not cost one each."""
+
+    async def scenario() -> None:
+        kernel = Kernel()
+        many = [endpoint(str(number), (4, number, 32)) for number in range(3)]
+        dataplane = await settled(kernel, flush(*many))
+        await dataplane._apply_ruleset()
+        for one in many:
+            dataplane.on_flush(flush(gone=(one,)))
+            await dataplane._apply_ruleset()
+            await dataplane._end_flows_in_time()
+        ends = [entry for entry in kernel.log if entry.startswith("end")]
+        assert ends == ["end 0.0.0.0"]
+        wait_s = dataplane._next_try_s()
+        assert wait_s is not None and 0.2 <= wait_s <= 1.0
+        dataplane._flows_at_s = 0
+        await dataplane._end_flows_in_time()
+        assert kernel.log[-1] == "end 0.0.0.1,0.0.0.2"
+        dataplane.close()
+
+    asyncio.run(scenario())
+
+
 def test_an_endpoint_that_goes_while_its_rules_are_written_is_not_remembered() -> None:
     async def scenario() -> None:
         kernel = Kernel()

@@ -31,6 +31,8 @@ def read(key: str) -> str:
         raise KernelError(f"read {key}", error.errno or 0) from error
     try:
         return os.read(descriptor, 4096).decode().strip()
+    except OSError as error:  # ENOENT: the interface went after its file was opened
+        raise KernelError(f"read {key}", error.errno or 0) from error
     finally:
         os.close(descriptor)
 

@@ -117,6 +117,11 @@ def interface_settings(interface: str, ipv6: bool, rp_filter: str) -> tuple[Inte
     return tuple(settings)
 
 
+def apply_all_settings(wanted: Mapping[str, tuple[InterfaceSetting, ...]]) -> dict[str, str]:
+    """`apply_settings` for several interfaces."""
+    return {name: apply_settings(settings) for name, settings in wanted.items()}
+
+
 def apply_settings(settings: tuple[InterfaceSetting, ...]) -> str:
     """Write what differs; the first failure that matters, empty if there was none."""
     problem = ""

@@ -44,6 +44,7 @@ ROUTE_METRIC = 1024
 RULESET_TRIES = 10
 RETRY_S = 0.2
 ALIVE_S = 10.0
+FLOWS_PAUSE_S = 1.0  # between two listings of connections that nobody waits for: each costs 10 ms
 AUDIT_INTERVAL_S = 1.0
 AUDIT_SHARE = 20  # an audit may take a twentieth of the time
 
@@ -82,6 +83,7 @@ class Dataplane:
         self._revision = 0
         self._flows_to_end: set[str] = set()
         self._flows_due: set[str] = set()
+        self._flows_at_s = 0.0
         self._unset: dict[str, str] = {}
         self._rp_filter = "1"
         self._ready = False
@@ -213,7 +215,8 @@ class Dataplane:
         times = [
             self.routes.next_try_s(now),
             self.tunnels.next_try_s(now),
-            RETRY_S if self._unset or self._flows_due else None,
+            RETRY_S if self._unset else None,
+            max(0.0, self._flows_at_s - now) if self._flows_due else None,
         ]
         known = [max(time, RETRY_S) for time in times if time is not None]
         return min(known) if known else None
@@ -229,7 +232,7 @@ class Dataplane:
         self._plan_tunnel_routes()
         await self.routes.apply(now)
         await self._apply_settings()
-        await self._end_flows()
+        await self._end_flows_in_time()
         self.last_apply_s = self._clock.monotonic_s() - started
 
     async def _apply_ruleset(self) -> None:
@@ -354,13 +357,19 @@ class Dataplane:
             self._routes_of[""] = set(wanted)
 
     async def _apply_settings(self) -> None:
-        for interface in list(self._unset):
-            settings = drivers.interface_settings(interface, self.config.ipv6, self._rp_filter)
-            problem = await asyncio.to_thread(drivers.apply_settings, settings)
+        wanted = {one: drivers.interface_settings(one, self.config.ipv6, self._rp_filter) for one in self._unset}
+        if not wanted:
+            return
+        problems = await asyncio.to_thread(drivers.apply_all_settings, wanted)
+        for interface, problem in problems.items():
             if not problem or interface not in self.links:
                 self._unset.pop(interface, None)
             elif interface in self._unset:
                 self._unset[interface] = problem
+
+    async def _end_flows_in_time(self) -> None:
+        if self._clock.monotonic_s() >= self._flows_at_s:
+            await self._end_flows()
 
     async def _end_flows(self, among: set[str] | None = None) -> None:
         """Forget the connections of addresses whose endpoint is gone and whose rules stand.
@@ -370,6 +379,7 @@ class Dataplane:
         if not addresses or self._conntrack is None:
             return
         self._flows_due -= addresses
+        self._flows_at_s = self._clock.monotonic_s() + FLOWS_PAUSE_S
         try:
             await asyncio.get_running_loop().run_in_executor(self._nft_thread, self._conntrack.delete_flows, addresses)
         except KernelError as error:
