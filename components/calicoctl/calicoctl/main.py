@@ -9,7 +9,7 @@ from typing import Any
 import docopt
 
 from calicoctl import grammar
-from calicoctl.words import CommandFailed
+from calicoctl.failures import CommandFailed, notes_of, show_notes
 from libcalico.errors import CalicoError
 from libcalico.obs import logs
 
@@ -22,11 +22,10 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     try:
         return _run(words)
-    except CommandFailed as error:
-        print(error, file=sys.stdout if error.to_stdout else sys.stderr)
-        return 1
     except CalicoError as error:
-        print(error, file=sys.stderr)
+        to_stdout = isinstance(error, CommandFailed) and error.to_stdout
+        print(error, file=sys.stdout if to_stdout else sys.stderr)
+        show_notes(notes_of(error))
         return 1
     except KeyboardInterrupt:
         return 130

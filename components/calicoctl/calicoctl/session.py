@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from calicoctl.words import CommandFailed
+from calicoctl.failures import CommandFailed
 from libcalico.client import Client
 from libcalico.client_config import UnreadableConfig
 from libcalico.errors import CalicoError, DatastoreError, ResourceDoesNotExist

@@ -8,7 +8,7 @@ from typing import Any
 import durationpy
 
 from calicoctl import session
-from calicoctl.words import CommandFailed
+from calicoctl.failures import CommandFailed
 from libcalico import __version__
 from libcalico.client import Client
 from libcalico.errors import CalicoError
