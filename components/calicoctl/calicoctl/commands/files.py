@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -12,8 +12,6 @@ from calicoctl import inputs, session
 from calicoctl.failures import show_notes
 from calicoctl.inputs import Loaded
 from calicoctl.words import check_names, kind_of, namespace_for
-from libcalico.client import Client
-from libcalico.datastore.resources import as_new
 from libcalico.errors import (
     CalicoError,
     FieldError,
@@ -24,6 +22,9 @@ from libcalico.errors import (
 )
 from libcalico.model import KINDS, Resource, defaults
 from libcalico.model.validation import validate as validate_resource
+
+if TYPE_CHECKING:
+    from libcalico.client import Client
 
 PARTICIPLES = {"create": "created", "apply": "applied", "replace": "replaced", "validate": "validated"}
 
@@ -37,6 +38,7 @@ class Outcome(NamedTuple):
 
 def create(arguments: dict[str, Any]) -> int:
     """Objects that must not exist yet."""
+    from libcalico.datastore.resources import as_new
 
     def step(client: Client, resource: Resource) -> None:
         _refuse_read_only(resource, "create or apply")
