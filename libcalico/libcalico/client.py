@@ -10,9 +10,11 @@ with Client() as calico:
 from __future__ import annotations
 
 import asyncio
+import functools
+import inspect
 import os
 import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -22,9 +24,11 @@ from libcalico import client_config
 from libcalico.datastore.contract import Datastore
 from libcalico.datastore.etcd import EtcdConfig, EtcdDatastore
 from libcalico.datastore.resources import AsyncClient, ResourceList
-from libcalico.ipam.service import IpamService
-from libcalico.model import Resource, from_input, list_prefix
-from libcalico.model.resources import API_VERSION
+from libcalico.errors import BadData, CalicoError
+from libcalico.ipam.service import IpamService, Release
+from libcalico.ipam.store import LOAD_BALANCER
+from libcalico.model import KINDS, Resource, from_input, kind_of_word, list_prefix
+from libcalico.model.resources import API_VERSION, STRUCTS
 
 T = TypeVar("T")
 
@@ -66,7 +70,7 @@ class Client:
 
     def get(self, kind: str, name: str, namespace: str = "") -> Any:
         """One object."""
-        return self._run(self._async.get(kind, name, namespace))
+        return self._run(self._async.get(_known(kind), name, namespace))
 
     def list(self, kind: str, namespace: str = "") -> tuple[Any, ...]:
         """All objects of a kind, or of one namespace."""
@@ -74,10 +78,12 @@ class Client:
 
     def list_at_revision(self, kind: str, namespace: str = "") -> ResourceList:
         """The same, with the datastore revision that they were read at."""
-        return self._run(self._async.list(kind, namespace))
+        return self._run(self._async.list(_known(kind), namespace))
 
     def raw_spec(self, kind: str, name: str) -> dict[str, Any]:
         """The spec of an object of any kind, JSON-shaped; empty when it is not there or cannot be read."""
+        if kind not in KINDS:
+            raise _unknown(kind, KINDS)
         stored = self._run(self._async.datastore.get(f"{list_prefix(kind)}{name}".encode()))
         try:
             return dict(msgspec.json.decode(stored.value)["spec"]) if stored is not None else {}
@@ -102,7 +108,7 @@ class Client:
 
     def delete(self, kind: str, name: str, namespace: str = "", resource_version: str = "") -> Any:
         """Delete and return an object."""
-        return self._run(self._async.delete(kind, name, namespace, resource_version))
+        return self._run(self._async.delete(_known(kind), name, namespace, resource_version))
 
     def ensure_initialized(self, version: str = "", cluster_type: str = "") -> None:
         """Make sure that ClusterInformation and the fixed tiers are there."""
@@ -123,6 +129,9 @@ class Client:
         self.close()
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._loop.is_closed():
+            work.close()
+            raise CalicoError("the client is closed: make a new one")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -137,22 +146,71 @@ class Client:
 
 
 class Ipam:
-    """Address management by plain calls; the arguments are those of `libcalico.ipam.service.IpamService`."""
+    """Address management by plain calls: the operations of `libcalico.ipam.service.IpamService`.
+
+    Those that take addresses for a host, or blocks from it, must be told which: `host="..."`."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
 
     def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"address management has no operation '{name}': there are {', '.join(OPERATIONS)}")
+
+
+def _plain_call(name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
+    signature = inspect.signature(operation)
+
+    @functools.wraps(operation)
+    def call(self: Ipam, *arguments: Any, **options: Any) -> Any:
+        host = "" if "host" in signature.parameters else options.pop("host", "")
         client = self._client
-        if name.startswith("_") or not hasattr(IpamService, name):
-            raise AttributeError(name)
+        service = IpamService(client._async.datastore, host, client._async.clock)
+        bound = signature.bind(service, *arguments, **options)
+        _check(name, signature, bound.arguments)
+        return client._run(operation(*bound.args, **bound.kwargs))
 
-        def call(*arguments: Any, host: str = "", **options: Any) -> Any:
-            service = IpamService(client._async.datastore, host, client._async.clock)
-            return client._run(getattr(service, name)(*arguments, **options))
+    return call
 
-        return call
+
+def _check(name: str, signature: inspect.Signature, given: dict[str, Any]) -> None:
+    """Refuse what a script easily gets wrong; one address or range may stand where several are taken."""
+    for several in ("addresses", "pools4", "pools6"):
+        if isinstance(given.get(several), (str, Release)):
+            given[several] = [given[several]]
+    for count in ("num4", "num6"):
+        value = given.get(count, 0)
+        if not isinstance(value, int) or value < 0:
+            raise BadData(f"{name}: {count} = {value!r}: it must be a number of addresses, 0 or more")
+    if "host" in signature.parameters and not given.get("host") and given.get("use") != LOAD_BALANCER:
+        raise BadData(f"{name}: name the host that it is for: host='...'")
+
+
+OPERATIONS = {
+    name: operation
+    for name, operation in vars(IpamService).items()
+    if inspect.iscoroutinefunction(operation) and not name.startswith("_")
+}
+for _name, _operation in OPERATIONS.items():
+    setattr(Ipam, _name, _plain_call(_name, _operation))
+
+
+def _known(kind: str) -> str:
+    if kind not in STRUCTS:
+        raise _unknown(kind, STRUCTS)
+    return kind
+
+
+def _unknown(kind: str, known: Mapping[str, object]) -> BadData:
+    meant = kind_of_word(kind) if isinstance(kind, str) else None
+    instead = f": write '{meant}'" if meant in known else f": the kinds are {', '.join(sorted(known))}"
+    return BadData(f"there is no kind {kind!r}{instead}")
 
 
 def _typed(resource: Resource | dict[str, Any]) -> Resource:
-    return from_input({"apiVersion": API_VERSION, **resource}) if isinstance(resource, dict) else resource
+    if isinstance(resource, dict):
+        return from_input({"apiVersion": API_VERSION, **resource})
+    if type(resource).__name__ not in STRUCTS:
+        raise BadData(
+            f"{resource!r} is no object: give a struct of libcalico.model or a dictionary with kind, metadata and spec"
+        )
+    return resource

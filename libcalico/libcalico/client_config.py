@@ -46,13 +46,13 @@ class UnreadableConfig(BadData):
 def load(path: str, environment: Mapping[str, str]) -> EtcdConfig:
     """The connection settings. Raises `UnreadableConfig`, or `BadData` with upstream's words."""
     try:
-        text = Path(path).read_text()
+        content = Path(path).read_bytes()
     except OSError:
         if path != DEFAULT_FILE:
             raise UnreadableConfig(path) from None
         return from_settings(_from_environment(environment))
     try:
-        settings = _from_file(text)
+        settings = _from_file(yaml_input.decode(content))
     except BadData as error:
         raise BadData(f"syntax error in {path}: {error}") from None
     return from_settings(settings)
@@ -94,14 +94,28 @@ def _from_file(text: str) -> dict[str, Any]:
         if name not in ("apiVersion", "kind", "metadata", "spec"):
             raise BadData(f'{UNPARSED}: error unmarshaling JSON: while decoding JSON: json: unknown field "{name}"')
     spec = document.get("spec") or {}
+    if not isinstance(spec, dict):
+        raise BadData(f"{UNPARSED}: spec must be an object")
     known = {name.lower(): name for name in (*VARIABLES, *INLINE, *IGNORED)}
     settings = {}
     for name, value in spec.items():
         member = known.get(name.lower())
         if member is None:
             raise BadData(f'{UNPARSED}: error unmarshaling JSON: while decoding JSON: json: unknown field "{name}"')
-        settings[member] = value
+        if value is not None and member not in IGNORED:
+            settings[member] = _setting(member, value)
     return settings
+
+
+def _setting(member: str, value: Any) -> Any:
+    """A member's value in its type: text, or pairs of texts; a number where text is wanted becomes text."""
+    if member == "etcdCustomGRPCMetadata":
+        if not isinstance(value, dict):
+            raise BadData(f"{UNPARSED}: {member} must be an object")
+        return {name: str(entry) for name, entry in value.items()}
+    if isinstance(value, (dict, list)):
+        raise BadData(f"{UNPARSED}: {member} must be text")
+    return str(value)
 
 
 def from_settings(settings: Mapping[str, Any]) -> EtcdConfig:

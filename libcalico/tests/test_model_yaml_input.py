@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libcalico.errors import BadData
-from libcalico.model.yaml_input import load, load_objects, split_documents
+from libcalico.model.yaml_input import decode, load, load_objects, load_placed, split_documents
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,60 @@ def test_documents_lists_and_lists_of_objects() -> None:
     assert load_objects("- a: 1\n- a: 2\n") == [{"a": 1}, {"a": 2}]
     assert load_objects("kind: IPPoolList\nitems:\n- kind: IPPool\n") == [{"kind": "IPPool"}]
     assert load_objects("a: 1\n---\n# nothing\n") == [{"a": 1}, None]
-    assert split_documents("---\na: 1\n") == ["---\na: 1\n"]
+    assert split_documents("---\na: 1\n") == [(1, "---\na: 1\n")]
+
+
+LINES = """\
+# two objects
+kind: A
+spec:
+  nets: [x]
+  ingress:
+  - source: {ports: [1]}
+  - destination: {ports: [2]}
+---
+kind: BList
+items:
+- kind: B
+- kind: B
+  spec: {ports: 1}
+--- # after CRLF\r
+- kind: C
+-
+  kind: D
+"""
+
+
+def test_objects_and_their_members_are_found_again_by_line() -> None:
+    placed = load_placed(LINES)
+    assert [(one.value["kind"], one.line) for one in placed] == [("A", 2), ("B", 11), ("B", 12), ("C", 15), ("D", 17)]
+    first, third = placed[0], placed[2]
+    assert first.line_of(("spec", "ingress", "Destination", "ports")) == 7
+    assert first.line_of(("nets",)) == 4
+    assert first.line_of(("ports",)) == first.line_of(("absent",)) == 2
+    assert third.line_of(("spec", "ports")) == 13
+
+
+def test_a_document_that_cannot_be_read_says_where_it_begins() -> None:
+    with pytest.raises(BadData, match="yaml: line 2") as caught:
+        load_placed("a: 1\n---\nb: 2\nc: [\n---\nd: 1\n")
+    assert caught.value.__notes__ == ["in the document that begins at line 3"]
+
+
+@pytest.mark.parametrize("text", ["kind: AList\nitems: 3", "kind: AList\nitems: {a: b}", "kind: AList\nitems: abc"])
+def test_items_must_be_a_list(text: str) -> None:
+    with pytest.raises(BadData, match="the items of a AList must be a list"):
+        load_objects(text)
+
+
+def test_items_from_an_alias_or_a_merge_are_kept() -> None:
+    assert load_objects("x: &x {items: [{a: 1}, {a: 2}]}\nkind: AList\n<<: *x\n") == [{"a": 1}, {"a": 2}]
+
+
+def test_a_file_that_is_not_utf_8_names_the_line() -> None:
+    assert decode(b"\xef\xbb\xbfa: \xc3\xa9\n") == "a: \u00e9\n"
+    with pytest.raises(BadData, match="line 2: byte 0xe9 is not UTF-8 text"):
+        decode(b"a: 1\nb: caf\xe9\n")
 
 
 @given(st.text(alphabet="ab<:-[]{}!&*'\"#|>\n 0y,?%@`~.\\", max_size=40))

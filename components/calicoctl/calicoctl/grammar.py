@@ -6,6 +6,7 @@ prefix of a long option is enough.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import docopt
@@ -21,12 +22,13 @@ TOP = """Usage:
     get            Show resources.
     label          Add, change or remove a label of a resource.
     validate       Check resources of a file without a datastore.
-    ipam           Show and repair the management of IP addresses.
+    ipam           Show how IP addresses are used, and by whom.
     version        Show the versions of this program and of the cluster.
 
 Options:
   -h --help                   Show this text.
-  -l --log-level=<LEVEL>      One of panic, fatal, error, warn, info, debug [default: panic].
+  -l --log-level=<LEVEL>      One of panic, fatal, error, warn, info, debug [default: panic]. From error on, what
+                              went wrong is told with object, file and line, as it always is on a terminal.
   --context=<CONTEXT>         Accepted and ignored.
   --allow-version-mismatch    Do not compare the versions of program and cluster.
 
@@ -45,7 +47,14 @@ _FILE = """  -f --filename=<FILENAME>    File, directory (.yaml, .yml, .json), o
   -R --recursive              Descend into the directory's folders.
   --skip-empty                An input without resources is not an error.
 """
+_KINDS = """
+<KIND> is one of clusterInformation, felixConfiguration, globalNetworkPolicy (gnp), globalNetworkSet, ipPool (pool),
+networkPolicy (np), networkSet, node, profile, tier, workloadEndpoint (wep), in any case, singular or plural.
+"""
 _OPTIONS = "[--config=<CONFIG>] [--context=<CONTEXT>] [--allow-version-mismatch]"
+
+IPAM = ("show",)
+OPTION = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
 
 COMMANDS: dict[str, str] = {
     "create": f"""Usage:
@@ -75,7 +84,7 @@ Options:
                    [--skip-not-exists] [--namespace=<NS>] {_OPTIONS}
 
 Delete resources by kind and name, or those of a file.
-
+{_KINDS}
 Options:
 {_FILE}  -s --skip-not-exists        Count resources that do not exist as deleted.
 {_NAMESPACE}{_COMMON}""",
@@ -96,10 +105,10 @@ Options:
                 [--output=<OUTPUT>] [--namespace=<NS>] [--all-namespaces | -a] [--export] {_OPTIONS}
 
 Show resources.
-
+{_KINDS}
 Options:
-{_FILE}  -o --output=<OUTPUT>        ps, wide, yaml, json, custom-columns=A,B, go-template=T or
-                              go-template-file=FILE [default: ps].
+{_FILE}  -o --output=<OUTPUT>        ps, wide, yaml, json or custom-columns=A,B [default: ps]. Upstream's go-template
+                              and go-template-file are not there.
 {_NAMESPACE}  -A --all-namespaces         Resources of every namespace.
   -a                          The same as -A.
   --export                    Leave out what belongs to this cluster only.
@@ -108,7 +117,7 @@ Options:
   calicoctl patch <KIND> <NAME> --patch=<PATCH> [--type=<TYPE>] [--namespace=<NS>] {_OPTIONS}
 
 Change part of a resource.
-
+{_KINDS}
 Options:
   -p --patch=<PATCH>          The change, as JSON.
   -t --type=<TYPE>            strategic, merge (RFC 7386) or json (RFC 6902) [default: strategic].
@@ -117,7 +126,7 @@ Options:
   calicoctl label (<KIND> <NAME> ( <LABEL> [--overwrite | --remove] ) ) [--namespace=<NS>] {_OPTIONS}
 
 Add (key=value), change (--overwrite) or remove (key --remove) a label.
-
+{_KINDS}
 Options:
   --overwrite                 Change a label that has another value.
   --remove                    Remove the label; name the key only.
@@ -148,3 +157,34 @@ Options:
 def parse(usage: str, argv: list[str], *, options_first: bool = False) -> dict[str, Any]:
     """Arguments by name; raises `docopt.DocoptExit` with the usage when they do not fit."""
     return dict(docopt.docopt(usage, argv, default_help=False, options_first=options_first))
+
+
+def usage_lines(usage: str) -> str:
+    """The lines of a help text that show the grammar."""
+    return usage.partition("\n\n")[0]
+
+
+def what_is_wrong(name: str, argv: list[str], problem: str) -> str:
+    """Why a command line does not fit, in one clause; `problem` is docopt's text, of use only for options' values."""
+    known = set(OPTION.findall(COMMANDS[name]))
+    for word in argv:
+        option = word.partition("=")[0] if word.startswith("--") else word[:2]
+        if len(option) > 1 and option.startswith("-") and not _is_known(option, known):
+            return f"there is no option '{option}'"
+    first = problem.partition("\n")[0]
+    if first.startswith("-"):
+        return first
+    if "--filename" in COMMANDS[name].partition("\n\n")[0] and not any(map(_names_a_file, argv)):
+        if "<KIND>" in COMMANDS[name]:
+            return "name a kind, or a file with --filename=FILE"
+        stray = next((word for word in argv[1:] if not word.startswith("-")), "FILE")
+        return f"name the file with --filename={stray}"
+    return "an argument is missing, is one too many, or does not go with the others"
+
+
+def _is_known(option: str, known: set[str]) -> bool:
+    return option in known or (option.startswith("--") and any(one.startswith(option) for one in known))
+
+
+def _names_a_file(word: str) -> bool:
+    return word.startswith(("-f", "--f"))

@@ -2,52 +2,89 @@
 
 from __future__ import annotations
 
+import io
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from calicoctl.words import CommandFailed
+from calicoctl.failures import CommandFailed, notes_of
 from libcalico.errors import BadData
 from libcalico.model import Resource, from_input
 from libcalico.model.fold import UnknownField, WrongType
-from libcalico.model.yaml_input import load_objects
+from libcalico.model.yaml_input import Placed, decode, load_placed
 
 SUFFIXES = (".yaml", ".yml", ".json")
 
 
-def load(arguments: dict[str, Any]) -> list[Resource]:
-    """The objects that `--filename` names; raises `CommandFailed` with upstream's words."""
+class Loaded(NamedTuple):
+    """An object and where it stands: `in.yaml, line 7`."""
+
+    resource: Resource
+    origin: str
+
+
+class Problem(NamedTuple):
+    """Why an object cannot be read, and where it stands."""
+
+    where: str
+    error: BadData
+
+
+def load(arguments: dict[str, Any]) -> list[Loaded]:
+    """The objects that `--filename` names.
+
+    Raises `CommandFailed` with upstream's words about the first that cannot be read, and a note about each."""
     name = arguments["--filename"]
-    resources: list[Resource] = []
+    loaded: list[Loaded] = []
+    problems: list[Problem] = []
     try:
-        for text in _texts(name, bool(arguments.get("--recursive"))):
-            resources += [_read(document) for document in load_objects(text)]
-    except UnknownField as error:
-        raise CommandFailed(str(error)) from None
-    except WrongType as error:
-        raise CommandFailed(
-            f"failed to execute command: error unmarshaling JSON: while decoding JSON: json: {error}"
-        ) from None
-    except BadData as error:
-        raise CommandFailed(f"failed to execute command: {error}") from None
+        for file, data in _contents(name, bool(arguments.get("--recursive"))):
+            _load_file(file, data, loaded, problems)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise CommandFailed(f"failed to execute command: open {error.filename}: {reason}") from None
-    if not resources and not arguments.get("--skip-empty"):
+    if problems:
+        raise _failure(problems)
+    if not loaded and not arguments.get("--skip-empty"):
         kind = "directory" if name != "-" and Path(name).is_dir() else "file"
         raise CommandFailed(f"no resources specified in {kind} {name}")
-    return resources
+    return loaded
 
 
-def _texts(name: str, recursive: bool) -> list[str]:
+def _contents(name: str, recursive: bool) -> Iterator[tuple[str, bytes]]:
     if name == "-":
-        return [sys.stdin.read()]
+        yield "stdin", _stdin()
+        return
     path = Path(name)
     if not path.is_dir():
-        return [path.read_text(encoding="utf-8-sig", errors="surrogateescape")]
+        yield name, path.read_bytes()
+        return
     found = path.rglob("*") if recursive else path.iterdir()
-    files = sorted(entry for entry in found if entry.is_file() and entry.suffix.lower() in SUFFIXES)
-    return [entry.read_text(encoding="utf-8-sig", errors="surrogateescape") for entry in files]
+    for entry in sorted(entry for entry in found if entry.is_file() and entry.suffix.lower() in SUFFIXES):
+        yield str(entry), entry.read_bytes()
+
+
+def _stdin() -> bytes:
+    return sys.stdin.buffer.read() if isinstance(sys.stdin, io.TextIOWrapper) else sys.stdin.read().encode()
+
+
+def _load_file(file: str, data: bytes, loaded: list[Loaded], problems: list[Problem]) -> None:
+    try:
+        text = decode(data)
+    except BadData as error:
+        problems.append(Problem(file, BadData(f"{file}: {error}")))
+        return
+    try:
+        objects = load_placed(text)
+    except BadData as error:
+        problems.append(Problem(", ".join([file, *notes_of(error)]), error))
+        return
+    for placed in objects:
+        try:
+            loaded.append(Loaded(_read(placed.value), f"{file}, line {placed.line}"))
+        except BadData as error:
+            problems.append(Problem(f"{file}, line {_line(placed, error)}: {_title(placed.value)}", error))
 
 
 def _read(document: Any) -> Resource:
@@ -58,3 +95,39 @@ def _read(document: Any) -> Resource:
             " []unstructured.Unstructured"
         )
     return from_input(document)
+
+
+def _line(placed: Placed, error: BadData) -> int:
+    """The line of the member that is wrong, as far as the error tells."""
+    if isinstance(error, UnknownField):
+        return placed.line_of([error.name])
+    if isinstance(error, WrongType) and error.path:
+        return placed.line_of(error.path.split("."))
+    return placed.line
+
+
+def _title(document: Any) -> str:
+    """What a document that cannot be read calls itself."""
+    if not isinstance(document, dict):
+        return "no object"
+    metadata = document.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    return f"{document.get('kind') or 'object without a kind'}({name or 'without a name'})"
+
+
+def _failure(problems: list[Problem]) -> CommandFailed:
+    failure = CommandFailed(_upstream_text(problems[0].error))
+    if problems[0].where not in str(failure):
+        failure.add_note(problems[0].where)
+    for problem in problems[1:]:
+        failure.add_note(f"{problem.where}: {problem.error}")
+    failure.add_note("nothing was done")
+    return failure
+
+
+def _upstream_text(error: BadData) -> str:
+    if isinstance(error, UnknownField):
+        return str(error)
+    if isinstance(error, WrongType):
+        return f"failed to execute command: error unmarshaling JSON: while decoding JSON: json: {error}"
+    return f"failed to execute command: {error}"

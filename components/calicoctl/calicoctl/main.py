@@ -9,7 +9,7 @@ from typing import Any
 import docopt
 
 from calicoctl import grammar
-from calicoctl.words import CommandFailed
+from calicoctl.failures import CommandFailed, notes_of, show_notes
 from libcalico.errors import CalicoError
 from libcalico.obs import logs
 
@@ -22,11 +22,10 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     try:
         return _run(words)
-    except CommandFailed as error:
-        print(error, file=sys.stdout if error.to_stdout else sys.stderr)
-        return 1
     except CalicoError as error:
-        print(error, file=sys.stderr)
+        to_stdout = isinstance(error, CommandFailed) and error.to_stdout
+        print(error, file=sys.stdout if to_stdout else sys.stderr)
+        show_notes(notes_of(error))
         return 1
     except KeyboardInterrupt:
         return 130
@@ -63,15 +62,11 @@ def _top_usage(words: list[str]) -> int:
 
 
 def _run_command(command: str, rest: list[str]) -> int:
-    name, argv = command, [command, *rest]
+    name = command
     if command == "ipam":
-        if not rest:
-            print(grammar.COMMANDS["ipam show"], file=sys.stderr)
-            return 1
-        name = f"ipam {rest[0]}"
-        if name not in grammar.COMMANDS:
-            print(grammar.COMMANDS["ipam show"])
-            return 0
+        if not rest or (rest[0] not in grammar.IPAM and not rest[0].startswith("-")):
+            return _no_ipam_command(rest)
+        name = f"ipam {rest[0] if rest[0] in grammar.IPAM else grammar.IPAM[0]}"
     usage = grammar.COMMANDS.get(name)
     if usage is None:
         print(f'unknown command: "{command}"\n{grammar.TOP}', file=sys.stderr)
@@ -80,11 +75,22 @@ def _run_command(command: str, rest: list[str]) -> int:
         print(usage)
         return 0
     try:
-        arguments = grammar.parse(usage, argv)
-    except docopt.DocoptExit:
-        print(usage, file=sys.stderr)
+        arguments = grammar.parse(usage, [command, *rest])
+    except docopt.DocoptExit as error:
+        print(f"{grammar.usage_lines(usage)}\n", file=sys.stderr)
+        reason = grammar.what_is_wrong(name, [command, *rest], str(error))
+        print(f"calicoctl {name}: {reason}. Use flag '--help' to read about it.", file=sys.stderr)
         return 1
     return _commands(name)(arguments)
+
+
+def _no_ipam_command(rest: list[str]) -> int:
+    """Upstream prints its help for an unknown subcommand and succeeds; a script must not take that for a check."""
+    if rest:
+        print(f'unknown command: "ipam {rest[0]}"', file=sys.stderr)
+    print(f"{grammar.usage_lines(grammar.COMMANDS['ipam show'])}\n", file=sys.stderr)
+    print(f"calicoctl ipam: the subcommands are: {', '.join(grammar.IPAM)}", file=sys.stderr)
+    return 1
 
 
 def _commands(name: str) -> Callable[[dict[str, Any]], int]:

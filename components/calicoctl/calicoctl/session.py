@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from calicoctl.words import CommandFailed
-from libcalico.client import Client
-from libcalico.client_config import UnreadableConfig
+from calicoctl.failures import CommandFailed
 from libcalico.errors import CalicoError, DatastoreError, ResourceDoesNotExist
+
+if TYPE_CHECKING:
+    from libcalico.client import Client
 
 CLIENT_VERSION = "v3.32.1"
 
 
 def connect(arguments: dict[str, Any]) -> Client:
-    """A client as the options and the environment say; a failure is printed on stdout, as upstream does."""
+    """A client as the options and the environment say; a failure is printed on stdout, as upstream does.
+
+    Only here is gRPC loaded, which takes longer than most commands: those without a datastore do without it."""
+    from libcalico.client import Client
+    from libcalico.client_config import UnreadableConfig
+
     try:
         return Client(config_file=arguments["--config"], environment=os.environ)
     except UnreadableConfig as error:

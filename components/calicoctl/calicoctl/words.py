@@ -4,26 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from libcalico.errors import BadData, CalicoError
+from libcalico.errors import BadData
 from libcalico.model import KINDS, kind_of_word
 from libcalico.model.resources import STRUCTS
 
 DEFAULT_NAMESPACE = "default"
 
 
-class CommandFailed(CalicoError):
-    """The command cannot go on; its text is printed as it stands."""
-
-    def __init__(self, text: str, to_stdout: bool = False) -> None:
-        self.to_stdout = to_stdout
-        super().__init__(text)
-
-
 def kind_of(word: str) -> str:
     """The kind that a word means; raises `BadData` for one that is not there."""
     kind = kind_of_word(word)
     if kind is None or kind not in STRUCTS:
-        raise BadData(f"resource type '{word}' is not supported")
+        error = BadData(f"resource type '{word}' is not supported")
+        error.add_note(f"the kinds are: {', '.join(sorted(STRUCTS))}")
+        raise error
     return kind
 
 

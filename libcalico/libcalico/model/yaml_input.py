@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -139,19 +140,34 @@ def _key_text(key: Any) -> str:
     raise BadData("error converting YAML to JSON: a map's key must be text")
 
 
+def decode(data: bytes) -> str:
+    """The text of a file; raises `BadData` naming the line when it is not UTF-8."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise BadData(
+            f"line {line}: byte 0x{error.object[error.start]:02x} is not UTF-8 text: save the file as UTF-8"
+        ) from None
+
+
 def load(text: str) -> Any:
     """One YAML or JSON document as JSON-shaped values; what follows a complete document is ignored."""
+    return _build(_compose(text), text)
+
+
+def _compose(text: str) -> yaml.Node | None:
     loader = _GoLoader(text)
     try:
-        if not loader.check_node():
-            return None
-        node = loader.get_node()
+        return loader.get_node() if loader.check_node() else None
     except yaml.YAMLError as error:
         raise BadData(f"error converting YAML to JSON: yaml: {_problem(error)}") from None
     finally:
         loader.dispose()
-    assert node is not None
-    return _Builder(len(text) + ALIASED_NODES).build(node)
+
+
+def _build(node: yaml.Node | None, text: str) -> Any:
+    return None if node is None else _Builder(len(text) + ALIASED_NODES).build(node)
 
 
 def _problem(error: yaml.YAMLError) -> str:
@@ -162,31 +178,92 @@ def _problem(error: yaml.YAMLError) -> str:
     return f"line {mark.line + 1 if isinstance(error, yaml.scanner.ScannerError) else max(1, mark.line)}: {problem}"
 
 
-def split_documents(text: str) -> list[str]:
-    """The documents of a file, split where a line begins with `---`, as upstream's reader does: a separator at the
-    very beginning, or directly after another, belongs to the document that follows."""
+def split_documents(text: str) -> list[tuple[int, str]]:
+    """The documents of a file and the lines they begin at, split where a line begins with `---`, as upstream's reader
+    does: a separator at the very beginning, or directly after another, belongs to the document that follows."""
     rest = text.removeprefix("\ufeff").replace("\r\n", "\n")
-    parts = []
+    line, parts = 1, []
     while True:
         place = rest.find(SEPARATOR)
         if place < 0:
             break
-        parts.append(rest[:place])
-        _, _, rest = rest[place + len(SEPARATOR) :].partition("\n")
+        parts.append((line, rest[:place]))
+        _, _, after = rest[place + len(SEPARATOR) :].partition("\n")
+        line += rest.count("\n", 0, len(rest) - len(after))
+        rest = after
     if rest:
-        parts.append(rest)
+        parts.append((line, rest))
     return parts
 
 
+class Placed(NamedTuple):
+    """An object of a file; `line` is the file's line where it begins, `first_line` the one of its document."""
+
+    value: Any
+    line: int
+    node: yaml.Node | None
+    first_line: int
+
+    def line_of(self, path: Sequence[str]) -> int:
+        """The line of the member whose path ends so, if there is exactly one; else the object's own."""
+        wanted = tuple(name.lower() for name in path)
+        marks = [mark for names, mark in _members(self.node, (), set()) if names[-len(wanted) :] == wanted]
+        return self.first_line + marks[0] if len(marks) == 1 else self.line
+
+
+def _members(node: yaml.Node | None, path: tuple[str, ...], seen: set[int]) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Every member below a node: its path in lower case, without the places in lists, and its line in the document."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for child in node.value:
+            yield from _members(child, path, seen)
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                here = (*path, key.value.lower())
+                yield here, key.start_mark.line
+                yield from _members(value, here, seen)
+
+
+def load_placed(text: str) -> list[Placed]:
+    """Every object of a file in order: documents, the items of `...List` objects and of bare lists.
+
+    A document that cannot be read is `BadData` with a note of the line it begins at."""
+    found: list[Placed] = []
+    for first_line, part in split_documents(text):
+        try:
+            node = _compose(part)
+            objects, nodes = _objects(_build(node, part), node)
+        except BadData as error:
+            error.add_note(f"in the document that begins at line {first_line}")
+            raise
+        for value, place in zip(objects, nodes, strict=True):
+            line = first_line if place is None else first_line + place.start_mark.line
+            found.append(Placed(value, line, place, first_line))
+    return found
+
+
+def _objects(document: Any, node: yaml.Node | None) -> tuple[list[Any], list[yaml.Node | None]]:
+    """The objects of a document, each with its node; with the document's node where theirs cannot be told."""
+    if isinstance(document, list):
+        objects, listed = document, node
+    elif isinstance(document, dict) and str(document.get("kind", "")).endswith("List") and "items" in document:
+        objects, listed = document["items"] or [], _member(node, "items")
+        if not isinstance(objects, list):
+            raise BadData(f"the items of a {document['kind']} must be a list")
+    else:
+        return [document], [node]
+    entries = listed.value if isinstance(listed, yaml.SequenceNode) else []
+    return objects, list(entries) if len(entries) == len(objects) else [node] * len(objects)
+
+
+def _member(node: yaml.Node | None, name: str) -> yaml.Node | None:
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    return next((value for key, value in pairs if key.value == name), None)
+
+
 def load_objects(text: str) -> list[Any]:
-    """Every object of a file in order: documents, the items of `...List` objects and of bare lists."""
-    objects: list[Any] = []
-    for part in split_documents(text):
-        document = load(part)
-        if isinstance(document, list):
-            objects.extend(document)
-        elif isinstance(document, dict) and str(document.get("kind", "")).endswith("List") and "items" in document:
-            objects.extend(document["items"] or [])
-        else:
-            objects.append(document)
-    return objects
+    """The values of `load_placed`."""
+    return [placed.value for placed in load_placed(text)]

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from calicoctl import session
-from calicoctl.words import CommandFailed, kind_of, namespace_for
+from calicoctl.failures import CommandFailed, failed_by
+from calicoctl.words import kind_of, namespace_for
 from libcalico.client import Client
 from libcalico.errors import BadData, CalicoError, ResourceDoesNotExist
 from libcalico.model import ResourceKey, from_input, to_json
@@ -123,7 +124,7 @@ def label(arguments: dict[str, Any]) -> int:
     try:
         kind = kind_of(word)
     except BadData as error:
-        raise CommandFailed(f"failed to get {word} {name}, error {error}") from None
+        raise failed_by(error, f"failed to get {word} {name}, error {error}") from None
     namespace = namespace_for(kind, "", arguments)
     key, equals, value = arguments["<LABEL>"].partition("=")
     if not arguments["--remove"] and not equals:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from calicoctl import inputs, session
+from calicoctl.failures import show_notes
+from calicoctl.inputs import Loaded
 from calicoctl.words import check_names, kind_of, namespace_for
-from libcalico.client import Client
-from libcalico.datastore.resources import as_new
 from libcalico.errors import (
     CalicoError,
     FieldError,
@@ -23,11 +23,22 @@ from libcalico.errors import (
 from libcalico.model import KINDS, Resource, defaults
 from libcalico.model.validation import validate as validate_resource
 
+if TYPE_CHECKING:
+    from libcalico.client import Client
+
 PARTICIPLES = {"create": "created", "apply": "applied", "replace": "replaced", "validate": "validated"}
+
+
+class Outcome(NamedTuple):
+    """An object of the input, and why it was refused; None when it was not."""
+
+    loaded: Loaded
+    error: CalicoError | None
 
 
 def create(arguments: dict[str, Any]) -> int:
     """Objects that must not exist yet."""
+    from libcalico.datastore.resources import as_new
 
     def step(client: Client, resource: Resource) -> None:
         _refuse_read_only(resource, "create or apply")
@@ -68,26 +79,24 @@ def replace(arguments: dict[str, Any]) -> int:
 
 def validate(arguments: dict[str, Any]) -> int:
     """No datastore: parse and check only."""
-    resources = inputs.load(arguments)
-    if not resources:
+    loaded = inputs.load(arguments)
+    if not loaded:
         print("No resources specified")
         return 0
-    errors: list[CalicoError] = []
-    for resource in resources:
-        try:
-            found = validate_resource(defaults.before_write(_placed(resource, arguments)))
-            if found:
-                raise ValidationError(found)
-        except CalicoError as error:
-            errors.append(error)
-    return _report("validate", resources, errors)
+
+    def check(resource: Resource) -> None:
+        found = validate_resource(defaults.before_write(resource))
+        if found:
+            raise ValidationError(found)
+
+    return _report("validate", [_attempt(one, arguments, check) for one in loaded])
 
 
 def delete(arguments: dict[str, Any]) -> int:
     """By kind and name, or the objects of a file."""
     resources: list[Resource] = []
     if arguments["--filename"]:
-        resources = inputs.load(arguments)
+        resources = [loaded.resource for loaded in inputs.load(arguments)]
         if not resources:
             print("No resources specified")
             return 0
@@ -153,48 +162,72 @@ def _placed(resource: Resource, arguments: dict[str, Any]) -> Resource:
 
 
 def _run(verb: str, arguments: dict[str, Any], step: Callable[[Client, Resource], None]) -> int:
-    resources = inputs.load(arguments)
-    if not resources:
+    loaded = inputs.load(arguments)
+    if not loaded:
         print("No resources specified")
         return 0
-    errors: list[CalicoError] = []
     with session.connect(arguments) as client:
         session.check_version(client, arguments)
         try:
             client.ensure_initialized()
         except CalicoError:
             pass  # the objects' own errors say what is wrong
-        for resource in resources:
-            try:
-                step(client, _placed(resource, arguments))
-            except CalicoError as error:
-                errors.append(error)
-    return _report(verb, resources, errors)
+        outcomes = [_attempt(one, arguments, lambda resource: step(client, resource)) for one in loaded]
+    return _report(verb, outcomes)
 
 
-def _report(verb: str, resources: list[Resource], errors: list[CalicoError]) -> int:
-    kinds = {type(resource).__name__ for resource in resources}
+def _attempt(loaded: Loaded, arguments: dict[str, Any], step: Callable[[Resource], None]) -> Outcome:
+    try:
+        step(_placed(loaded.resource, arguments))
+    except CalicoError as error:
+        return Outcome(loaded, error)
+    return Outcome(loaded, None)
+
+
+def _report(verb: str, outcomes: Sequence[Outcome]) -> int:
+    kinds = {type(outcome.loaded.resource).__name__ for outcome in outcomes}
     kind = f"'{kinds.pop()}' " if len(kinds) == 1 else ""
-    total, done = len(resources), len(resources) - len(errors)
+    errors = [outcome.error for outcome in outcomes if outcome.error is not None]
+    total, done = len(outcomes), len(outcomes) - len(errors)
     participle = PARTICIPLES[verb]
     if not errors:
         print(f"Successfully {participle} {total} {kind}resource(s)")
         return 0
-    if not done and verb != "replace":
+    partial = f"Partial success: {participle} the first {done} out of {total} {kind}resources:"
+    if verb == "replace":
+        if done:
+            print(partial)
+        print(f"hit error: {errors[-1]}", file=sys.stderr)
+    elif not done:
         any_of = "any " if total > 1 else ""
         plural = "s" if total > 1 else ""
         print(f"failed to {verb} {any_of}{kind}resource{plural}: {_go_list(errors)}", file=sys.stderr)
-        return 1
-    if verb == "replace":
-        if done:
-            print(f"Partial success: {participle} the first {done} out of {total} {kind}resources:")
-        print(f"hit error: {errors[-1]}", file=sys.stderr)
-        return 1
-    if done > len(errors):
-        print(f"Partial success: {participle} the first {done} out of {total} {kind}resources:")
-    word = "error(s)" if verb in ("apply", "validate") else "error"
-    print(f"hit {word}: {_go_list(errors)}", file=sys.stderr)
+    else:
+        if done > len(errors):
+            print(partial)
+        word = "error(s)" if verb in ("apply", "validate") else "error"
+        print(f"hit {word}: {_go_list(errors)}", file=sys.stderr)
+    show_notes(_notes(participle, outcomes))
     return 1
+
+
+def _notes(participle: str, outcomes: Sequence[Outcome]) -> list[str]:
+    """Each refused object with its place, and the others: upstream's text names neither, and calls whichever succeeded
+    "the first". A reason is said again only where several stand there in one line."""
+    refused = [(outcome.loaded, outcome.error) for outcome in outcomes if outcome.error is not None]
+    notes = []
+    for loaded, error in refused:
+        reason = str(error).rstrip("\n").replace("\n-  ", "\n  ")
+        place = f"{loaded.origin}: {_title(loaded.resource)}"
+        notes.append(f"{place}: {reason}" if len(refused) > 1 else place)
+    done = [_title(outcome.loaded.resource) for outcome in outcomes if outcome.error is None]
+    return [*notes, f"{participle}: {', '.join(done) or 'nothing'}"]
+
+
+def _title(resource: Resource) -> str:
+    metadata = resource.metadata
+    namespace = f"{metadata.namespace}/" if metadata.namespace else ""
+    return f"{type(resource).__name__}({namespace}{metadata.name or 'without a name'})"
 
 
 def _go_list(errors: Iterable[object]) -> str:

@@ -6,8 +6,9 @@ import sys
 from typing import Any, NamedTuple
 
 from calicoctl import inputs, session
+from calicoctl.failures import CommandFailed, failed_by
 from calicoctl.output import documents, tables
-from calicoctl.words import CommandFailed, check_names, kind_of, namespace_for
+from calicoctl.words import check_names, kind_of, namespace_for
 from libcalico.client import Client
 from libcalico.errors import BadData, CalicoError, ParsingDatastoreEntry, ResourceDoesNotExist
 from libcalico.model import API_VERSION, KINDS, to_json
@@ -58,13 +59,14 @@ def _check_format(output: str) -> None:
 def _requests(arguments: dict[str, Any]) -> list[tuple[str, str, str]]:
     """(kind, name, namespace) of everything that is asked for; an empty name is a list."""
     if arguments["--filename"]:
-        found = [(type(r).__name__, r.metadata.name, r.metadata.namespace) for r in inputs.load(arguments)]
+        resources = [loaded.resource for loaded in inputs.load(arguments)]
+        found = [(type(r).__name__, r.metadata.name, r.metadata.namespace) for r in resources]
     else:
         try:
             check_names(arguments["<NAME>"])
             kind = kind_of(arguments["<KIND>"])
         except BadData as error:
-            raise CommandFailed(f"failed to get resources: {error}") from None
+            raise failed_by(error, f"failed to get resources: {error}") from None
         found = [(kind, name, "") for name in arguments["<NAME>"]] or [(kind, "", "")]
     return [(kind, name, _place(kind, name, given, arguments)) for kind, name, given in found]
 

@@ -6,8 +6,8 @@ import ipaddress
 from typing import Any
 
 from calicoctl import session
+from calicoctl.failures import CommandFailed
 from calicoctl.output import boxes
-from calicoctl.words import CommandFailed
 from libcalico.client import Client
 from libcalico.errors import CalicoError, ResourceDoesNotExist
 from libcalico.ipam.model import Attribute, Block

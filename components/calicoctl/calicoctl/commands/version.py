@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import durationpy
 
 from calicoctl import session
-from calicoctl.words import CommandFailed
+from calicoctl.failures import CommandFailed
 from libcalico import __version__
-from libcalico.client import Client
 from libcalico.errors import CalicoError
+
+if TYPE_CHECKING:
+    from libcalico.client import Client
 
 LABEL_WIDTH = 19
 

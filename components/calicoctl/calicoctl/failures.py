@@ -1,0 +1,41 @@
+"""How a command that fails says so: upstream's text, which scripts compare to the byte, and then notes for people.
+
+The notes of an error (`add_note`) name the object, the file and the line, or what would have been right. They are
+printed below the error when stderr is a terminal, or when `--log-level` asks for errors or more.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable
+
+from libcalico.errors import CalicoError
+
+
+class CommandFailed(CalicoError):
+    """The command cannot go on; its text is printed as it stands."""
+
+    def __init__(self, text: str, to_stdout: bool = False) -> None:
+        self.to_stdout = to_stdout
+        super().__init__(text)
+
+
+def failed_by(error: CalicoError, text: str) -> CommandFailed:
+    """A failure in upstream's words, with the notes of its cause."""
+    failure = CommandFailed(text)
+    for note in notes_of(error):
+        failure.add_note(note)
+    return failure
+
+
+def notes_of(error: CalicoError) -> list[str]:
+    """The notes that an error carries."""
+    return list(getattr(error, "__notes__", ()))
+
+
+def show_notes(notes: Iterable[str]) -> None:
+    """Print notes where people read."""
+    if sys.stderr.isatty() or logging.getLogger().isEnabledFor(logging.ERROR):
+        for note in notes:
+            print(note, file=sys.stderr)

@@ -1,0 +1,120 @@
+"""What a person is told when something goes wrong: object, file, line, and what would have been right.
+
+Upstream's texts are fixed by the golden vectors; the notes below them are printed with `-l error` and on a terminal.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from calicoctl import failures
+from libcalico.datastore.memory import MemoryDatastore
+from libcalico.model.resources import STRUCTS
+from tests.compat.calicoctl_player import Outcome, run_calicoctl
+
+HEAD = "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkSet\nmetadata: "
+GOOD = HEAD + "{name: good}\nspec: {nets: [10.0.0.0/8]}\n"
+BETTER = HEAD + "{name: better}\nspec: {}\n"
+BAD = HEAD + "{name: bad}\nspec: {nets: [x]}\n"
+WORSE = HEAD + "{name: worse}\nspec: {nets: [y]}\n"
+WRONG_PORT = """\
+apiVersion: projectcalico.org/v3
+kind: NetworkPolicy
+metadata: {name: web}
+spec:
+  ingress:
+  - action: Allow
+    destination:
+      ports: [70000]
+"""
+
+
+def told(command: str, *documents: str) -> Outcome:
+    """A command on a file, with the notes."""
+    text = "---\n".join(documents)
+    return run_calicoctl(MemoryDatastore(), ["-l", "error", *command.split()], {"in.yaml": text})
+
+
+def test_a_bad_object_is_named_with_its_place_and_so_is_what_was_stored() -> None:
+    outcome = told("apply -f in.yaml", GOOD, BAD)
+    assert outcome.status == 1
+    assert outcome.stderr.splitlines()[1:] == [
+        "in.yaml, line 6: GlobalNetworkSet(bad)",
+        "applied: GlobalNetworkSet(good)",
+    ]
+
+
+def test_the_first_is_not_what_succeeded() -> None:
+    outcome = told("apply -f in.yaml", BAD, GOOD, BETTER)
+    assert outcome.stdout == "Partial success: applied the first 2 out of 3 'GlobalNetworkSet' resources:\n"
+    assert outcome.stderr.splitlines()[1:] == [
+        "in.yaml, line 1: GlobalNetworkSet(bad)",
+        "applied: GlobalNetworkSet(good), GlobalNetworkSet(better)",
+    ]
+
+
+@pytest.mark.parametrize(("verb", "done"), [("create", "created"), ("replace", "replaced"), ("validate", "validated")])
+def test_several_bad_objects_have_a_line_each(verb: str, done: str) -> None:
+    lines = told(f"{verb} -f in.yaml", BAD, WORSE).stderr.splitlines()[1:]
+    assert re.match(r"in.yaml, line 1: GlobalNetworkSet\(bad\): .+", lines[0])
+    assert re.match(r"in.yaml, line 6: GlobalNetworkSet\(worse\): .+", lines[1])
+    assert lines[2] == f"{done}: nothing"
+
+
+def test_without_a_terminal_only_upstreams_text_is_printed() -> None:
+    outcome = run_calicoctl(MemoryDatastore(), ["apply", "-f", "in.yaml"], {"in.yaml": BAD})
+    assert outcome.stderr.count("\n") == 1
+
+
+def test_on_a_terminal_the_notes_are_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failures.show_notes(["quiet"])
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    failures.show_notes(["told"])
+    assert capsys.readouterr().err == "told\n"
+
+
+def test_what_cannot_be_read_is_named_with_its_line_all_at_once() -> None:
+    outcome = told("validate -f in.yaml", WRONG_PORT, GOOD, HEAD + "{name: odd}\nspec: {netz: []}\n", "3\n")
+    first, *lines = outcome.stderr.splitlines()
+    assert first.endswith("cannot unmarshal number 70000 into Go struct field EntityRule.spec.ingress.destination.ports"
+                          " of type uint16")  # fmt: skip
+    assert lines[0] == "in.yaml, line 8: NetworkPolicy(web)"
+    assert lines[1].startswith("in.yaml, line 18: GlobalNetworkSet(odd): field in document is not recognized")
+    assert lines[2].startswith("in.yaml, line 20: no object: error unmarshaling JSON")
+    assert lines[3] == "nothing was done"
+
+
+def test_a_document_that_is_no_yaml_says_where_it_begins() -> None:
+    outcome = told("validate -f in.yaml", GOOD, "a: [\n")
+    assert outcome.stderr.splitlines()[1:] == ["in.yaml, in the document that begins at line 6", "nothing was done"]
+
+
+@pytest.mark.parametrize("command", ["validate", "apply"])
+@pytest.mark.parametrize("from_stdin", [False, True])
+def test_a_file_that_is_not_utf_8_is_named(tmp_path: Path, command: str, from_stdin: bool) -> None:
+    path = tmp_path / "latin.yaml"
+    path.write_bytes(GOOD.encode() + b"# caf\xe9\n")
+    name = "-" if from_stdin else str(path)
+    result = subprocess.run(
+        [sys.executable, "-m", "calicoctl.main", command, "-f", name],
+        input=path.read_bytes(),
+        capture_output=True,
+        check=False,
+    )
+    shown = "stdin" if from_stdin else name
+    problem = f"failed to execute command: {shown}: line 5: byte 0xe9 is not UTF-8 text: save the file as UTF-8\n"
+    assert (result.returncode, result.stderr.decode()) == (1, problem)
+
+
+@pytest.mark.parametrize("command", ["get nodess", "delete nodess x", "label nodess x a=b", "patch nodess x -p {}"])
+def test_an_unknown_kind_is_answered_with_the_kinds(command: str) -> None:
+    first, second = told(command).stderr.splitlines()
+    assert first.endswith("resource type 'nodess' is not supported")
+    assert second == f"the kinds are: {', '.join(sorted(STRUCTS))}"

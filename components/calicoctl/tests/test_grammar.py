@@ -1,0 +1,59 @@
+"""Help tells what is there, and a command line that does not fit is told why."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from calicoctl import grammar
+from libcalico.datastore.memory import MemoryDatastore
+from libcalico.model import kind_of_word
+from libcalico.model.resources import STRUCTS
+from tests.compat.calicoctl_player import run_calicoctl
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("get nodes --foo", "calicoctl get: there is no option '--foo'."),
+        ("get nodes -x", "calicoctl get: there is no option '-x'."),
+        ("get nodes -o", "calicoctl get: -o requires argument."),
+        ("get", "calicoctl get: name a kind, or a file with --filename=FILE."),
+        (
+            "get node --file x",
+            "calicoctl get: an argument is missing, is one too many, or does not go with the others.",
+        ),
+        ("apply foo.yaml", "calicoctl apply: name the file with --filename=foo.yaml."),
+        ("create --skip-ex", "calicoctl create: name the file with --filename=FILE."),
+        ("patch node", "calicoctl patch: an argument is missing, is one too many, or does not go with the others."),
+    ],
+)
+def test_a_command_line_that_does_not_fit_is_told_why(line: str, reason: str) -> None:
+    outcome = run_calicoctl(MemoryDatastore(), line.split(), {})
+    assert outcome.status == 1
+    assert outcome.stderr.startswith("Usage:\n")
+    assert outcome.stderr.splitlines()[-1] == f"{reason} Use flag '--help' to read about it."
+
+
+@pytest.mark.parametrize("word", ["check", "release", "frob"])
+def test_a_subcommand_that_is_not_there_fails(word: str) -> None:
+    outcome = run_calicoctl(MemoryDatastore(), ["ipam", word], {})
+    assert (outcome.status, outcome.stdout) == (1, "")
+    assert outcome.stderr.startswith(f'unknown command: "ipam {word}"\nUsage:\n')
+    assert outcome.stderr.endswith("calicoctl ipam: the subcommands are: show\n")
+
+
+def test_help_offers_what_is_there() -> None:
+    assert "repair" not in grammar.TOP
+    assert "go-template are not there" in " ".join(grammar.COMMANDS["get"].split()).replace("and go-template-file ", "")
+    assert [f"ipam {name}" for name in grammar.IPAM] == [name for name in grammar.COMMANDS if name.startswith("ipam")]
+
+
+def test_help_lists_every_kind() -> None:
+    (listed,) = re.findall(r"<KIND> is one of (.*), in any case", " ".join(grammar.COMMANDS["get"].split()))
+    kinds = [kind_of_word(word) for word in re.findall(r"\w+", listed)]
+    assert {kind for kind in kinds if kind} == set(STRUCTS)
+    assert None not in kinds
+    for command in ("delete", "patch", "label"):
+        assert listed in " ".join(grammar.COMMANDS[command].split())

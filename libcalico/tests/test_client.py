@@ -1,0 +1,103 @@
+"""`libcalico.Client` as a script sees it: what it gets wrong is refused in words that help."""
+
+from __future__ import annotations
+
+import inspect
+import pydoc
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from libcalico.client import Client
+from libcalico.datastore.memory import MemoryDatastore
+from libcalico.errors import BadData, CalicoError
+from libcalico.ipam.service import IpamService, Release
+
+POOL = {"kind": "IPPool", "metadata": {"name": "pool"}, "spec": {"cidr": "172.29.0.0/16"}}
+HOST = "agent-1"
+
+
+@pytest.fixture
+def calico() -> Iterator[Client]:
+    with Client(datastore=MemoryDatastore()) as client:
+        client.ensure_initialized()
+        client.create({"kind": "Node", "metadata": {"name": HOST}})
+        client.create(POOL)
+        yield client
+
+
+@pytest.mark.parametrize("kind", ["WorkloadEndpont", "BGPPeer", "", None])
+def test_a_kind_that_is_not_there_names_those_that_are(calico: Client, kind: Any) -> None:
+    for call in (lambda: calico.list(kind), lambda: calico.get(kind, "x"), lambda: calico.delete(kind, "x")):
+        with pytest.raises(BadData, match=r"there is no kind .*: the kinds are ClusterInformation, .*WorkloadEndpoint"):
+            call()
+
+
+def test_a_word_of_the_command_line_names_its_kind(calico: Client) -> None:
+    with pytest.raises(BadData, match="there is no kind 'wep': write 'WorkloadEndpoint'"):
+        calico.list("wep")
+    with pytest.raises(BadData, match="there is no kind 'nothing': the kinds are BGPConfiguration"):
+        calico.raw_spec("nothing", "x")
+
+
+@pytest.mark.parametrize("thing", ["kind: x", None, 3, [POOL]])
+def test_what_is_no_object_is_refused(calico: Client, thing: Any) -> None:
+    for call in (calico.apply, calico.create, calico.update, calico.replace):
+        with pytest.raises(BadData, match=r"is no object: give a struct of libcalico\.model or a dictionary"):
+            call(thing)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_closed_client_says_so(calico: Client) -> None:
+    calico.close()
+    calico.close()
+    for call in (lambda: calico.list("Node"), lambda: calico.apply(POOL), calico.ipam.get_config):
+        with pytest.raises(CalicoError, match="the client is closed: make a new one"):
+            call()
+
+
+def test_address_management_shows_its_operations(calico: Client) -> None:
+    found = [name for name, member in vars(IpamService).items() if inspect.iscoroutinefunction(member)]
+    operations = [name for name in found if not name.startswith("_")]
+    assert len(operations) > 10
+    assert set(operations) <= set(dir(calico.ipam))
+    text = pydoc.plain(pydoc.render_doc(calico.ipam))
+    for words in ("auto_assign(self, num4", "IPv4 addresses first, then IPv6", "release_ips(self, addresses"):
+        assert words in text
+
+
+@pytest.mark.parametrize("name", ["feed", "observe", "auto_asign", "host"])
+def test_what_is_no_operation_names_those_that_are(calico: Client, name: str) -> None:
+    with pytest.raises(AttributeError, match=f"has no operation '{name}': there are auto_assign, assign_ip, "):
+        getattr(calico.ipam, name)
+
+
+def test_addresses_are_for_a_host(calico: Client) -> None:
+    ipam = calico.ipam
+    for call in (lambda: ipam.auto_assign(1), lambda: ipam.assign_ip("172.29.0.9"), ipam.ensure_block):
+        with pytest.raises(BadData, match=r"name the host that it is for: host='\.\.\.'"):
+            call()
+    assert calico.ipam.get_utilization()[0].blocks == ()
+
+
+@pytest.mark.parametrize(
+    ("count", "options"), [("num4", {"num4": -1}), ("num6", {"num6": -2}), ("num4", {"num4": "1"})]
+)
+def test_a_number_of_addresses_is_a_number(calico: Client, count: str, options: dict[str, Any]) -> None:
+    with pytest.raises(BadData, match=f"auto_assign: {count} = .*: it must be a number of addresses, 0 or more"):
+        calico.ipam.auto_assign(host=HOST, **options)
+
+
+def test_one_address_or_range_may_stand_for_several(calico: Client) -> None:
+    assigned = calico.ipam.auto_assign(2, host=HOST, handle="h", pools4="172.29.0.0/16")[0].addresses
+    first, second = (address.partition("/")[0] for address in assigned)
+    assert calico.ipam.release_ips(first).done == (first,)
+    assert calico.ipam.release_ips(Release(second, "h")).done == (second,)
+
+
+def test_an_operation_may_be_told_its_host(calico: Client) -> None:
+    calico.ipam.assign_ip("172.29.0.9", "h", host=HOST)
+    assert calico.ipam.ips_by_handle("h") == ("172.29.0.9",)
+    calico.ipam.release_by_handle("h", host=HOST)
+    assert calico.ipam.release_ips("172.29.0.9").unallocated == ("172.29.0.9",)
