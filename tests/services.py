@@ -94,6 +94,15 @@ class Etcd:
             assert time.monotonic() < deadline, f"etcd does not start: see {self._folder}/etcd.log"
             time.sleep(0.05)
 
+    def backup(self) -> None:
+        """Keep a copy of the data; not while it runs."""
+        shutil.copytree(self._folder / "data", self._folder / "backup")
+
+    def restore(self) -> None:
+        """The data as they were at the backup; not while it runs."""
+        shutil.rmtree(self._folder / "data")
+        shutil.move(self._folder / "backup", self._folder / "data")
+
     def kill(self) -> None:
         """SIGKILL; the data stays."""
         if self._process is not None:

@@ -350,3 +350,22 @@ async def test_a_configuration_that_cannot_be_is_refused() -> None:
     await service.set_config(Config(True, True, 1))
     with pytest.raises(CalicoError, match="per host block limit"):
         await service.auto_assign(num4=9, handle="h")
+
+
+async def test_a_fed_service_goes_on_after_the_datastore_went_back_to_lower_revisions() -> None:
+    """etcd restored from a backup: what was known has revisions that do not come again for a while."""
+    store, _ = await cluster("a1")
+    service = await fed_service(store, "a1")
+    for number in range(20):
+        await service.auto_assign(num4=1, handle=f"lost{number}")
+    for kv in (await store.range(b"/calico/ipam/")).kvs:
+        service.observe(kv.key.decode(), kv.value, kv.mod_revision)
+    restored, _ = await cluster("a1")
+    await IpamService(restored, "a1").auto_assign(num4=1, handle="kept")
+    assert restored.revision < store.revision
+    service._transactions._datastore = restored
+    assigned, _ = await service.auto_assign(num4=2, handle="new")
+    assert assigned is not None and len(assigned.addresses) == 2
+    held = {handle: await IpamService(restored, "a1").ips_by_handle(handle) for handle in ("kept", "new")}
+    assert set(held["new"]) == {cidr.partition("/")[0] for cidr in assigned.addresses}
+    assert not set(held["new"]) & set(held["kept"])

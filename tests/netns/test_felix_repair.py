@@ -238,3 +238,16 @@ def test_a_route_that_somebody_flushes_is_back_at_once(tmp_path: Path) -> None:
         await routed()
 
     play(tmp_path, scenario)
+
+
+def test_forwarding_that_somebody_switches_off_is_on_again(tmp_path: Path) -> None:
+    async def scenario(agent: Agent) -> None:
+        agent.start()
+        await agent.wait("start", programmed)
+        setting = ("ip", "netns", "exec", agent.host.name, "sysctl")
+        sh(*setting, "-w", "net.ipv4.ip_forward=0")
+        async with asyncio.timeout(WAIT_S):
+            while sh(*setting, "-n", "net.ipv4.ip_forward").strip() != "1":
+                await asyncio.sleep(0.1)
+
+    play(tmp_path, scenario)

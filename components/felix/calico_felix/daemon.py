@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 CONNECT_RETRY_S = 1.0
 LAG_INTERVAL_S = 1.0
 COLLECT_INTERVAL_S = 60.0
+FLUSH_PAUSE_S = 0.002
+FORWARDING = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
 STOP_GRACE_S = 2.0
 DATAPLANE_TIMEOUT_S = 30.0
 RESTART_CODE = 129
@@ -81,6 +83,9 @@ class Daemon:
         self.lag_s = 0.0
         self.revision = 0
         self._waiting_for = ""
+        self._news = asyncio.Event()
+        self._is_whole = False
+        self._forwarding = list(FORWARDING)
 
     async def run(self) -> None:
         """Until a task ends or SIGTERM arrives."""
@@ -116,7 +121,8 @@ class Daemon:
             gc.disable()
             self.health.register("dataplane", DATAPLANE_TIMEOUT_S)
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._follow_datastore(dataplane), name="datastore")
+                group.create_task(self._follow_datastore(), name="datastore")
+                group.create_task(self._flush_graph(dataplane), name="graph")
                 group.create_task(dataplane.run(self._dataplane_lives), name="dataplane")
                 group.create_task(dataplane.watch_ruleset(), name="ruleset")
                 group.create_task(self._follow_links(monitor, dataplane), name="links")
@@ -177,42 +183,58 @@ class Daemon:
         dataplane = Dataplane(dataplane_config(self.configuration, self.host, self._families), self.clock)
         stack.callback(dataplane.close)
         await dataplane.open()
-        if self.configuration["IPForwarding"] == "enabled":
-            for key in ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"):
-                try:
-                    sysctl.ensure(key, 1)
-                except KernelError as error:
-                    log.warning("%s", error)
+        self._ensure_forwarding()
         return dataplane
 
-    async def _follow_datastore(self, dataplane: Dataplane) -> None:
+    def _ensure_forwarding(self) -> None:
+        for key in list(self._forwarding) if self.configuration["IPForwarding"] == "enabled" else ():
+            try:
+                if sysctl.ensure(key, 1):
+                    log.info("%s was off: switched on (IPForwarding=disabled leaves it alone)", key)
+            except KernelError as error:
+                log.warning("%s", error)
+                self._forwarding.remove(key)
+
+    async def _follow_datastore(self) -> None:
         fed = self.ipam.feed()
         async for batch in self.syncer.run():
             self._take_in(batch, fed)
-            if batch.status is not Status.IN_SYNC:
-                continue
-            if self.graph.datastore_ready is False:
-                raise RestartNeeded("the datastore is locked (datastoreReady is false)")
-            first = not self.graph.in_sync
-            self.graph.in_sync = True
-            self.revision = batch.revision
-            flush = self.graph.flush(batch.revision)
-            if flush is not None and (first or not flush.empty):
-                if flush.configuration is not None and not first:
-                    self._check_settings(flush.configuration)
-                if self._vxlan_families() != self._families:
-                    raise RestartNeeded("the pools' encapsulation has changed")
-                dataplane.on_flush(flush)
-            elif flush is not None:
-                dataplane.note_revision(flush.revision)
-            if first:
-                self._on_in_sync()
+            self._is_whole = batch.status is Status.IN_SYNC
+            if self._is_whole:
+                self.revision = batch.revision
+                self._news.set()
+
+    async def _flush_graph(self, dataplane: Dataplane) -> None:
+        """What is new goes to the dataplane: at once after a quiet moment, in a storm together with what follows."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            if self._is_whole:
+                self._flush(dataplane)
+            await asyncio.sleep(FLUSH_PAUSE_S)
+
+    def _flush(self, dataplane: Dataplane) -> None:
+        if self.graph.datastore_ready is False:
+            raise RestartNeeded("the datastore is locked (datastoreReady is false)")
+        first = not self.graph.in_sync
+        self.graph.in_sync = True
+        flush = self.graph.flush(self.revision)
+        if flush is not None and (first or not flush.empty):
+            if flush.configuration is not None and not first:
+                self._check_settings(flush.configuration)
+            if self._vxlan_families() != self._families:
+                raise RestartNeeded("the pools' encapsulation has changed")
+            dataplane.on_flush(flush)
+        elif flush is not None:
+            dataplane.note_revision(flush.revision)
+        if first:
+            self._on_in_sync()
 
     def _take_in(self, batch: Batch, fed: tuple[str, ...]) -> None:
         for update in batch.updates:
             path = update.key.decode("utf-8", "replace")
             if path.startswith(fed):
-                self.ipam.observe(path, update.value, update.revision)
+                self.ipam.observe(path, update.value, update.revision, certain=batch.snapshot)
             self.graph.update(update.key, update.value, update.revision)
 
     def _on_in_sync(self) -> None:
@@ -243,13 +265,14 @@ class Daemon:
                 dataplane.on_route(event)
 
     async def _watch_loop(self) -> None:
-        """Measure how late the loop is, collect garbage on a timer."""
+        """Measure how late the loop is, keep forwarding on, collect garbage on a timer."""
         collected_s = self.clock.monotonic_s()
         while True:
             before = self.clock.monotonic_s()
             await asyncio.sleep(LAG_INTERVAL_S)
             now = self.clock.monotonic_s()
             self.lag_s = max(0.0, now - before - LAG_INTERVAL_S)
+            self._ensure_forwarding()
             if now - collected_s > COLLECT_INTERVAL_S:
                 gc.collect()
                 collected_s = now

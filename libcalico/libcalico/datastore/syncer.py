@@ -1,8 +1,10 @@
 """The syncer: everything below some prefixes, first as a snapshot, then as changes, without a gap.
 
 One watch over `/calico/` gives one total order; keys of other areas are dropped here. A lost connection is resumed
-from the last revision that was delivered; when etcd has forgotten it (compaction), or after several failures in a
-row, a new snapshot is compared with what is known, and only the differences are delivered, deletions included.
+with the last event that was seen: etcd must tell it again, word for word, or it was restored from a backup and its
+revisions are of another history. Then, and when etcd has forgotten that event (compaction), and after several
+failures in a row, a new snapshot is compared with what is known, and only the differences are delivered, deletions
+included.
 Source: spec/datastore.md 5.
 """
 
@@ -16,7 +18,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
 from libcalico.clock import Clock, SystemClock
-from libcalico.datastore.contract import Compacted, Datastore, WatchBatch
+from libcalico.datastore.contract import Compacted, Datastore, Event, WatchBatch
 from libcalico.errors import DatastoreError
 
 log = logging.getLogger(__name__)
@@ -45,11 +47,15 @@ class Update(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Updates in order. `revision`: everything up to it was delivered (only meaningful when IN_SYNC)."""
+    """Updates in order. `revision`: everything up to it was delivered (only meaningful when IN_SYNC).
+
+    `snapshot`: the updates are what a snapshot differs in. They are true even when a key's revision is lower than one
+    that was delivered before: etcd was restored from a backup."""
 
     updates: tuple[Update, ...]
     status: Status
     revision: int
+    snapshot: bool = False
 
 
 class Syncer:
@@ -59,8 +65,9 @@ class Syncer:
         self._datastore = datastore
         self._prefixes = tuple(prefix.encode() for prefix in prefixes)
         self._clock = clock or SystemClock()
-        self._known: dict[bytes, int] = {}
+        self._known: dict[bytes, tuple[int, int]] = {}
         self._revision = 0
+        self._last_event: Event | None = None
         self.resyncs = 0
         self.last_heard_s = self._clock.monotonic_s()
 
@@ -94,16 +101,15 @@ class Syncer:
             while more:
                 page = await self._datastore.range(prefix, start=start, limit=PAGE_SIZE, revision=revision)
                 self._heard()
-                if not revision and page.revision < self._revision:
-                    # Another history (etcd wiped or restored): equal revisions do not mean equal values.
-                    self._known = dict.fromkeys(self._known, -1)
                 revision = revision or page.revision
-                fresh = [kv for kv in page.kvs if self._known.get(kv.key) != kv.mod_revision]
                 seen.update(kv.key for kv in page.kvs)
-                self._known.update((kv.key, kv.mod_revision) for kv in fresh)
-                if fresh:
-                    updates = tuple(Update(kv.key, kv.value, kv.mod_revision) for kv in fresh)
-                    yield Batch(updates, Status.RESYNC, revision)
+                updates = []
+                for key, value, _created, changed, _version in page.kvs:
+                    if self._known.get(key) != (changed, hash(value)):
+                        self._known[key] = (changed, hash(value))
+                        updates.append(Update(key, value, changed))
+                if updates:
+                    yield Batch(tuple(updates), Status.RESYNC, revision, snapshot=True)
                 more = page.more
                 if more:
                     start = page.kvs[-1].key + b"\0"
@@ -111,16 +117,22 @@ class Syncer:
         for key in gone:
             del self._known[key]
         self._revision = revision
-        yield Batch(tuple(Update(key, None, revision) for key in gone), Status.IN_SYNC, revision)
+        self._last_event = None
+        yield Batch(tuple(Update(key, None, revision) for key in gone), Status.IN_SYNC, revision, snapshot=True)
 
     async def _follow(self) -> AsyncIterator[Batch]:
         failures = 0
         while failures < WATCH_FAILURES_BEFORE_RESYNC:
-            before = self._revision
+            before, witness = self._revision, self._last_event
+            start = self._revision + 1 if witness is None else witness.mod_revision
             try:
-                async with contextlib.aclosing(self._datastore.watch(WATCH_ROOT, self._revision + 1)) as batches:  # type: ignore[type-var]
+                async with contextlib.aclosing(self._datastore.watch(WATCH_ROOT, start)) as batches:  # type: ignore[type-var]
                     async for batch in batches:
                         self._heard()
+                        if witness is not None and witness not in batch.events:
+                            log.warning("the datastore has another history: comparing with a new snapshot")
+                            return
+                        witness = None
                         for part in self._split(batch):
                             yield part
             except Compacted as error:
@@ -135,16 +147,18 @@ class Syncer:
 
     def _split(self, batch: WatchBatch) -> list[Batch]:
         updates = []
+        if batch.events:
+            self._last_event = batch.events[-1]
         for event in batch.events:
             if not event.key.startswith(self._prefixes):
                 continue
             if event.value is None:
                 if self._known.pop(event.key, None) is None:
                     continue
-            elif self._known.get(event.key, 0) >= event.mod_revision:
+            elif event.key in self._known and self._known[event.key][0] >= event.mod_revision:
                 continue
             else:
-                self._known[event.key] = event.mod_revision
+                self._known[event.key] = (event.mod_revision, hash(event.value))
             updates.append(Update(event.key, event.value, event.mod_revision))
         self._revision = max(self._revision, batch.revision)
         parts = [tuple(updates[place : place + LARGEST_BATCH]) for place in range(0, len(updates), LARGEST_BATCH)]

@@ -97,9 +97,9 @@ class IpamService:
         self._transactions.cache.prefixes.update(fed)
         return fed
 
-    def observe(self, path: str, value: bytes | None, revision: int) -> None:
-        """A key has changed (a fed service only)."""
-        self._transactions.cache.observe(path, value, revision)
+    def observe(self, path: str, value: bytes | None, revision: int, certain: bool = False) -> None:
+        """A key has changed (a fed service only). `certain`: it was read as part of a whole snapshot."""
+        self._transactions.cache.observe(path, value, revision, certain)
 
     async def auto_assign(
         self,

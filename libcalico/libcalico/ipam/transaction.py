@@ -60,10 +60,13 @@ class Cache:
         self._read: set[str] = set()
         self._written: dict[str, None] = {}
 
-    def observe(self, path: str, value: bytes | None, revision: int) -> None:
-        """Take in a change; an older one than what is known is dropped."""
+    def observe(self, path: str, value: bytes | None, revision: int, certain: bool = False) -> None:
+        """Take in a change; an older one than what is known is dropped.
+
+        Not if it is `certain`, read just now: then it replaces what is known even if its revision is lower (a datastore
+        that was restored from a backup). If a newer change had overtaken it, a commit will find out and read again."""
         known = self.values.get(path)
-        if known is not None and revision <= known.revision:
+        if known is not None and revision <= known.revision and not certain:
             return
         if known is None:
             bisect.insort(self._order, path)
@@ -296,7 +299,7 @@ class Transactions:
                 if prefix:
                     self.cache.prefixes.add(path)
                 elif not kvs:
-                    self.cache.observe(path, None, answer.revision)
+                    self.cache.observe(path, None, answer.revision, certain=True)
 
     async def _refresh(self, paths: set[str]) -> None:
         await self._read(tuple((path, False) for path in sorted(paths)))
@@ -318,7 +321,7 @@ class Transactions:
             elif kvs:
                 self._take_in(kvs)
             else:
-                self.cache.observe(path, None, answer.revision)
+                self.cache.observe(path, None, answer.revision, certain=True)
         return answer.succeeded
 
     def _compare(self, path: str, created: bool) -> Compare:
@@ -329,7 +332,7 @@ class Transactions:
 
     def _take_in(self, kvs: tuple[KeyValue, ...]) -> None:
         for kv in kvs:
-            self.cache.observe(kv.key.decode(), kv.value, kv.mod_revision)
+            self.cache.observe(kv.key.decode(), kv.value, kv.mod_revision, certain=True)
 
 
 def _settle(future: asyncio.Future[Any], result: Any) -> None:

@@ -2,7 +2,9 @@
 
 Asks the kernel for the flows of the address (filtered there since Linux 5.8; older kernels list all, we filter) and
 deletes each by its exact tuple. A listing costs the kernel milliseconds, however few flows there are: it goes through
-all buckets of the host's one hash table. So there is none when there are no flows, and one when there are few. The equivalent of `conntrack -D --orig-src IP` and `conntrack -D --reply-src IP`.
+all buckets of the host's one hash table. So there is none when there are no flows, and one when there are few.
+
+The equivalent of `conntrack -D --orig-src IP` and `conntrack -D --reply-src IP`.
 """
 
 from __future__ import annotations
