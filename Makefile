@@ -12,7 +12,7 @@ FILES ?=
 BACKEND ?= nftables
 ARGS ?=
 
-.PHONY: help demo demo-down test unit netns lab compat vectors bench lint fmt dist dev native proto clean
+.PHONY: help demo demo-down test unit netns lab compat vectors bench lint fmt dist dev native proto reference clean
 
 help: ## this text
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -26,7 +26,7 @@ $(STAMPS)/apt:
 
 $(STAMPS)/venv: $(STAMPS)/apt requirements-dev.txt
 	@python="$(PYTHON)"; [ -n "$$python" ] || python=$$(command -v python3.11); \
-	[ -x $(BIN)/python ] || { echo "making $(VENV)"; $$python -m venv $(VENV); }
+	[ -x $(BIN)/python ] || { echo "making $(VENV), with the compiled modules: once, about a minute"; $$python -m venv $(VENV); }
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
@@ -47,7 +47,8 @@ $(STAMPS)/dists: $(STAMPS)/venv Makefile libcalico/pyproject.toml components/fel
 
 dev: $(STAMPS)/native $(STAMPS)/cni $(STAMPS)/dists ## .venv with everything in it
 
-native: $(STAMPS)/native ## build the compiled modules anew
+native: $(STAMPS)/native ## build the compiled modules if a source has changed
+	@echo "the compiled modules are up to date in $(VENV)"
 
 demo: dev ## three hosts, three tasks, one policy (KEEP=1 leaves them standing)
 	@$(BIN)/python -m tests.lab.demo $(if $(KEEP),--keep)
@@ -88,7 +89,10 @@ fmt: dev ## put code in shape
 proto: dev ## compile the protos anew
 	@cd libcalico && ../$(BIN)/python -m libcalico.rpc.generate
 
-dist: $(STAMPS)/apt ## every component by itself, with pants
+reference: dev ## write the reference pages anew from the code
+	@$(BIN)/python -m tests.house.reference
+
+dist: $(STAMPS)/venv ## a wheel of every component, each built by itself
 	@tests/house/pants.sh package native:: libcalico:: components/felix:: components/cni:: components/calicoctl::
 
 .PHONY: pants-check

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Pants 2.17.1 runs under Python 3.9 and builds for 3.11. `pants.sh check` proves that the build graph is sound and that
-# one component builds alone; any other arguments go to pants. The pex tool is built from the package index, so that
-# nothing else is downloaded.
+# one component builds alone; any other arguments go to pants. The pex tool is built from the package index, so that nothing else is
+# downloaded. Without Python 3.9, pip packages what pants would.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 tool=build/pants
@@ -11,6 +11,11 @@ for candidate in python3.9 "$HOME"/.pyenv/versions/3.9.*/bin/python3.9; do
 done
 if [ -z "$python39" ]; then
   echo "pants: skipped: Pants 2.17 needs Python 3.9, which this machine lacks (install it, for example with pyenv)"
+  if [ "${1:-}" = package ]; then
+    echo "pip builds the wheels instead"
+    .venv/bin/python -m pip wheel -q --disable-pip-version-check --no-deps -w dist ./native ./libcalico ./components/*
+    rm -rf libcalico/build components/*/build  # what setuptools leaves would get into the next wheels
+  fi
   exit 0
 fi
 mkdir -p "$tool"

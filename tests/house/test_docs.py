@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 
 from libcalico.client import Client
+from tests.house import reference
 from tests.services import Etcd
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
 NAME = re.compile(r"`((?:libcalico|calico_\w+|calicoctl)(?:\.\w+)+)`")
 LINK = re.compile(r"\]\(([^)#:]+)[^)]*\)")
+SPECIFICATION = re.compile(r"\bspec/\w[\w-]*\.md")
+"""Cited so that a claim can be traced, but kept outside of this repository: no link leads there."""
 FILE = re.compile(r"`((?:native|libcalico|components|tests|docs)/[\w./-]+\.(?:py|md|c|proto))`")
 
 
@@ -44,6 +47,17 @@ def test_names_files_and_links(page: Path) -> None:
         assert (page.parent / link).exists(), f"{page}: {link}"
     for file in FILE.findall(text):
         assert (ROOT / file).exists() or (ROOT / "libcalico" / file).exists(), f"{page}: {file}"
+
+
+@pytest.mark.parametrize("page", reference.PAGES)
+def test_a_generated_page_is_what_the_code_says(page: str) -> None:
+    assert (reference.FOLDER / page).read_text() == reference.PAGES[page](), "write it anew: make reference"
+
+
+def test_the_specification_is_cited_and_not_linked() -> None:
+    assert not (ROOT / "spec").exists()
+    assert "`spec/`" in (ROOT / "docs/design/index.md").read_text(), "what the citations lead to is said there"
+    assert not [link for page in PAGES for link in LINK.findall(page.read_text()) if SPECIFICATION.search(link)]
 
 
 def test_the_flow_page_names_the_flow() -> None:

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tests.lab.folders import make_folder, remove_dead_folders
 from tests.lab.host import CommandFailed, Host, connect
 from tests.lab.mesos import Mesos
 
@@ -37,9 +37,10 @@ class Cluster:
         self._stack = ExitStack()
         self._say = say or (lambda _text: None)
         self._keep = keep
-        self.folder = Path(tempfile.mkdtemp(prefix="calico-lab-"))
-        if not keep:
-            self._stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        remove_dead_folders()
+        self.folder, self._lock = make_folder()
+        self._stack.callback(os.close, self._lock)
+        self._stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
         self.hosts: dict[str, Host] = {}
         self._mesos: dict[str, Mesos] = {}
         self.agents: dict[str, subprocess.Popen[bytes]] = {}
@@ -51,7 +52,7 @@ class Cluster:
             raise
 
     def _host(self, name: str) -> Host:
-        host = Host(name, self._say, self._keep)
+        host = Host(name, self._say, self._keep, inherits=(self._lock,))
         self._stack.callback(host.close)
         return host
 

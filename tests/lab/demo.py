@@ -7,22 +7,19 @@ prints its commands, what came of it, and how long it took. Exit 0 only if every
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 
-from tests.lab.cluster import ADDRESSES, BIN, Cluster
+from tests.lab import kept
+from tests.lab.cluster import ADDRESSES, Cluster
 from tests.lab.host import cleanup_leftovers
 from tests.lab.mesos import Task, TaskFailed
 
-STATE = Path("/run/calico-lab.json")
 POLICY = """apiVersion: projectcalico.org/v3
 kind: NetworkPolicy
 metadata:
@@ -215,113 +212,72 @@ def show_matrices(names: list[str], before: Matrix, after: Matrix) -> None:
         raise Unexpected(f"not everybody reached everybody before the policy: {before}")
 
 
-def keep(cluster: Cluster, story: Story) -> None:
-    """Write down what stands, and say how to use it."""
-    hosts = {name: host.pid for name, host in {**cluster.hosts, "x1": cluster.x1}.items()}
-    everything = [cluster.fabric, cluster.router, cluster.x1, *cluster.hosts.values()]
-    holders = [host._init.pid for host in everything] + [host.pid for host in everything]
-    STATE.write_text(json.dumps({"folder": str(cluster.folder), "pids": holders, "hosts": hosts}))
-    python = f"{BIN}/python"
-    enter = {name: f"nsenter -t {pid} -n -m -u -i -p --" for name, pid in hosts.items()}
-    debug = f"{python} -m libcalico.obs.debug /run/calico/felix-debug.sock"
-    print(f"""
-The lab is standing. Try:
-   enter a host          {enter["a1"]} bash                  (m1: -t {hosts["m1"]}, a2: -t {hosts["a2"]})
-   use calicoctl there   {enter["m1"]} {BIN}/calicoctl get wep -o wide
-   apply the policy      {enter["m1"]} {BIN}/calicoctl apply -f /run/bookstore-policy.yaml
-   ask the agent         {enter["a2"]} {debug} show endpoints
-   start one more task   {python} -m tests.lab.demo --task my-task --on a2 --label biz_type=bookstore
-   see who reaches whom  {python} -m tests.lab.demo --matrix
-   tear it down          make demo-down""")
-
-
-def down() -> int:
-    """Remove a demo that was kept, and whatever an earlier run may have left."""
-    if not STATE.exists():
-        left = cleanup_leftovers()
-        print(f"removed what a killed run left: {len(left)} processes" if left else "no demo is standing")
-        return 0
-    state = json.loads(STATE.read_text())
-    for pid in state["pids"]:
-        if is_ours(pid):
-            os.kill(pid, signal.SIGKILL)
-    shutil.rmtree(state["folder"], ignore_errors=True)
-    STATE.unlink()
-    print("the demo is gone")
-    return 0
-
-
-def is_ours(pid: int) -> bool:
-    """Does a process carry our mark? Process ids are used again: only ours may be killed."""
-    try:
-        return b"CALICO_LAB=" in Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return False
-
-
-def run(kept: bool) -> int:
+def run(keep: bool) -> int:
     """Play, then keep or clean up."""
-    if STATE.exists():
-        down()
+    kept.remove()
     cleanup_leftovers()
     started = time.monotonic()
-    cluster = Cluster(keep=kept)
+    cluster = Cluster(keep=keep)
     done = False
     try:
         story = Story(cluster)
         story.play()
         done = True
-        if kept:
-            keep(cluster, story)
+        if keep:
+            kept.keep(cluster)
         print(f"\nEvery expectation held. {time.monotonic() - started:.1f} s in all.")
         return 0
     except (Unexpected, TaskFailed) as error:
         print(f"\nFAILED: {error}\n{cluster.dump()}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("\ninterrupted: cleaning up", file=sys.stderr)
-        return 130
+        return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
     finally:
-        if not (kept and done):
+        if not (keep and done):
             cluster.close()
 
 
-def main() -> int:
-    """Command line."""
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, handled as Ctrl-C is."""
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="demo", description="the bookstore on three hosts")
     parser.add_argument("--keep", action="store_true", help="leave the lab standing")
     parser.add_argument("--down", action="store_true", help="remove a lab that was kept")
-    parser.add_argument("--task", help="start one more task in the lab that was kept")
+    parser.add_argument("--task", type=kept.task_name, metavar="NAME", help="start one more task in the kept lab")
     parser.add_argument("--on", default="a1", choices=("m1", "a1", "a2"), help="the task's host")
-    parser.add_argument("--label", action="append", default=[], metavar="KEY=VALUE", help="a label of the task")
-    parser.add_argument("--matrix", action="store_true", help="who reaches whom in the lab that was kept")
-    arguments = parser.parse_args()
-    if arguments.down:
-        return down()
-    if arguments.task or arguments.matrix:
-        return kept_lab(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)
-    return run(arguments.keep)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def kept_lab(arguments: argparse.Namespace) -> int:
-    """Commands on a lab that stands."""
-    from tests.lab import kept
-
-    if not STATE.exists():
-        print("no demo is standing: make demo KEEP=1", file=sys.stderr)
-        return 1
-    state = json.loads(STATE.read_text())
-    act: Callable[[], int] = (
-        (lambda: kept.launch(state, arguments.on, arguments.task, arguments.label))
-        if arguments.task
-        else lambda: kept.matrix(state)
+    parser.add_argument(
+        "--label", type=kept.label, action="append", default=[], metavar="KEY=VALUE", help="a label of the task"
     )
-    return act()
+    parser.add_argument("--matrix", action="store_true", help="who reaches whom in the lab that was kept")
+    return parser.parse_args(words)
+
+
+def main() -> int:
+    """Returns the exit status."""
+    arguments = parse()
+    try:
+        if arguments.down:
+            return kept.down()
+        if arguments.task:
+            return kept.launch(kept.load(), arguments.on, arguments.task, dict(arguments.label))
+        if arguments.matrix:
+            return kept.matrix(kept.load())
+        signal.signal(signal.SIGTERM, _terminate)
+        return run(arguments.keep)
+    except kept.Refused as error:
+        print(error, file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader has seen enough; what is still buffered must not fail at the exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from typing import IO, Any
 MARK = "CALICO_LAB"
 KEPT = "CALICO_LAB_KEPT_BY"
 """In the environment of a host that is to outlive its run: the run's process id and start."""
+KILL_LIMIT_S = 5.0
 PR_SET_PDEATHSIG = 1
 PRIVATE = ("/run", "/etc/calico", "/etc/cni", "/var/lib/calico", "/var/log/calico")
 SETUP = """
@@ -52,10 +53,12 @@ def identity_of(pid: int) -> str:
 
 
 def cleanup_leftovers(spare: Collection[int] = ()) -> list[int]:
-    """Kill the hosts of runs that were to keep them but were killed before they could say so; returns their pids.
+    """Kill the hosts of runs that were to keep them but were killed before they could say so.
+
+    Returns their pids when they are gone.
 
     `spare`: the processes that hold a lab which a finished run left standing; it looks the same."""
-    killed = []
+    found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "environ").read_bytes().split(b"\0")
@@ -63,14 +66,32 @@ def cleanup_leftovers(spare: Collection[int] = ()) -> list[int]:
             continue
         owner = next((word for word in words if word.startswith(f"{KEPT}=".encode())), b"").decode().partition("=")[2]
         pid = int(folder.name)
-        if not owner or pid in spare or identity_of(int(owner.partition("/")[0])) == owner:
-            continue
+        if owner and pid not in spare and identity_of(int(owner.partition("/")[0])) != owner:
+            found.append(pid)
+    return kill_ours(found)
+
+
+def kill_ours(pids: Collection[int]) -> list[int]:
+    """Kill those of the processes that carry our mark, and wait until they are gone; returns their ids."""
+    killed = []
+    for pid in filter(is_ours, pids):
         try:
             os.kill(pid, signal.SIGKILL)
             killed.append(pid)
         except ProcessLookupError:
             pass
+    deadline = time.monotonic() + KILL_LIMIT_S
+    while any(map(is_ours, killed)) and time.monotonic() < deadline:
+        time.sleep(0.01)
     return killed
+
+
+def is_ours(pid: int) -> bool:
+    """Does a living process carry our mark? Process ids are used again: only ours may be killed."""
+    try:
+        return f"{MARK}=".encode() in Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
 
 
 def die_with_parent() -> None:
@@ -81,7 +102,14 @@ def die_with_parent() -> None:
 class Host:
     """A host. `run` waits for a command on it, `start` leaves one running until the host or the run ends."""
 
-    def __init__(self, name: str, say: Callable[[str], None] | None = None, keep: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        say: Callable[[str], None] | None = None,
+        keep: bool = False,
+        inherits: Collection[int] = (),
+    ) -> None:
+        """`inherits`: descriptors that stay open as long as the host lives."""
         self.name = name
         self._say = say or (lambda _text: None)
         self._keep = keep
@@ -107,6 +135,7 @@ class Host:
             env={**os.environ, MARK: name, **({KEPT: identity_of(os.getpid())} if keep else {})},
             preexec_fn=None if keep else die_with_parent,
             start_new_session=True,
+            pass_fds=inherits,
         )
         assert self._init.stdout is not None
         if self._init.stdout.readline() != b"ready\n":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from calico_felix.dataplane.loop import Dataplane
 from libcalico.obs.debug import Command, table
@@ -20,11 +21,15 @@ def debug_commands(daemon: Daemon, dataplane: Dataplane) -> dict[str, Command]:
         "status": lambda _words: _status(daemon, dataplane),
         "config": lambda _words: _config(daemon),
         "show": lambda words: _show(words, dataplane),
-        "pending": lambda _words: "\n".join(dataplane.pending() or ["nothing"]) + "\n",
-        "problems": lambda _words: "\n".join(f"{k}: {v}" for k, v in daemon.graph.problems.items()) + "\n",
+        "pending": lambda _words: _lines(dataplane.pending()),
+        "problems": lambda _words: _lines(f"{k}: {v}" for k, v in daemon.graph.problems.items()),
         "table": lambda _words: dataplane.ruleset.table.render_replace(),
         "resync": lambda _words: _resync(dataplane),
     }
+
+
+def _lines(lines: Iterable[str]) -> str:
+    return ("\n".join(lines) or "nothing") + "\n"
 
 
 def _status(daemon: Daemon, dataplane: Dataplane) -> str:
@@ -42,14 +47,18 @@ def _status(daemon: Daemon, dataplane: Dataplane) -> str:
 
 
 def _config(daemon: Daemon) -> str:
-    rows = [[name, str(value.value), value.source] for name, value in sorted(daemon.configuration.values.items())]
+    rows = [[name, _value(value.value), value.source] for name, value in sorted(daemon.configuration.values.items())]
     return table(["PARAMETER", "VALUE", "SOURCE"], rows)
+
+
+def _value(value: Any) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _show(words: list[str], dataplane: Dataplane) -> str:
     kinds = {"endpoints": _endpoints, "policies": _policies, "sets": _sets, "routes": _routes, "links": _links}
     if not words or words[0] not in kinds:
-        return f"show {' | '.join(kinds)}\n"
+        raise ValueError(f"show one of {', '.join(kinds)}")
     return kinds[words[0]](dataplane)
 
 

@@ -17,6 +17,9 @@ from libcalico.errors import BadData
 
 Command = Callable[[list[str]], str]
 LONGEST_LINE_S = 10.0
+COMMANDS = "commands: "
+ERROR = "error: "
+"""How the answers to an unknown command and to a command that failed begin."""
 
 
 async def serve(path: str, commands: Mapping[str, Command]) -> asyncio.Server:
@@ -47,11 +50,11 @@ async def serve(path: str, commands: Mapping[str, Command]) -> asyncio.Server:
 
 def _answer(words: list[str], commands: Mapping[str, Command]) -> str:
     if not words or words[0] not in commands:
-        return "commands: " + ", ".join(sorted(commands)) + "\n"
+        return COMMANDS + ", ".join(sorted(commands)) + "\n"
     try:
         return commands[words[0]](words[1:])
     except (ValueError, KeyError, IndexError, BadData) as error:
-        return f"error: {error}\n"
+        return f"{ERROR}{error}\n"
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
@@ -76,10 +79,20 @@ def ask(path: str, command: str) -> str:
     return b"".join(parts).decode()
 
 
-if __name__ == "__main__":
-    if len(sys.argv) < 3:
-        sys.exit("usage: python -m libcalico.obs.debug SOCKET COMMAND [ARGUMENT...]")
+def main(argv: list[str]) -> int:
+    """Command line; returns the exit status."""
+    if len(argv) < 2:
+        print("usage: python -m libcalico.obs.debug SOCKET COMMAND [ARGUMENT...]", file=sys.stderr)
+        return 1
     try:
-        sys.stdout.write(ask(sys.argv[1], " ".join(sys.argv[2:])))
+        answer = ask(argv[0], " ".join(argv[1:]))
     except OSError as failure:
-        sys.exit(f"cannot ask {sys.argv[1]}: {failure.strerror or failure}: is the daemon running?")
+        print(f"cannot ask {argv[0]}: {failure.strerror or failure}: is the daemon running?", file=sys.stderr)
+        return 1
+    sys.stdout.write(answer)
+    refused = answer.startswith(COMMANDS) and argv[1] != "help"
+    return 1 if refused or answer.startswith(ERROR) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

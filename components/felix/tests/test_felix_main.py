@@ -1,0 +1,73 @@
+"""What the agent's own settings come to, and where each value is said to come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from calico_felix.main import AgentConfiguration, settle_etcd, settle_node_name
+from libcalico.errors import BadData
+
+NO_FILE = {"CALICO_NODENAME_FILE": "/nowhere"}
+
+
+def configured(**variables: str) -> AgentConfiguration:
+    configuration = AgentConfiguration()
+    configuration.load_environment({f"FELIX_{name.upper()}": value for name, value in variables.items()}, "FELIX_")
+    configuration.resolve()
+    return configuration
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "value", "source"),
+    [
+        ({"EtcdEndpoints": "http://a:1,http://b:2"}, {}, ("http://a:1", "http://b:2"), "environment"),
+        ({}, {"ETCD_ENDPOINTS": "http://c:3"}, ("http://c:3",), "environment: ETCD_ENDPOINTS"),
+        (
+            {},
+            {"ETCD_ENDPOINTS": "http://c:3", "CALICO_ETCD_ENDPOINTS": "http://d:4"},
+            ("http://d:4",),
+            "environment: CALICO_ETCD_ENDPOINTS",
+        ),
+        ({"EtcdAddr": "e:5"}, {"ETCD_ENDPOINTS": "http://c:3"}, ("http://e:5",), "EtcdScheme, EtcdAddr"),
+        ({}, {}, ("http://127.0.0.1:2379",), "EtcdScheme, EtcdAddr"),
+    ],
+)
+def test_where_etcd_is(given: dict[str, str], environment: dict[str, str], value: tuple[str, ...], source: str) -> None:
+    configuration = configured(**given)
+    assert settle_etcd(configuration, environment).endpoints == value
+    assert configuration.values["EtcdEndpoints"] == (value, source)
+
+
+def test_certificates_of_every_client(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+    configuration = configured()
+    settle_etcd(configuration, {"ETCD_CA_CERT_FILE": str(tmp_path / "ca.pem")})
+    assert configuration.values["EtcdCaFile"] == (str(tmp_path / "ca.pem"), "environment: ETCD_CA_CERT_FILE")
+    with pytest.raises(BadData, match="together"):
+        settle_etcd(configured(), {"ETCD_CERT_FILE": "one"})
+
+
+def test_the_nodes_name(tmp_path: Path) -> None:
+    file = tmp_path / "nodename"
+    file.write_text("from-file\n")
+    from_file = {"CALICO_NODENAME_FILE": str(file)}
+    for given, environment, value, source in (
+        ({"FelixHostname": "own"}, {"NODENAME": "n"}, "own", "environment"),
+        ({}, {"NODENAME": "n", **from_file}, "n", "environment: NODENAME"),
+        ({}, from_file, "from-file", str(file)),
+        ({}, {"HOSTNAME": "Host", **NO_FILE}, "host", "host name"),
+    ):
+        configuration = configured(**given)
+        assert settle_node_name(configuration, environment) == value
+        assert configuration.values["FelixHostname"] == (value, source)
+
+
+def test_what_is_settled_stays_and_is_no_change() -> None:
+    configuration = configured()
+    settle_node_name(configuration, {"NODENAME": "n"})
+    settle_etcd(configuration, {"ETCD_ENDPOINTS": "http://c:3"})
+    configuration.load_datastore({"VXLANVNI": "5"})
+    assert configuration.resolve() == {"VXLANVNI"}
+    assert configuration["FelixHostname"] == "n" and configuration["EtcdEndpoints"] == ("http://c:3",)

@@ -1,0 +1,143 @@
+"""Reference pages that are written from the code: `python -m tests.house.reference`. A test compares them with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from calico_felix.parameters import PARAMETERS, RENAMED
+from calicoctl.output.tables import headings
+from calicoctl.words import kind_of
+from libcalico.config import Parameter
+from libcalico.errors import BadData
+from libcalico.model import KINDS
+from libcalico.model.felix_fields import FIELDS
+
+FOLDER = Path(__file__).parents[2] / "docs" / "reference"
+REFUSED = ("-1", "!")
+"""No number that is in order, no word: what a parameter says of one of them tells what its values are."""
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table in Markdown."""
+    names = list(header)
+    lines = [names, ["---"] * len(names), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def values_of(parameter: Parameter) -> str:
+    """What a parameter's values are, in the words with which it refuses another."""
+    for text in REFUSED:
+        try:
+            parameter.read(text)
+        except ValueError as error:
+            return str(error).partition(": ")[0].removeprefix("is not ").removeprefix("one of ")
+    return "text" if isinstance(parameter.default, str) else "words with a comma between them"
+
+
+def default_of(parameter: Parameter) -> str:
+    """The default as a user would write it."""
+    value: Any = parameter.default
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        value = ",".join(value)
+    if value is None or value == "":
+        return ""
+    if isinstance(value, int | float):
+        value = f"{value:#x}" if parameter.name.endswith("Mask") else f"{value:g}"
+    return f"`{value}`"
+
+
+def field_of(parameter: Parameter) -> str:
+    """The member of a FelixConfiguration that sets it, if one does."""
+    if not parameter.datastore:
+        return "host only"
+    by_name = {RENAMED.get(field, field).lower(): field for field in FIELDS}
+    return f"`{by_name[parameter.name.lower()]}`"
+
+
+def restarts(parameter: Parameter) -> str:
+    """Does a change in the datastore restart the agent?"""
+    return "-" if not parameter.datastore else "no" if parameter.live else "yes"
+
+
+def settings_page() -> str:
+    """Every parameter of the agent."""
+    rows = [
+        (f"`{one.name}`", one.text, values_of(one), default_of(one), field_of(one), restarts(one)) for one in PARAMETERS
+    ]
+    fatal = ", ".join(f"`{one.name}`" for one in PARAMETERS if one.fatal)
+    return f"""# The agent's settings
+
+Written from `components/felix/calico_felix/parameters.py` by `make reference`.
+
+A setting comes from the first of these places that has it:
+
+1. the environment: `FELIX_` and the name in capitals, such as `FELIX_HEALTHENABLED`;
+2. the file `/etc/calico/felix.cfg`, or that of `calico-felix -c FILE`: `HealthEnabled = true` under `[global]`, names
+   in any case;
+3. the FelixConfiguration `node.<node name>`, then the FelixConfiguration `default`;
+4. the default below; where none is given, it is empty or stands in the second column.
+
+"Host only" cannot be set in the datastore. Where a setting "restarts", the agent ends with status 129 when it changes
+in the datastore, and its supervisor starts it again; policy and traffic stand meanwhile.
+
+A bad value is one warning and the default counts, but for these, which stop the agent:
+{fatal}.
+
+`config` of the [debug socket](../howto/debug.md) shows what is in force, and where it comes from.
+
+{table(("setting", "what", "values", "default", "in a FelixConfiguration", "restarts"), rows)}"""
+
+
+def is_known(kind: str) -> bool:
+    """Does calicoctl know the kind?"""
+    words = KINDS[kind].words
+    try:
+        return bool(words) and kind_of(words[0]) == kind
+    except BadData:
+        return False
+
+
+def kinds_page() -> str:
+    """Every kind, and the words for it."""
+    known = [kind for kind in KINDS.values() if is_known(kind.name)]
+    rows = [
+        (
+            f"`{kind.name}`",
+            "in a namespace" if kind.namespaced else "global",
+            " ".join(f"`{word}`" for word in kind.words),
+            f"`{kind.plural}`",
+            " ".join(headings(kind.name, kind.namespaced)),
+        )
+        for kind in known
+    ]
+    others = ", ".join(f"{kind.name} (`{kind.plural}`)" for kind in KINDS.values() if kind not in known)
+    return f"""# Kinds
+
+Written from `libcalico/libcalico/model/kinds.py` and calicoctl's tables by `make reference`.
+
+`calicoctl get policy`, `calicoctl get np` and `calicoctl get NetworkPolicy` are the same: words are taken in any case.
+Columns are those of `-o custom-columns=A,B`. Kinds in a namespace are in `default` unless `-n` says otherwise; `-A` is
+all namespaces. In etcd an object is `/calico/resources/v3/projectcalico.org/<plural>/<name>`, with `<namespace>/`
+before the name of one that is in a namespace.
+
+{table(("kind", "scope", "words", "plural", "columns"), rows)}
+Kinds of upstream that calicoctl does not know; what other tools stored of them stays as it is:
+{others}.
+"""
+
+
+PAGES: dict[str, Callable[[], str]] = {"settings.md": settings_page, "kinds.md": kinds_page}
+
+
+def main() -> None:
+    """Write the pages."""
+    for name, page in PAGES.items():
+        (FOLDER / name).write_text(page())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""A demo that is kept: whose it is, and what may be asked of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab import demo, kept
+from tests.lab.host import MARK
+
+GONE = 2**22 + 1
+"""No process has this id: Linux gives none above 2**22."""
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that says what stands, and a folder that can go."""
+    monkeypatch.setattr(kept, "STATE", tmp_path / "state.json")
+    (tmp_path / "folder").mkdir()
+    return tmp_path / "state.json"
+
+
+def write(state: Path, clone: str, pid: int) -> None:
+    folder = str(state.parent / "folder")
+    state.write_text(json.dumps({"folder": folder, "pids": [pid], "hosts": {"a1": pid}, "clone": clone}))
+
+
+@pytest.fixture
+def holder() -> Iterator[int]:
+    """A process that looks like a host of a lab."""
+    process = subprocess.Popen(["sleep", "60"], env={**os.environ, MARK: "a1"})
+    yield process.pid
+    process.kill()
+    process.wait()
+
+
+def test_a_living_demo_of_another_clone_stays(state: Path, holder: int) -> None:
+    write(state, "/elsewhere", holder)
+    with pytest.raises(kept.Refused, match="started from /elsewhere"):
+        kept.remove()
+    assert os.path.exists(f"/proc/{holder}/exe") and (state.parent / "folder").exists() and state.exists()
+
+
+@pytest.mark.parametrize("clone", ["/elsewhere", str(kept.CLONE)])
+def test_a_dead_demo_goes_whoever_kept_it(clone: str, state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(state, clone, GONE)
+    assert kept.remove()
+    assert not (state.parent / "folder").exists() and not state.exists()
+    assert f"removing the demo that was kept at {state.parent}/folder (started from {clone})" in capsys.readouterr().out
+
+
+def test_our_own_demo_goes_with_its_processes(state: Path, holder: int) -> None:
+    write(state, str(kept.CLONE), holder)
+    assert kept.remove()
+    assert os.waitpid(holder, 0)[1] == 9
+    assert not kept.remove(), "nothing is left to remove"
+
+
+def test_nothing_is_asked_of_a_demo_that_does_not_stand(state: Path) -> None:
+    with pytest.raises(kept.Refused, match="no demo is standing"):
+        kept.load()
+    write(state, str(kept.CLONE), GONE)
+    with pytest.raises(kept.Refused, match="is dead"):
+        kept.load()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--task", ""], ["--task", "two words"], ["--task", "a", "--label", "x"], ["--task", "a", "--label", "=x"]],
+)
+def test_what_cannot_be_a_task_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        demo.parse(words)
+    assert "demo: error: argument" in capsys.readouterr().err
+
+
+def test_advice_works_from_anywhere() -> None:
+    text = kept.advice({"m1": 1, "a1": 2, "a2": 3})
+    for line in text.splitlines():
+        assert "nsenter" in line or "calico" not in line or f"cd {kept.CLONE} &&" in line
+    assert text.count(f"env PATH={Path(sys.executable).parent}:$PATH") == 5
