@@ -5,8 +5,10 @@ The namespaces live as long as one process, the host's init; the kernel takes ev
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import select
 import shlex
 import signal
 import subprocess
@@ -246,10 +248,11 @@ class Host:
     def close(self) -> None:
         """Take the host away with all that runs on it."""
         self._init.kill()  # first: it complains when its child is killed before it
-        try:
-            os.kill(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+        with contextlib.suppress(ProcessLookupError):
+            inner = os.pidfd_open(self.pid)
+            signal.pidfd_send_signal(inner, signal.SIGKILL)
+            select.select([inner], [], [], KILL_LIMIT_S)
+            os.close(inner)
         self._init.wait()
         for process in self.processes:
             process.kill()

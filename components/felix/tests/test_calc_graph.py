@@ -165,7 +165,10 @@ def test_a_policy_that_cannot_be_used_is_absent_and_reported_until_it_is_mended(
     assert store.graph.problems == {}
 
 
-def test_settings_that_cannot_be_read_are_not_taken_for_the_defaults(store: Datastore, caplog: Any) -> None:
+def test_settings_that_cannot_be_read_are_not_taken_for_the_defaults(
+    store: Datastore, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("WARNING")
     key = ResourceKey("FelixConfiguration", "default")
     store.put("FelixConfiguration", "default", {"vxlanPort": 4790})
     assert store.flush().configuration == {"vxlanPort": "4790"}

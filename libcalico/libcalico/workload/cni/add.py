@@ -25,7 +25,7 @@ from libcalico.workload.cni.request import Call
 from libcalico.workload.cni.result import Addresses, Interfaces
 from libcalico.workload.cni.services import Services
 
-POLICY_TIMEOUT_S = 10.0
+POLICY_TIMEOUT_S = 2.0
 _TRUE = frozenset({"1", "true"})
 _log = logging.getLogger(__name__)
 
