@@ -8,6 +8,7 @@ kernel stays in force meanwhile.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import signal
@@ -15,6 +16,7 @@ from contextlib import AsyncExitStack
 from typing import NamedTuple
 
 from calico_felix.calc.graph import PREFIXES, Graph
+from calico_felix.calc.settings import CLUSTER, NODE_PREFIX, Settings
 from calico_felix.dataplane.loop import Dataplane
 from calico_felix.debug import debug_commands
 from calico_felix.node_api import NodeApi
@@ -134,20 +136,24 @@ class Daemon:
         while True:
             try:
                 await self._wait_ready()
-                values: dict[str, str] = {}
-                for name in ("default", f"node.{self.host}"):
-                    try:
-                        found = await self.client.get("FelixConfiguration", name)
-                    except ResourceDoesNotExist:
-                        continue
-                    values.update({k: _text(v) for k, v in found.spec.items()})
-                self._resolve_settings(values)
+                self._resolve_settings(await self._read_settings())
                 pools = (await self.client.list("IPPool")).items
                 for pool in pools:
                     self.graph.routing.update_pool(pool.metadata.name, pool)
                 return
             except (DatastoreError, BadData) as error:
                 await self._pause(f"waiting for the datastore: {error}", ready=isinstance(error, DatastoreError))
+
+    async def _read_settings(self) -> dict[str, str]:
+        settings = Settings(self.host)
+        for found in (await self.client.list("FelixConfiguration")).items:
+            settings.update(found.metadata.name, found)
+        with contextlib.suppress(ResourceDoesNotExist):
+            settings.labels = (await self.client.get("Node", self.host)).metadata.labels
+        for name in (CLUSTER, NODE_PREFIX + self.host):  # which count for certain: a damaged one must be told
+            with contextlib.suppress(ResourceDoesNotExist):
+                settings.update(name, await self.client.get("FelixConfiguration", name))
+        return settings.merged()
 
     async def _wait_ready(self) -> None:
         while True:
@@ -365,10 +371,6 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 def _health(summary: tuple[bool, str]) -> http.Answer:
     good, lines = summary
     return http.text(200 if good else 503, lines)
-
-
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def banner(host: str, implementation: str) -> str:

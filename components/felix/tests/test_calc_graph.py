@@ -180,6 +180,26 @@ def test_settings_that_cannot_be_read_are_not_taken_for_the_defaults(
     assert store.graph.problems == {}
 
 
+def test_settings_from_weak_to_strong(store: Datastore) -> None:
+    settings = {"vxlanPort": 1, "vxlanVNI": 1, "ipv6Support": True, "externalNodesList": ["10.0.0.0/8", "192.0.2.1"]}
+    store.put("FelixConfiguration", "default", settings)
+    store.put("FelixConfiguration", "nowhere", {"vxlanMTU": 9})
+    store.put("FelixConfiguration", "elsewhere", {"vxlanMTU": 9, "nodeSelector": "rack == 'b'"})
+    store.put("FelixConfiguration", "broken", {"vxlanMTU": 9, "nodeSelector": "rack =="})
+    rack = {"nodeSelector": "rack == 'a'", "vxlanVNI": 2, "vxlanPort": 2}
+    store.put("FelixConfiguration", "a-young", {**rack, "vxlanVNI": 3}, creationTimestamp="2026-02-01T00:00:00Z")
+    store.put("FelixConfiguration", "rack", rack, creationTimestamp="2026-01-01T00:00:00Z")
+    store.put("FelixConfiguration", f"node.{HOST}", {"vxlanPort": 3})
+    merged = {"vxlanPort": "3", "vxlanVNI": "1", "ipv6Support": "true", "externalNodesList": "10.0.0.0/8,192.0.2.1"}
+    assert store.flush().configuration == merged
+    store.put("Node", HOST, {}, labels={"rack": "a"})
+    assert store.flush().configuration == {**merged, "vxlanVNI": "2"}
+    store.put("FelixConfiguration", f"node.{HOST}", {})
+    assert store.flush().configuration == {**merged, "vxlanVNI": "2", "vxlanPort": "2"}
+    store.raw(ResourceKey("Node", HOST), None)
+    assert store.flush().configuration == {**merged, "vxlanPort": "1"}
+
+
 def test_two_endpoints_with_one_address_share_the_member(store: Datastore) -> None:
     rule = {"action": "Allow", "source": {"selector": "a == '1'"}}
     store.put("GlobalNetworkPolicy", "p", {"selector": "all()", "ingress": [rule]})

@@ -16,6 +16,7 @@ from calico_felix.calc.outbox import Pending
 from calico_felix.calc.policies import INFINITY, ActivePolicies, TierOrder
 from calico_felix.calc.routes import Routing
 from calico_felix.calc.sets import Contribution, SetMembers
+from calico_felix.calc.settings import Settings
 from calico_felix.messages import AddressMember, Endpoint, Flush, Pools, Route, Vtep
 from libcalico.errors import BadData
 from libcalico.ipam import model as ipam_model
@@ -62,7 +63,7 @@ class Graph:
         self._routes_out: Pending[str, Route] = Pending()
         self._vteps_out: Pending[tuple[str, int], Vtep] = Pending()
         self._pools_sent: Pools | None = None
-        self._configuration: dict[str, dict[str, Any]] = {}
+        self._settings = Settings(host)
         self._configuration_sent: dict[str, str] | None = None
         self.sets = SetMembers()
         self.policies = ActivePolicies(self.sets)
@@ -220,12 +221,11 @@ class Graph:
 
     def _on_node(self, key: ResourceKey, node: Node | None, _revision: int) -> None:
         self.routing.update_node(key.name, node)
+        if key.name == self.host:
+            self._settings.labels = {} if node is None else node.metadata.labels
 
     def _on_configuration(self, key: ResourceKey, found: FelixConfiguration | None, _revision: int) -> None:
-        if found is None:
-            self._configuration.pop(key.name, None)
-        else:
-            self._configuration[key.name] = found.spec
+        self._settings.update(key.name, found)
 
     def _on_cluster_information(self, _key: ResourceKey, found: ClusterInformation | None, _revision: int) -> None:
         self.datastore_ready = None if found is None else found.spec.datastore_ready is not False
@@ -251,21 +251,11 @@ class Graph:
         return pools
 
     def _flush_configuration(self) -> dict[str, str] | None:
-        """Parameters by name, this node's own values winning over the cluster's."""
-        merged: dict[str, str] = {}
-        for name in ("default", f"node.{self.host}"):
-            for parameter, value in self._configuration.get(name, {}).items():
-                merged[parameter] = _text(value)
+        merged = self._settings.merged()
         if merged == self._configuration_sent:
             return None
         self._configuration_sent = merged
         return merged
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
 
 
 def _built_in_profile() -> Profile:

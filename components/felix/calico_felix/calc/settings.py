@@ -1,0 +1,60 @@
+"""Which FelixConfigurations count for a node, and what they say together (spec/felix-config.md 1). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from libcalico import selector
+from libcalico.model.resources import FelixConfiguration
+
+CLUSTER = "default"
+NODE_PREFIX = "node."
+SELECTOR = "nodeSelector"
+
+
+class Settings:
+    """Settings of one node. From weak to strong: the cluster's, one that selects the node by its labels, its own."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._found: dict[str, FelixConfiguration] = {}
+        self.labels: Mapping[str, str] = {}
+        """The Node's labels."""
+
+    def update(self, name: str, found: FelixConfiguration | None) -> None:
+        """A FelixConfiguration is new, changed or gone."""
+        if found is None:
+            self._found.pop(name, None)
+        else:
+            self._found[name] = found
+
+    def merged(self) -> dict[str, str]:
+        """Values by JSON name, as text."""
+        values: dict[str, str] = {}
+        for found in self._ranked():
+            values.update({name: _text(value) for name, value in found.spec.items() if name != SELECTOR})
+        return values
+
+    def _ranked(self) -> Iterator[FelixConfiguration]:
+        chosen = [found for name, found in self._found.items() if self._selects(name, found)]
+        oldest = min(chosen, key=lambda one: (one.metadata.creation_timestamp or "", one.metadata.name), default=None)
+        for candidate in (self._found.get(CLUSTER), oldest, self._found.get(NODE_PREFIX + self._host)):
+            if candidate is not None:
+                yield candidate
+
+    def _selects(self, name: str, found: FelixConfiguration) -> bool:
+        """Those of other names count where their selector matches; without one, or with a bad one, nowhere."""
+        text = found.spec.get(SELECTOR)
+        if name == CLUSTER or name.startswith(NODE_PREFIX) or not isinstance(text, str) or not text:
+            return False
+        try:
+            return selector.parse(text).evaluate(self.labels)
+        except selector.SelectorError:
+            return False
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return ",".join(map(_text, value)) if isinstance(value, list) else str(value)
