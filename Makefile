@@ -79,7 +79,7 @@ bench: dev ## figures as JSON lines
 
 lint: dev ## format, style, types, room order, sizes
 	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q .
-	@$(BIN)/mypy native/calico_native libcalico/libcalico components/felix/calico_felix components/cni/calico_cni components/calicoctl/calicoctl
+	@$(BIN)/mypy native libcalico components/felix components/cni components/calicoctl tests
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python -m tests.house
 

@@ -279,7 +279,7 @@ def test_any_history_of_a_block_keeps_its_invariants(data: st.DataObject) -> Non
     block = fresh()
     for _ in range(data.draw(st.integers(1, 12))):
         used = [o for o, index in enumerate(block.allocations) if index is not None and not plan.is_cooling(block, o)]
-        if used and data.draw(st.booleans()):
+        if used and bool(data.draw(st.integers(0, 1))):
             gone = data.draw(st.lists(st.sampled_from(used), min_size=1, unique=True))
             block = plan.release(block, gone, data.draw(st.sampled_from(["", "2026-03-01T10:05:00Z"])))
         else:

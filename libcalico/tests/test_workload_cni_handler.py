@@ -290,7 +290,7 @@ async def test_an_endpoint_that_the_agent_has_not_heard_of_is_not_overwritten(
 
 
 async def test_an_agent_spares_requests(world: World) -> None:
-    async def go_on(*_args: object) -> None:
+    async def go_on(key: Any, revision: int, timeout_s: float) -> None:
         return None
 
     world.has_agent = True

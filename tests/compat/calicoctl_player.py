@@ -38,7 +38,7 @@ def run_calicoctl(
     """Run one command line in a directory of its own that holds `files`. `<etcd>` stands for the datastore's URL."""
     out, err = io.StringIO(), io.StringIO()
     former, former_stdin, former_environment = os.getcwd(), sys.stdin, dict(os.environ)
-    connect = client.EtcdDatastore
+    connect = client.EtcdDatastore  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory() as folder:
         for name, text in files.items():
             target = Path(folder, name)
@@ -48,14 +48,14 @@ def run_calicoctl(
         sys.stdin = io.StringIO(stdin)
         os.environ.clear()
         os.environ.update({name: value.replace("<etcd>", ETCD) for name, value in environment.items()})
-        client.EtcdDatastore = lambda config: store  # type: ignore[misc, assignment]
+        client.EtcdDatastore = lambda config: store  # type: ignore[assignment, attr-defined, return-value]
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 status = calicoctl.main.main(argv)
         finally:
             os.chdir(former)
             sys.stdin = former_stdin
-            client.EtcdDatastore = connect  # type: ignore[misc]
+            client.EtcdDatastore = connect  # type: ignore[attr-defined]
             os.environ.clear()
             os.environ.update(former_environment)
     return Outcome(status, out.getvalue(), err.getvalue())

@@ -7,6 +7,7 @@ import json
 
 from tests.lab import Cluster
 from tests.lab.cluster import ADDRESSES, POOL
+from tests.lab.host import Host
 
 
 def get(cluster: Cluster, *words: str) -> dict:
@@ -56,14 +57,14 @@ def test_vxlan_device_and_its_entries(cluster: Cluster) -> None:
         address = json.loads(host.run("ip -j -4 addr show vxlan.calico").stdout)[0]["addr_info"][0]
         assert address["local"] == tunnels[ADDRESSES[name]] and address["prefixlen"] == 32
         others = {ADDRESSES[other] for other in cluster.hosts if other != name}
-        cluster.wait(f"forwarding entries of {name}", lambda h=host, o=others: fdb_targets(h) == o)
+        cluster.wait(f"forwarding entries of {name}", lambda h=host, o=others: fdb_targets(h) == o)  # type: ignore[misc]
         neighbours = {
             entry["dst"] for entry in json.loads(host.run("ip -j neigh show dev vxlan.calico nud permanent").stdout)
         }
         assert neighbours == {tunnels[other] for other in others}
 
 
-def fdb_targets(host) -> set[str]:
+def fdb_targets(host: Host) -> set[str]:
     return {
         entry["dst"] for entry in json.loads(host.run("bridge -j fdb show dev vxlan.calico").stdout) if entry.get("dst")
     }

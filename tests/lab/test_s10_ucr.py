@@ -87,7 +87,7 @@ def test_s12_matrix(cluster: Cluster, where: tuple[str, str]) -> None:
             client.exec(["ping", "-c1", "-W2", "-M", "dont", "-s", str(size), server.address])
         server.start_traffic("echo", 9000, "/dev/null")
         server.start_traffic("send", 9001, 5_000_000)
-        cluster.wait("the servers", lambda s=server: s.listens("udp:9000") and s.listens("tcp:9001"))
+        cluster.wait("the servers", lambda s=server: s.listens("udp:9000") and s.listens("tcp:9001"))  # type: ignore[misc]
         for size in (1400, 1450, 8000):
             client.traffic("ask", server.address, 9000, size)
         client.traffic("receive", server.address, 9001, 5_000_000)

@@ -22,6 +22,7 @@ import select
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 PMTU_DISCOVERY, NEVER = 10, 0
@@ -105,6 +106,7 @@ def _udp(port: int = 0) -> socket.socket:
     return result
 
 
+ROLES: dict[str, Callable[..., str | int | None]]
 ROLES = {"echo": echo, "ask": ask, "probe": probe, "syn": syn, "send": send, "receive": receive}
 
 if __name__ == "__main__":

@@ -219,7 +219,7 @@ def test_settings_that_cannot_be_used_change_nothing_and_a_start_waits_for_bette
 def test_a_route_that_somebody_flushes_is_back_at_once(tmp_path: Path) -> None:
     async def scenario(agent: Agent) -> None:
         netns = ("ip", "-n", agent.host.name)
-        name = OBJECTS[0][1]["spec"]["interfaceName"]  # type: ignore[index]
+        name = OBJECTS[0][1]["spec"]["interfaceName"]
         sh(*netns, "link", "add", name, "type", "veth", "peer", "name", "far")
         sh(*netns, "link", "set", name, "up")
         sh(*netns, "link", "set", "far", "up")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -59,9 +60,9 @@ async def test_attach_and_detach(host: Host) -> None:
     ],
 )
 async def test_a_refused_request_leaves_nothing(
-    host: Host, change: dict[str, object], code: grpc.StatusCode, words: str
+    host: Host, change: dict[str, Any], code: grpc.StatusCode, words: str
 ) -> None:
-    given = {
+    given: dict[str, Any] = {
         "api_version": API_VERSION, "workload": pb.WorkloadId(workload="w1", endpoint="eth0"),
         "netns_path": host.box(), "network": "net", **change,
     }  # fmt: skip

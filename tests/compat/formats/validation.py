@@ -102,7 +102,7 @@ async def _write_one(client: AsyncClient, operation: str, resource: Resource) ->
     if operation == "delete":
         metadata = placed.metadata
         gone = await client.delete(type(placed).__name__, metadata.name, metadata.namespace, metadata.resource_version)
-        return gone  # type: ignore[no-any-return]
+        return gone
     if operation == "apply":
         return await client.apply(placed)
     if operation == "replace":
