@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -249,5 +250,43 @@ def test_forwarding_that_somebody_switches_off_is_on_again(tmp_path: Path) -> No
         async with asyncio.timeout(WAIT_S):
             while sh(*setting, "-n", "net.ipv4.ip_forward").strip() != "1":
                 await asyncio.sleep(0.1)
+
+    play(tmp_path, scenario)
+
+
+ASK_HEALTH = """
+import urllib.error, urllib.request
+for path in ("liveness", "readiness"):
+    try:
+        answer = urllib.request.urlopen("http://localhost:9099/" + path)
+    except urllib.error.HTTPError as error:
+        answer = error
+    print(path, answer.status)
+print(answer.read().decode())
+"""
+
+
+def test_health_is_live_at_once_and_ready_when_the_kernel_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FELIX_HEALTHENABLED", "true")
+
+    async def scenario(agent: Agent) -> None:
+        def health() -> str:
+            return sh("ip", "netns", "exec", agent.host.name, sys.executable, "-c", ASK_HEALTH, check=False)
+
+        async def until(*words: str) -> None:
+            async with asyncio.timeout(WAIT_S):
+                text = ""
+                while not all(word in text for word in ("COMPONENT", *words)):
+                    await asyncio.sleep(0.1)
+                    text = await asyncio.to_thread(health)
+
+        real = agent.host.endpoint
+        agent.host.endpoint = real.replace("2379", "2399")
+        agent.start()
+        await until("liveness 200", "readiness 503", "waiting for the datastore")
+        agent.kill()
+        agent.host.endpoint = real
+        agent.start()
+        await until("liveness 200", "readiness 200", "in sync")
 
     play(tmp_path, scenario)

@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 CONNECT_RETRY_S = 1.0
 LAG_INTERVAL_S = 1.0
 COLLECT_INTERVAL_S = 60.0
+SILENT_S = 60.0
 FLUSH_PAUSE_S = 0.002
 FORWARDING = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
 STOP_GRACE_S = 2.0
@@ -245,7 +246,6 @@ class Daemon:
 
     def _on_in_sync(self) -> None:
         log.info("in sync with the datastore at revision %d", self.revision)
-        self.health.report("datastore", detail="in sync")
         gc.collect()
         gc.freeze()
 
@@ -279,6 +279,10 @@ class Daemon:
             now = self.clock.monotonic_s()
             self.lag_s = max(0.0, now - before - LAG_INTERVAL_S)
             self._ensure_forwarding()
+            silent_s = now - self.syncer.last_heard_s
+            if self.graph.in_sync:
+                text = "in sync" if silent_s < SILENT_S else f"nothing heard from the datastore for {silent_s:.0f} s"
+                self.health.report("datastore", detail=text)
             if now - collected_s > COLLECT_INTERVAL_S:
                 gc.collect()
                 collected_s = now
