@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -30,7 +29,7 @@ class Kernel:
         self.log: list[str] = []
         self.failing: list[Exception] = []
 
-    def commit(self, _text: str, _table: Any) -> None:
+    def commit(self, _text: str) -> None:
         if self.failing and isinstance(self.failing[0], NftError):
             raise self.failing.pop(0)
         self.log.append("commit")
@@ -148,7 +147,7 @@ def test_an_endpoint_that_goes_while_its_rules_are_written_is_not_remembered() -
         kernel = Kernel()
         dataplane = await settled(kernel, flush(B))
 
-        def commit(_text: str, _table: Any) -> None:
+        def commit(_text: str) -> None:
             asyncio.run_coroutine_threadsafe(gone(), loop).result()
 
         async def gone() -> None:
