@@ -250,7 +250,8 @@ class Dataplane:
         for attempt in range(1, RULESET_TRIES + 1):
             wanted = self.ruleset.table.copy()
             ending, self._flows_to_end = self._flows_to_end, set()
-            text = wanted.render_replace() if self._programmed is None else wanted.render_delta(self._programmed)
+            former = self._programmed
+            text = wanted.render_replace() if former is None else wanted.render_delta(former)
             try:
                 self._forgotten = False
                 if text:
@@ -266,7 +267,8 @@ class Dataplane:
                 self.failures += 1
                 log.error("nftables refused a transaction (attempt %d): %s", attempt, error)
                 self._programmed = None
-                self._quarantine(error)
+                if former is None:  # else the kernel may not hold what this was a difference to
+                    self._quarantine(error)
         raise Bug(f"nftables refused the ruleset {RULESET_TRIES} times: the former rules stay in force")
 
     def _quarantine(self, error: NftError) -> None:
