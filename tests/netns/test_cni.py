@@ -19,6 +19,9 @@ from pathlib import Path
 
 import pytest
 
+from calico_cni import services
+from libcalico.workload.cni import errors
+from libcalico.workload.cni.errors import CniError
 from tests.netns.cni_host import ID, PREFIX, Host, build_plugins, sh
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run as root")]
@@ -115,6 +118,50 @@ async def test_agent_and_fallback_take_over_from_each_other(host: Host) -> None:
     async with host.agent():
         await host.ok("DEL", "")
     assert await host.problems() == []
+
+
+async def test_the_same_call_twice_at_once_without_an_agent(host: Host) -> None:
+    """Two processes, and the second names the container's namespace by another path."""
+    for number in range(10):
+        box = host.box()
+        async with inhabited(box) as other:
+            first, second = await asyncio.gather(host.ok("ADD", box), host.ok("ADD", other))
+            assert first == second, number
+            assert len(host.interfaces()) == 1
+            assert host.routes() == [first["ip4"]["ip"].removesuffix("/32")]
+            assert len((await host.client.list("WorkloadEndpoint")).items) == 1
+            await asyncio.gather(host.ok("DEL", box), host.ok("DEL", other))
+            assert await host.problems() == [], number
+
+
+async def test_a_container_that_another_call_holds_for_long_is_an_answer(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services, "HOLD_TIMEOUT_S", 0.1)
+    box = host.box()
+    async with services.hold_netns(box):
+        with pytest.raises(CniError, match="another call has been at work") as caught:
+            async with services.hold_netns(box):
+                pass
+    assert caught.value.code == errors.TRY_AGAIN
+    async with services.hold_netns(box), services.hold_netns("/run/netns/gone"), services.hold_netns(""):
+        pass
+
+
+@contextlib.asynccontextmanager
+async def inhabited(box: str) -> AsyncIterator[str]:
+    """A process that lives in a namespace; the path of the namespace by way of it."""
+    name = box.rpartition("/")[2]
+    process = await asyncio.create_subprocess_exec(
+        *("ip", "netns", "exec", name, "sh", "-c", "echo; exec sleep 60"), stdout=-1
+    )
+    assert process.stdout is not None
+    await process.stdout.readline()
+    try:
+        yield f"/proc/{process.pid}/ns/net"
+    finally:
+        process.kill()
+        await process.wait()
 
 
 async def test_thirty_at_once(host: Host) -> None:

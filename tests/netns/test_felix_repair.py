@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -100,38 +102,107 @@ def test_what_others_do_to_the_table_is_undone(tmp_path: Path) -> None:
         await agent.wait("start", programmed)
         good = agent.table()
         assert "10.99.1.1" in good and "cali" in good
-        chain = next(line.split()[1] for line in good.splitlines() if "chain tw-" in line)
-        members = next(line.split()[1] for line in good.splitlines() if "set ip4-s-" in line)
+        lines = good.splitlines()
+        chain = next(line.split()[1] for line in lines if "chain tw-" in line)
+        members = next(line.split()[1] for line in lines if "set ip4-s-" in line)
         harms = (
-            ("flush", "ruleset"),
-            ("delete", "table", "inet", "calico"),
-            ("flush", "chain", "inet", "calico", chain),
-            ("flush", "map", "inet", "calico", "to-workload"),
-            ("delete", "element", "inet", "calico", members, "{ 10.99.1.1 }"),
-            ("insert", "rule", "inet", "calico", "forward-ingress", "accept"),
-            ("add", "chain", "inet", "calico", "stranger"),
+            "flush ruleset",
+            "delete table inet calico",
+            f"flush chain inet calico {chain}",
+            "flush map inet calico to-workload",
+            f"delete element inet calico {members} {{ 10.99.1.1 }}",
+            "insert rule inet calico forward-ingress accept",
+            "add chain inet calico stranger",
+            "add table inet calico { flags dormant; }",
+            f"add element inet calico {members} {{ 10.99.7.7 }}; delete element inet calico {members} {{ 10.99.1.1 }}",
+            verdict_replaced(),
+            rule_replaced(agent),
+            policy_changed(good),
         )
         for number, harm in enumerate(harms, 1):
-            agent.nft(*harm)
-            assert agent.table() != good, harm
-            await agent.wait(" ".join(harm), lambda status, number=number: status["repairs"] == number)  # type: ignore[misc]
+            agent.nft(harm)
+            await agent.wait(harm, lambda status, number=number: status["repairs"] == number)  # type: ignore[misc]
             async with asyncio.timeout(WAIT_S):
                 while agent.table() != good:
                     await asyncio.sleep(0.05)
+            await asyncio.sleep(0.3)
+            assert (await agent.status())["repairs"] == number, f"{harm}: one transaction is one repair"
 
     play(tmp_path, scenario)
+
+
+def verdict_replaced() -> str:
+    """The workload's verdict becomes accept; the map has as many elements as before."""
+    name = OBJECTS[0][1]["spec"]["interfaceName"]
+    place = "element inet calico to-workload"
+    return f'delete {place} {{ "{name}" }}; add {place} {{ "{name}" : accept }}'
+
+
+def rule_replaced(agent: Agent) -> str:
+    """A rule without a comment becomes accept; the chain has as many rules as before."""
+    chain, listed = "", agent.nft("-a", "list", "table", "inet", "calico")
+    for line in listed.splitlines():
+        words = line.split()
+        if words[:1] == ["chain"]:
+            chain = words[1]
+        elif chain and "# handle" in line and "comment" not in line and words[0] not in ("type", "}"):
+            return f"replace rule inet calico {chain} handle {words[-1]} accept"
+    raise AssertionError("every rule has a comment")
+
+
+def policy_changed(table: str) -> str:
+    """A base chain that lets through what it does not know drops it, or the other way round."""
+    found = re.search(r"chain (\S+) {\s+type \S+ hook \S+ priority [^;]+; policy (\w+);", table)
+    assert found is not None
+    return f"add chain inet calico {found[1]} {{ policy {'drop' if found[2] == 'accept' else 'accept'}; }}"
 
 
 def test_tables_of_others_are_none_of_our_business(tmp_path: Path) -> None:
     async def scenario(agent: Agent) -> None:
         agent.start()
         await agent.wait("start", programmed)
-        agent.nft("add", "table", "ip", "theirs")
-        agent.nft("add", "chain", "ip", "theirs", "c")
-        await asyncio.sleep(2.5)
+        for family in ("ip", "inet"):
+            agent.nft(f"add table {family} theirs; add chain {family} theirs c; add rule {family} theirs c accept")
+        agent.nft("add table ip calico; add chain ip calico c")
+        await asyncio.sleep(0.5)
         status = await agent.status()
         assert (status["repairs"], status["failures"]) == (0, 0)
         assert "theirs" in agent.nft("list", "ruleset")
+
+    play(tmp_path, scenario)
+
+
+def test_what_the_agent_itself_does_to_the_table_is_no_repair(tmp_path: Path) -> None:
+    async def scenario(agent: Agent) -> None:
+        agent.start()
+        await agent.wait("start", programmed)
+        for number in range(60):
+            key, value = endpoint("node-2", f"n{number}", f"10.99.2.{number}", {"app": "two"})
+            revision = (await agent.host.store.txn((), (Put(key.encode(), json.dumps(value).encode()),))).revision
+            await agent.wait("commit", lambda status, at=revision: status["programmed_revision"] >= at)  # type: ignore[misc]
+        await asyncio.to_thread(debug.ask, str(agent.host.directory / "debug.sock"), "resync")
+        await asyncio.sleep(0.5)
+        status = await agent.status()
+        assert status["applies"] >= 60
+        assert (status["repairs"], status["failures"]) == (0, 0)
+        assert "10.99.2.59" in agent.table()
+
+    play(tmp_path, scenario)
+
+
+def test_who_fights_with_the_agent_does_not_keep_it_busy(tmp_path: Path) -> None:
+    async def scenario(agent: Agent) -> None:
+        agent.start()
+        await agent.wait("start", programmed)
+        good = agent.table()
+        loop = "for i in $(seq 300); do nft add chain inet calico stranger 2>/dev/null; done"
+        started = time.monotonic()
+        await asyncio.to_thread(sh, "ip", "netns", "exec", agent.host.name, "sh", "-c", loop)
+        taken_s = time.monotonic() - started
+        async with asyncio.timeout(WAIT_S):
+            while agent.table() != good:
+                await asyncio.sleep(0.05)
+        assert 1 <= (await agent.status())["repairs"] <= taken_s / 0.1 + 2
 
     play(tmp_path, scenario)
 

@@ -18,6 +18,7 @@ from libcalico.kernel.conntrack import Conntrack
 from libcalico.kernel.errors import KernelError
 from libcalico.kernel.netlink import AddressEvent, LinkEvent, Monitor, Netlink, RouteEvent
 from libcalico.kernel.nft import Nft, NftError
+from libcalico.kernel.nft_monitor import NftMonitor
 from libcalico.kernel.objects import Address, Neighbour, Route, VxlanAttributes
 from libcalico.kernel.rtnl import Rtnl
 from tests.services import namespace_name
@@ -268,6 +269,68 @@ class TestNft:
             worker.start()
             worker.join()
             assert nft.list_json("tables")
+
+
+class TestNftMonitor:
+    @staticmethod
+    async def changes(monitor: NftMonitor) -> list[str]:
+        async with asyncio.timeout(5):
+            return await monitor.changes()
+
+    @staticmethod
+    async def assert_silent(monitor: NftMonitor) -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await monitor.changes()
+
+    async def test_a_transaction_of_others_is_one_change_with_its_author(self, space: Space) -> None:
+        space.run("nft", "add table inet t; add chain inet t c { type filter hook input priority 0; policy accept; }")
+        space.run("nft", "add set inet t s { type ipv4_addr; }")
+        monitor = NftMonitor("t", space.path)
+        for command, event in (
+            ("add table inet t { flags dormant; }", "NEWTABLE"),
+            ("add chain inet t c { policy drop; }", "NEWCHAIN c"),
+            ("add rule inet t c accept", "NEWRULE c"),
+            ("add element inet t s { 10.0.0.1 }", "NEWSETELEM s"),
+            ("add element inet t s { 10.0.0.2 }; delete element inet t s { 10.0.0.1 }", "NEWSETELEM s and 1 more"),
+            ("flush ruleset", "DELRULE c and 3 more"),
+        ):
+            space.run("nft", command)
+            (change,) = await self.changes(monitor)
+            assert change.startswith(f"{event} by nft (process "), command
+        await self.assert_silent(monitor)
+        monitor.close()
+
+    async def test_other_tables_are_passed_over(self, space: Space) -> None:
+        monitor = NftMonitor("t", space.path)
+        space.run("nft", "add table ip t; add chain ip t c; add table inet tt; add chain inet tt t")
+        await self.assert_silent(monitor)
+        space.run("nft", "add table inet tt; add table inet t; add chain inet tt d")
+        assert (await self.changes(monitor))[0].startswith("NEWTABLE by nft")
+        monitor.close()
+
+    async def test_our_own_transactions_are_none_whichever_socket_they_come_through(self, space: Space) -> None:
+        with Nft(space.path) as early, Nft(space.path) as late:
+            early.run("list tables")
+            monitor = NftMonitor("t", space.path)
+            for nft in (early, late):
+                nft.run("add table inet t\nadd set inet t s { type ipv4_addr; }")
+                for number in range(100):
+                    nft.run(f"add element inet t s {{ 10.0.0.{number} }}")
+                await self.assert_silent(monitor)
+            late.run("\n".join(f"add element inet t s {{ 10.{i >> 8}.1.{i & 255} }}" for i in range(20_000)))
+            await self.assert_silent(monitor)
+        space.run("nft", "delete table inet t")
+        assert len(await self.changes(monitor)) == 1
+        monitor.close()
+
+    async def test_more_than_the_queue_holds_is_a_change(self, space: Space) -> None:
+        monitor = NftMonitor("t", space.path)
+        monitor._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        for number in range(20):
+            space.run("nft", f"add table ip t{number}")
+        assert "events were lost" in await self.changes(monitor)
+        monitor.close()
 
 
 class TestSettings:

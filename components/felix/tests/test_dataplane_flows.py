@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -30,7 +29,7 @@ class Kernel:
         self.log: list[str] = []
         self.failing: list[Exception] = []
 
-    def commit(self, _text: str, _table: Any) -> None:
+    def commit(self, _text: str) -> None:
         if self.failing and isinstance(self.failing[0], NftError):
             raise self.failing.pop(0)
         self.log.append("commit")
@@ -148,7 +147,7 @@ def test_an_endpoint_that_goes_while_its_rules_are_written_is_not_remembered() -
         kernel = Kernel()
         dataplane = await settled(kernel, flush(B))
 
-        def commit(_text: str, _table: Any) -> None:
+        def commit(_text: str) -> None:
             asyncio.run_coroutine_threadsafe(gone(), loop).result()
 
         async def gone() -> None:
@@ -179,3 +178,43 @@ async def test_an_endpoint_on_a_foreign_interface_is_ignored() -> None:
     dataplane = Dataplane(DataplaneConfig("here", NftOptions()), SystemClock())
     dataplane.on_flush(flush(A, B._replace(interface="eth0")))
     assert set(dataplane.ruleset.endpoints) == {A.key}
+
+
+def test_a_difference_that_is_refused_blames_no_chain() -> None:
+    """Somebody has deleted the table a moment ago: the rules are fine, and the next try writes all of it."""
+
+    async def scenario() -> None:
+        kernel = Kernel()
+        dataplane = await settled(kernel, flush(B))
+        chain = next(name for name in dataplane.ruleset.table.chains if name.startswith("tw-"))
+        kernel.failing = [NftError("No such file or directory", 1, f"add rule inet calico {chain} accept")]
+        await dataplane._apply_ruleset()
+        assert kernel.log[0] == "commit"
+        assert dataplane.ruleset.quarantined == {}
+        dataplane.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_others_change_during_a_transaction_is_written_anew_after_it() -> None:
+    async def scenario() -> None:
+        kernel = Kernel()
+        dataplane = await settled(kernel, flush(B))
+        texts: list[str] = []
+        loop = asyncio.get_running_loop()
+
+        def commit(text: str) -> None:
+            texts.append(text)
+            if len(texts) == 1:
+                asyncio.run_coroutine_threadsafe(notice(), loop).result()
+
+        async def notice() -> None:
+            dataplane.forget_programmed()
+
+        kernel.commit = commit  # type: ignore[method-assign, assignment]
+        for _ in range(2):
+            await dataplane._apply_ruleset()
+        assert [("delete table" in text) for text in texts] == [False, True]
+        dataplane.close()
+
+    asyncio.run(scenario())

@@ -45,8 +45,7 @@ RULESET_TRIES = 10
 RETRY_S = 0.2
 ALIVE_S = 10.0
 FLOWS_PAUSE_S = 1.0  # between two listings of connections that nobody waits for: each costs 10 ms
-AUDIT_INTERVAL_S = 1.0
-AUDIT_SHARE = 20  # an audit may take a twentieth of the time
+REPAIR_INTERVAL_S = 0.1  # between two rewrites because of others: who fights with us must not keep us busy
 
 
 class Waiter(NamedTuple):
@@ -65,6 +64,7 @@ class Dataplane:
         self._clock = clock
         self.ruleset = Ruleset(config.host, config.nft)
         self._programmed: Table | None = None
+        self._forgotten = False  # while a transaction was at work
         self._nft_thread = ThreadPoolExecutor(1, thread_name_prefix="nft")
         self._programmer: Programmer | None = None
         self._conntrack: Conntrack | None = None
@@ -250,11 +250,13 @@ class Dataplane:
         for attempt in range(1, RULESET_TRIES + 1):
             wanted = self.ruleset.table.copy()
             ending, self._flows_to_end = self._flows_to_end, set()
-            text = wanted.render_replace() if self._programmed is None else wanted.render_delta(self._programmed)
+            former = self._programmed
+            text = wanted.render_replace() if former is None else wanted.render_delta(former)
             try:
+                self._forgotten = False
                 if text:
-                    await self._commit(text, wanted)
-                self._programmed = wanted
+                    await self._commit(text)
+                self._programmed = None if self._forgotten else wanted
                 self._flows_due |= ending
                 if self._flows_due:
                     await self._end_flows({address_text(f, a) for e in endpoints.values() for f, a, _ in e.nets})
@@ -265,7 +267,8 @@ class Dataplane:
                 self.failures += 1
                 log.error("nftables refused a transaction (attempt %d): %s", attempt, error)
                 self._programmed = None
-                self._quarantine(error)
+                if former is None:  # else the kernel may not hold what this was a difference to
+                    self._quarantine(error)
         raise Bug(f"nftables refused the ruleset {RULESET_TRIES} times: the former rules stay in force")
 
     def _quarantine(self, error: NftError) -> None:
@@ -273,27 +276,21 @@ class Dataplane:
         if words[:2] == ["add", "rule"] and len(words) > 4 and self.ruleset.quarantine(words[4], error.text):
             log.error("chain %s is closed until its policy changes: %s", words[4], error.text)
 
-    async def _commit(self, text: str, table: Table) -> None:
+    async def _commit(self, text: str) -> None:
         assert self._programmer is not None
-        await asyncio.get_running_loop().run_in_executor(self._nft_thread, self._programmer.commit, text, table)
+        await asyncio.get_running_loop().run_in_executor(self._nft_thread, self._programmer.commit, text)
 
     async def watch_ruleset(self) -> None:
-        """Notice when somebody else changes our table (`nft flush ruleset`, say), and write it anew."""
+        """Whenever somebody else has changed our table (`nft flush ruleset`, say), write it anew."""
         assert self._programmer is not None
-        loop = asyncio.get_running_loop()
         while True:
-            started = self._clock.monotonic_s()
-            try:
-                found = await loop.run_in_executor(self._nft_thread, self._programmer.audit)
-            except KernelError as error:
-                self._on_failure("audit of the ruleset", error)
-                found = "it cannot be read"
-            if found:
-                log.warning("the nftables table is not what was programmed (%s): writing it anew", found)
+            changes = await self._programmer.changes()
+            if self._programmed is not None or self._applying:  # else it is about to be written as a whole anyway
+                more = f"; {len(changes) - 1} more changes" if len(changes) > 1 else ""
+                log.warning("the nftables table was changed (%s%s): writing it anew", changes[0], more)
                 self.repairs += 1
                 self.forget_programmed()
-            taken_s = self._clock.monotonic_s() - started
-            await asyncio.sleep(max(AUDIT_INTERVAL_S, taken_s * AUDIT_SHARE))
+            await asyncio.sleep(max(REPAIR_INTERVAL_S, self.last_apply_s))
 
     def _announce(self, endpoints: dict[ResourceKey, Endpoint], revision: int) -> None:
         self.programmed_revision = max(self.programmed_revision, revision)
@@ -393,7 +390,7 @@ class Dataplane:
     def forget_programmed(self) -> None:
         """Write the whole ruleset anew at the next apply."""
         self._programmed = None
-        self._nft_dirty = True
+        self._forgotten = self._nft_dirty = True
         self.wake.set()
 
     def note_revision(self, revision: int) -> None:

@@ -43,7 +43,7 @@ async def add(call: Call, services: Services, notes: list[str]) -> bytes:
     if conf.readiness_gates:
         await gates.wait_ready(conf.readiness_gates)
     _refuse_impossible(context, mtu)
-    async with services.one_at_a_time(f"{call.container_id}/{call.interface}"):
+    async with services.one_at_a_time(call):
         return await _Addition(context, mtu).run()
 
 

@@ -28,7 +28,7 @@ async def delete(call: Call, services: Services, notes: list[str]) -> bytes:
     conf, passed_over = read_conf(call.conf, lenient=True)
     notes += passed_over
     context = await open_context(call, conf, services, notes)
-    async with services.one_at_a_time(f"{call.container_id}/{call.interface}"):
+    async with services.one_at_a_time(call):
         problems = await remove_attachment(context)
     if problems:
         raise problems[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Protocol
 
 from libcalico.clock import Clock, SystemClock
@@ -13,6 +13,7 @@ from libcalico.ipam.service import IpamService
 from libcalico.model.keys import ResourceKey
 from libcalico.workload.attach import Attacher
 from libcalico.workload.cni.conf import NetConf
+from libcalico.workload.cni.request import Call
 
 VERSION = "0.1.0"
 
@@ -33,7 +34,8 @@ class Services:
     `connect(conf)` gives the datastore client (the agent returns its own whatever the configuration says);
     `open_ipam(client, node)` the IPAM service of a node; `wait_programmed` is the agent's promise.
     `own_node` is what the agent calls this host ("" = only the configuration and the files say). `protect` is awaited
-    before an interface is made: from then on it must be closed until its policy is programmed. `datastore_ready`,
+    before an interface is made: from then on it must be closed until its policy is programmed. `hold_netns(path)`
+    keeps other processes off a container for the length of a block; the agent needs none. `datastore_ready`,
     `has_profile` and `is_unused` (no interface and no endpoint of this node has that name) spare a request each when
     the agent's own view of the datastore knows (None, False: ask)."""
 
@@ -47,6 +49,7 @@ class Services:
         clock: Clock | None = None,
         own_node: str = "",
         protect: Callable[[], Awaitable[object]] | None = None,
+        hold_netns: Callable[[str], AbstractAsyncContextManager[object]] = nullcontext,
         datastore_ready: Callable[[], bool | None] = lambda: None,
         has_profile: Callable[[str], bool] = lambda _name: False,
         is_unused: Callable[[str], bool] = lambda _interface: False,
@@ -58,6 +61,7 @@ class Services:
         self.open_ipam = open_ipam or (lambda client, node: IpamService(client.datastore, node, self.clock))
         self.own_node = own_node
         self.protect = protect or _no_need
+        self.hold_netns = hold_netns
         self.datastore_ready = datastore_ready
         self.has_profile = has_profile
         self.is_unused = is_unused
@@ -65,12 +69,13 @@ class Services:
         self._reserved: dict[str, str] = {}
 
     @asynccontextmanager
-    async def one_at_a_time(self, name: str) -> AsyncIterator[None]:
+    async def one_at_a_time(self, call: Call) -> AsyncIterator[None]:
         """Calls about the same interface of the same container wait for each other."""
+        name = f"{call.container_id}/{call.interface}"
         lock, users = self._locks.get(name, (asyncio.Lock(), 0))
         self._locks[name] = (lock, users + 1)
         try:
-            async with lock:
+            async with lock, self.hold_netns(call.netns):
                 yield
         finally:
             _, users = self._locks[name]

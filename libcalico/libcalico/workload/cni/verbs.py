@@ -132,7 +132,7 @@ async def _remove(context: Context, stored: WorkloadEndpoint) -> list[Exception]
         context.services,
         context.notes,
     )
-    async with context.services.one_at_a_time(f"{spec.container_id}/{spec.endpoint}"):
+    async with context.services.one_at_a_time(call):
         return await remove_attachment(gone)
 
 
