@@ -337,6 +337,22 @@ print(answer.read().decode())
 """
 
 
+def test_the_debug_socket_marks_a_profile_that_does_not_exist(tmp_path: Path) -> None:
+    async def scenario(agent: Agent) -> None:
+        agent.start()
+        await agent.wait("start", programmed)
+        path = str(agent.host.directory / "debug.sock")
+        profile = {"kind": "Profile", "metadata": {"name": "calico"}, "spec": {"egress": [{"action": "Allow"}]}}
+        key = b"/calico/resources/v3/projectcalico.org/profiles/calico"
+        assert "calico (missing)" in await asyncio.to_thread(debug.ask, path, "show endpoints")
+        await agent.host.store.txn((), (Put(key, msgspec.json.encode(profile)),))
+        async with asyncio.timeout(WAIT_S):
+            while "(missing)" in await asyncio.to_thread(debug.ask, path, "show endpoints"):
+                await asyncio.sleep(0.05)
+
+    play(tmp_path, scenario)
+
+
 def test_health_is_live_at_once_and_ready_when_the_kernel_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FELIX_HEALTHENABLED", "true")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from calico_felix.dataplane.loop import Dataplane
 from libcalico.obs.debug import Command, table
+from libcalico.policy.ir import PolicyId
 from libcalico.policy.nft.names import policy_word
 from libcalico.policy.nft.rules import address_text
 
@@ -74,12 +75,17 @@ def _endpoints(dataplane: Dataplane) -> str:
                 endpoint.interface,
                 ",".join(address_text(f, a) for f, a, _ in endpoint.nets),
                 ",".join(policies) or "-",
-                ",".join(endpoint.policy.profiles) or "-",
+                ",".join(_profile(name, dataplane) for name in endpoint.policy.profiles) or "-",
                 str(dataplane.programmed_revisions.get(key, 0)),
                 dataplane.endpoint_problem(endpoint) or "up",
             ]
         )
     return table(["ENDPOINT", "INTERFACE", "ADDRESSES", "POLICIES", "PROFILES", "REVISION", "STATE"], rows)
+
+
+def _profile(name: str, dataplane: Dataplane) -> str:
+    known = PolicyId("Profile", "", name) in dataplane.ruleset.policies
+    return name if known else f"{name} (missing)"
 
 
 def _policies(dataplane: Dataplane) -> str:
