@@ -31,6 +31,7 @@ _RTMGRP_LINK, _RTMGRP_IPV4_IFADDR, _RTMGRP_IPV4_ROUTE = 0x1, 0x10, 0x40
 _RTMGRP_IPV6_IFADDR, _RTMGRP_IPV6_ROUTE = 0x100, 0x400
 _SO_RCVBUFFORCE = 33
 _RECEIVE_BYTES = 1 << 17
+_DATAGRAMS_IN_A_ROW = 64
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -104,6 +105,9 @@ class Monitor:
             self._socket.bind((0, groups))
         self._socket.setblocking(False)
         self._pending: deque[Event] = deque()
+        self._readable = asyncio.Event()
+        self._in_a_row = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -113,21 +117,33 @@ class Monitor:
 
     def close(self) -> None:
         """Give the socket back; twice is fine."""
+        if self._loop is not None:
+            self._loop.remove_reader(self._socket)
+            self._loop = None
         self._socket.close()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Event:
-        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._loop.add_reader(self._socket, self._readable.set)
         while not self._pending:
             try:
-                data = await loop.sock_recv(self._socket, _RECEIVE_BYTES)
+                data = self._socket.recv(_RECEIVE_BYTES)
+            except BlockingIOError:
+                self._readable.clear()
+                await self._readable.wait()
+                continue
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise KernelError("read netlink events", error.errno or 0) from error
                 return Overrun()
             self._pending.extend(decode_events(memoryview(data)))
+            self._in_a_row = (self._in_a_row + 1) % _DATAGRAMS_IN_A_ROW
+            if not self._in_a_row:
+                await asyncio.sleep(0)  # in a storm others have their turn, too
         return self._pending.popleft()
 
 

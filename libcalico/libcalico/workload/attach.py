@@ -232,6 +232,7 @@ class Attacher:
 
     def __init__(self, host_netns: str = "", workers: int = 8) -> None:
         self._host_netns = host_netns
+        self._own_identity: tuple[int, int] | None = None
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="attach")
 
     def close(self) -> None:
@@ -240,8 +241,9 @@ class Attacher:
 
     def is_host(self, netns_path: str) -> bool:
         """The path leads to the host's own network namespace."""
-        found = netns.identity(netns_path)
-        return found is not None and found == netns.identity(self._host_netns or "/proc/thread-self/ns/net")
+        if self._own_identity is None:
+            self._own_identity = netns.identity(self._host_netns or "/proc/thread-self/ns/net")
+        return self._own_identity is not None and netns.identity(netns_path) == self._own_identity
 
     def check_netns(self, netns_path: str) -> None:
         """`KernelError` unless the path leads to a network namespace."""
