@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-import os
+import random
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -125,7 +125,7 @@ def mac_problem(mac: str) -> str:
 
 def random_mac() -> str:
     """A MAC that is nobody's: locally administered, not a group's (what the kernel would choose)."""
-    first, *rest = os.urandom(6)
+    first, *rest = random.randbytes(6)  # no system call: it is nobody's secret
     return ":".join(f"{byte:02x}" for byte in (first & 0xFC | 0x02, *rest))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import random
 import re
 import uuid
 from collections.abc import Sequence
@@ -163,7 +164,8 @@ class NewEndpoint(NamedTuple):
 def new_endpoint(endpoint: WorkloadEndpoint, now: datetime) -> NewEndpoint:
     """With uid and time; raises `ValidationError` for an endpoint that may not be stored."""
     check_endpoint(endpoint)
-    metadata = _replace(endpoint.metadata, uid=str(uuid.uuid4()), creation_timestamp=rfc3339(now), resource_version="")
+    uid = uuid.UUID(int=random.getrandbits(128), version=4)  # no system call: it is nobody's secret
+    metadata = _replace(endpoint.metadata, uid=str(uid), creation_timestamp=rfc3339(now), resource_version="")
     fresh = _replace(endpoint, metadata=metadata)
     return NewEndpoint(fresh, endpoint_path(fresh), codec.encode(defaults.for_storage(fresh)))
 
