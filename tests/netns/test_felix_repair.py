@@ -377,3 +377,28 @@ def test_health_is_live_at_once_and_ready_when_the_kernel_is(tmp_path: Path, mon
         await until("liveness 200", "readiness 200", "in sync")
 
     play(tmp_path, scenario)
+
+
+def test_a_quiet_agent_rests(tmp_path: Path) -> None:
+    """What the kernel tells of its own routes, of both families, is what it wanted: it does not fight with itself."""
+
+    async def scenario(agent: Agent) -> None:
+        netns = ("ip", "-n", agent.host.name)
+        key, value = endpoint(NODE, "six", "10.99.0.6", {})
+        value["spec"]["ipNetworks"] = ["10.99.0.6/32", "fd00:99::6/128"]
+        await agent.host.store.txn((), (Put(key.encode(), msgspec.json.encode(value)),))
+        name = value["spec"]["interfaceName"]
+        sh(*netns, "link", "add", name, "type", "veth", "peer", "name", "far")
+        sh(*netns, "link", "set", name, "up")
+        sh(*netns, "link", "set", "far", "up")
+        agent.start()
+        async with asyncio.timeout(WAIT_S):
+            while "fd00:99::6 dev" not in sh(*netns, "-6", "route"):
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(2)
+        before = await agent.status()
+        await asyncio.sleep(3)
+        after = await agent.status()
+        assert (after["applies"] - before["applies"], after["failures"]) == (0, 0)
+
+    play(tmp_path, scenario)
