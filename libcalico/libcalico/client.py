@@ -174,7 +174,7 @@ def _plain_call(name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
 
 def _check(name: str, signature: inspect.Signature, given: dict[str, Any]) -> None:
     """Refuse what a script easily gets wrong; one address or range may stand where several are taken."""
-    for several in ("addresses", "pools4", "pools6"):
+    for several in ("addresses", "handles", "only", "kept", "pools4", "pools6"):
         if isinstance(given.get(several), (str, Release)):
             given[several] = [given[several]]
     for count in ("num4", "num6"):

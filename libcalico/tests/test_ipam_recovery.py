@@ -369,3 +369,28 @@ async def test_a_fed_service_goes_on_after_the_datastore_went_back_to_lower_revi
     held = {handle: await IpamService(restored, "a1").ips_by_handle(handle) for handle in ("kept", "new")}
     assert set(held["new"]) == {cidr.partition("/")[0] for cidr in assigned.addresses}
     assert not set(held["new"]) & set(held["kept"])
+
+
+async def test_a_handle_is_not_put_right_by_blocks_that_are_out_of_date() -> None:
+    """A fed service whose watch lags sees another host's handle, and not yet the address in that host's block."""
+    store, _ = await cluster("a1", "a2")
+    other = IpamService(store, "a2")
+    await other.auto_assign(num4=1, handle="first")
+    service = await fed_service(store, "a1")
+    await other.auto_assign(num4=1, handle="second", attributes={"node": "a2"})
+    assert await service.release_held(["second"]) == 0
+    assert len(await other.ips_by_handle("second")) == 1
+    assert await store.get(b"/calico/ipam/v2/handle/second") is not None
+
+
+async def test_a_dropped_key_of_another_revision_stays() -> None:
+    store, _ = await cluster("a1")
+    service = IpamService(store, "a1")
+    path = "/calico/resources/v3/projectcalico.org/workloadendpoints/default/x"
+    ours = await store.put(path.encode(), b"ours")
+    await store.put(path.encode(), b"another's")
+    await service.release_held(["none"], beside=lambda view: view.drop(path, ours))
+    kept = await store.get(path.encode())
+    assert kept is not None and kept.value == b"another's"
+    await service.release_held(["none"], beside=lambda view: view.drop(path, kept.mod_revision))
+    assert await store.get(path.encode()) is None

@@ -192,3 +192,27 @@ async def test_etcd_restored_from_a_backup_is_not_taken_for_the_same(etcd: Etcd,
             await follower.until(lambda: follower.known == wanted, 20)
     finally:
         await store.close()
+
+
+class Switch:
+    """A datastore that can be exchanged for another behind its client's back."""
+
+    def __init__(self, store: MemoryDatastore) -> None:
+        self.store = store
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.store, name)
+
+
+async def test_another_history_is_noticed_even_if_nothing_has_happened_since_the_snapshot() -> None:
+    stores = [MemoryDatastore(), MemoryDatastore()]
+    for number, store in enumerate(stores):
+        for name in ("a", f"only-{number}"):
+            await store.put(key(name), f"{number}".encode())
+    switch = Switch(stores[0])
+    async with following(switch) as follower:  # type: ignore[arg-type]
+        await follower.until(lambda: follower.in_sync)
+        await asyncio.sleep(0.05)
+        switch.store = stores[1]
+        stores[0].break_watches()
+        await follower.until(lambda: follower.known == {key("a"): b"1", key("only-1"): b"1"})

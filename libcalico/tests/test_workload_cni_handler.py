@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from libcalico.datastore.contract import Delete, KeyValue
+from libcalico.datastore.contract import Delete, KeyValue, Put
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.datastore.resources import AsyncClient
 from libcalico.errors import DatastoreError
@@ -251,8 +251,9 @@ async def test_a_caller_that_goes_away_leaves_nothing(world: World) -> None:
     assert await world.is_clean()
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["once", "twice"])
 async def test_a_caller_that_goes_away_while_its_endpoint_is_stored_leaves_nothing(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, again: bool
 ) -> None:
     """Address and endpoint are committed, and the answer is still on its way."""
     world.has_agent, txn, written = True, world.store.txn, asyncio.Event()
@@ -270,8 +271,35 @@ async def test_a_caller_that_goes_away_while_its_endpoint_is_stored_leaves_nothi
     task = asyncio.ensure_future(world.call("ADD"))
     await written.wait()
     task.cancel()
+    if again:  # the call's own time limit, say, after its caller has gone
+        await asyncio.sleep(0.01)
+        task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    async with asyncio.timeout(5):
+        while not await world.is_clean():
+            await asyncio.sleep(0.01)
+
+
+async def test_an_endpoint_whose_storing_was_not_confirmed_goes_with_its_addresses(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two address families, so that addresses and endpoint are not stored at once; etcd's answer is lost."""
+    await world.client.create(
+        from_input({"apiVersion": "projectcalico.org/v3", "kind": "IPPool", "metadata": {"name": "six"},
+                    "spec": {"cidr": "fd00::/64", "blockSize": 122}})
+    )  # fmt: skip
+    txn = world.store.txn
+
+    async def lossy(compares: Any, success: Any, failure: Any = ()) -> Any:
+        answer = await txn(compares, success, failure)
+        if answer.succeeded and any(isinstance(one, Put) and b"/workloadendpoints/" in one.key for one in success):
+            monkeypatch.undo()
+            raise DatastoreError("the answer is lost")
+        return answer
+
+    monkeypatch.setattr(world.store, "txn", lossy)
+    await world.refused("ADD", ipam={"type": "calico-ipam", "assign_ipv4": "true", "assign_ipv6": "true"})
     assert await world.is_clean()
 
 

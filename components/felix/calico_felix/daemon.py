@@ -200,7 +200,8 @@ class Daemon:
                     log.info("%s was off: switched on (IPForwarding=disabled leaves it alone)", key)
             except KernelError as error:
                 log.warning("%s", error)
-                self._forwarding.remove(key)
+                if error.gone:
+                    self._forwarding.remove(key)
 
     async def _follow_datastore(self) -> None:
         fed = self.ipam.feed()
@@ -264,6 +265,7 @@ class Daemon:
         async for event in monitor:
             if isinstance(event, Overrun):
                 await dataplane.refresh_links()
+                dataplane.routes.refresh()
                 dataplane.wake.set()
             elif isinstance(event, LinkEvent):
                 dataplane.on_link(event)
@@ -290,7 +292,7 @@ class Daemon:
     def _dataplane_lives(self) -> None:
         """Said by the dataplane's own loop: one that hangs in an apply falls silent."""
         assert self.dataplane is not None
-        pending = self.dataplane.pending() if self.dataplane.programmed_revision else ["nothing is programmed yet"]
+        pending = self.dataplane.failing() if self.dataplane.programmed_revision else ["nothing is programmed yet"]
         self.health.report("dataplane", ready=not pending, detail=pending[0] if pending else "")
 
     def _start_reporters(self, group: asyncio.TaskGroup, dataplane: Dataplane) -> None:
@@ -326,7 +328,9 @@ class Daemon:
         stack.push_async_callback(server.stop, STOP_GRACE_S)
 
     def _open_ipam(self, client: AsyncClient, node: str) -> IpamService:
-        return self.ipam if node == self.host else IpamService(client.datastore, node, self.clock)
+        """The one that the watch feeds, once it has all: before, what it has not been told would count as absent."""
+        fed = node == self.host and self.graph.in_sync
+        return self.ipam if fed else IpamService(client.datastore, node, self.clock)
 
     def _uptime_s(self) -> float:
         return self.clock.monotonic_s() - self.started_s

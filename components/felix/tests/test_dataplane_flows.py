@@ -8,12 +8,15 @@ from types import SimpleNamespace
 
 import pytest
 
+from calico_felix.dataplane import drivers, loop
 from calico_felix.dataplane.config import DataplaneConfig
 from calico_felix.dataplane.loop import Dataplane
 from calico_felix.messages import Endpoint, Flush
 from libcalico.clock import SystemClock
 from libcalico.kernel.errors import KernelError
+from libcalico.kernel.netlink import RouteEvent
 from libcalico.kernel.nft import NftError
+from libcalico.kernel.objects import Route
 from libcalico.model.keys import ResourceKey
 from libcalico.policy.ir import EndpointPolicy
 from libcalico.policy.nft.rules import NftOptions
@@ -142,6 +145,23 @@ def test_flows_that_nobody_waits_for_are_listed_once_a_second() -> None:
     asyncio.run(scenario())
 
 
+def test_flows_that_nobody_waits_for_end_with_those_that_somebody_waits_for() -> None:
+    """Addresses that are in use again, one after the other, must not keep the others waiting for ever."""
+
+    async def scenario() -> None:
+        kernel = Kernel()
+        gone = endpoint("gone", OTHER)
+        dataplane = await settled(kernel, flush(gone))
+        await dataplane._apply_ruleset()
+        dataplane.on_flush(flush(gone=(A, gone)))
+        dataplane.on_flush(flush(B))
+        await dataplane._apply_ruleset()
+        assert kernel.log[-1] == "end 10.0.0.1,10.0.0.2"
+        dataplane.close()
+
+    asyncio.run(scenario())
+
+
 def test_an_endpoint_that_goes_while_its_rules_are_written_is_not_remembered() -> None:
     async def scenario() -> None:
         kernel = Kernel()
@@ -172,6 +192,25 @@ async def test_an_address_that_moves_keeps_a_route(order: str) -> None:
     for name in order.split():
         dataplane._plan_interface(f"cali{name}")
     assert [route.device for route in dataplane.routes.delta.desired.values()] == [6]
+
+
+async def test_who_fights_over_a_route_gets_one_answer_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "ROUTE_PAUSE_S", 0.2)
+    dataplane = Dataplane(DataplaneConfig("here", NftOptions()), SystemClock())
+    route = Route("10.0.0.1/32", 7, metric=loop.ROUTE_METRIC)
+    key = drivers.route_key(route)
+    dataplane.routes.set(key, route)
+    answers = 0
+    for _ in range(10):
+        dataplane.routes.delta.set_actual(key, route)
+        dataplane.wake.clear()
+        dataplane.on_route(RouteEvent(route, True))
+        answers += dataplane.wake.is_set()
+    assert answers == 1
+    async with asyncio.timeout(5):
+        await dataplane.wake.wait()
+    assert dict(dataplane.routes.delta.updates()) == {key: route}
+    dataplane.close()
 
 
 async def test_an_endpoint_on_a_foreign_interface_is_ignored() -> None:

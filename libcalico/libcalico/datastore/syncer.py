@@ -144,6 +144,8 @@ class Syncer:
                 failures = 1 if self._revision > before else failures + 1
                 log.warning("lost the watch at revision %d (failure %d): %s", self._revision, failures, error)
                 await asyncio.sleep(RETRY_WATCH_S)
+                if self._last_event is None:
+                    return  # nothing has happened since the snapshot by which the history could be known again
 
     def _split(self, batch: WatchBatch) -> list[Batch]:
         updates = []

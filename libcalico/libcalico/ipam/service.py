@@ -118,7 +118,7 @@ class IpamService:
     ) -> tuple[Assigned | None, Assigned | None]:
         """IPv4 addresses first, then IPv6; None for a version of which none were asked.
 
-        `beside` is called with all of them when none is missing, in the transaction of the last ones.
+        `beside`, which only goes with one version, is called with them when none is missing.
         Raises `AssignError`, which holds what was assigned until then."""
         if not use:
             raise AssignError("must specify the intended use when assigning an IP")
@@ -138,10 +138,9 @@ class IpamService:
                 max_blocks,
                 max_alloc,
             )
-            then = _then(beside, done[0]) if version == 6 or not num6 else None
             try:
                 assigned, problem = await self._transactions.run(
-                    partial(self._plan_assign, request=request, beside=then)
+                    partial(self._plan_assign, request=request, beside=beside)
                 )
             except CalicoError as error:
                 raise AssignError(error, *done) from error
@@ -351,11 +350,11 @@ class IpamService:
     # Auto-assign.
 
     def _plan_assign(
-        self, view: View, request: Request, beside: Callable[[View, Assigned], None] | None = None
+        self, view: View, request: Request, beside: Beside | None = None
     ) -> tuple[Assigned, CalicoError | None]:
         assigned, problem = self._assign(view, request)
         if beside is not None and problem is None and not assigned.shortfall:
-            beside(view, assigned)
+            beside(view, assigned.addresses)
         return assigned, problem
 
     def _assign(self, view: View, request: Request) -> tuple[Assigned, CalicoError | None]:
@@ -526,6 +525,9 @@ class IpamService:
             self._free(view, block, ours)
             freed += len(ours)
         if stored is not None and (freed or left != stored):
+            for cidr in stored:  # the handle is only put right by blocks that are as they were seen
+                if parse_net(cidr) is not None:
+                    view.rely(key_path(BlockKey(cidr)))
             self._store.put_handle(view, handle, left)
         return freed
 
@@ -587,14 +589,6 @@ class IpamService:
         if network.prefixlen > pool.block_length:
             raise BadData(f"The requested CIDR ({network}) is smaller than the minimum.")
         return [str(part) for part in network.subnets(new_prefix=pool.block_length)]
-
-
-def _then(beside: Beside | None, earlier: Assigned | None) -> Callable[[View, Assigned], None] | None:
-    """`beside` with the addresses of both versions; not when some of the earlier version are missing."""
-    if beside is None or (earlier is not None and earlier.shortfall):
-        return None
-    first = earlier.addresses if earlier is not None else ()
-    return lambda view, assigned: beside(view, (*first, *assigned.addresses))
 
 
 def _attribute(handle: str | None, attributes: Mapping[str, str] | None) -> Attribute:

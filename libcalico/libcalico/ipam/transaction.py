@@ -63,8 +63,9 @@ class Cache:
     def observe(self, path: str, value: bytes | None, revision: int, certain: bool = False) -> None:
         """Take in a change; an older one than what is known is dropped.
 
-        Not if it is `certain`, read just now: then it replaces what is known even if its revision is lower (a datastore
-        that was restored from a backup). If a newer change had overtaken it, a commit will find out and read again."""
+        Not if it is `certain`, read in a snapshot or by a commit that failed: it replaces what is known even if its
+        revision is lower (a datastore that was restored from a backup). If a newer change had overtaken it, the next
+        commit will find out."""
         known = self.values.get(path)
         if known is not None and revision <= known.revision and not certain:
             return
@@ -135,7 +136,8 @@ class View:
         self.writes: dict[str, bytes | None] = {}
         self.looked: set[str] = set()
         self.created: set[str] = set()
-        self.dropped: set[str] = set()
+        self.dropped: dict[str, int] = {}
+        self.relied: set[str] = set()
         self.revision = 0
         """The datastore's revision at which the writes were committed, 0 until then."""
 
@@ -190,10 +192,25 @@ class View:
         self.created.add(path)
         self.writes[path] = value
 
-    def drop(self, path: str) -> None:
-        """Delete a key, whatever it holds (for keys that are not IPAM's)."""
-        self.dropped.add(path)
+    def drop(self, path: str, revision: int = 0) -> None:
+        """Delete a key (for keys that are not IPAM's): as it is, or only if it is still the one of this revision."""
+        stored = self._cache.values.get(path)
+        if revision and stored is not None and stored.revision != revision:
+            return
+        self.dropped[path] = revision
         self.writes[path] = None
+
+    def rely(self, path: str) -> None:
+        """What is known of this key must be true when the transaction commits, though it is not written."""
+        self.relied.add(path)
+
+    def state(self) -> tuple[dict[str, bytes | None], set[str], dict[str, int], set[str]]:
+        """Copies of what the plans so far have asked for, for `go_back`."""
+        return dict(self.writes), set(self.created), dict(self.dropped), set(self.relied)
+
+    def go_back(self, state: tuple[dict[str, bytes | None], set[str], dict[str, int], set[str]]) -> None:
+        """Forget what a plan has asked for since then."""
+        self.writes, self.created, self.dropped, self.relied = state
 
 
 class _Waiting(NamedTuple):
@@ -272,15 +289,16 @@ class Transactions:
             results: list[Any] = []
             try:
                 for waiting in group:
-                    before = dict(view.writes)
+                    before = view.state()
                     try:
                         results.append(waiting.plan(view))
                     except CalicoError as error:
-                        view.writes = before
+                        view.go_back(before)
                         results.append(error)
-                    if len(view.writes) > LARGEST_TRANSACTION:
-                        wanted, view.writes = len(view.writes), before
-                        if before:
+                    if len(view.writes) + len(view.relied) > LARGEST_TRANSACTION:
+                        wanted = len(view.writes) + len(view.relied)
+                        view.go_back(before)
+                        if view.writes:
                             results.pop()
                             break
                         results[-1] = CalicoError(
@@ -295,44 +313,51 @@ class Transactions:
             part = wanted[start : start + LARGEST_TRANSACTION]
             answer = await self._datastore.txn([], [Get(path.encode(), prefix) for path, prefix in part])
             for (path, prefix), kvs in zip(part, answer.responses, strict=True):
-                self._take_in(kvs)
+                certain = not self.cache.is_fed(path)
+                self._take_in(kvs, certain)
                 if prefix:
                     self.cache.prefixes.add(path)
                 elif not kvs:
-                    self.cache.observe(path, None, answer.revision, certain=True)
+                    self.cache.observe(path, None, answer.revision, certain)
 
     async def _refresh(self, paths: set[str]) -> None:
         await self._read(tuple((path, False) for path in sorted(paths)))
 
     async def _write(self, view: View) -> bool:
-        paths = list(view.writes)
-        compares = [self._compare(path, path in view.created) for path in paths if path not in view.dropped]
+        paths = [*view.writes, *(view.relied - set(view.writes))]
+        compares = [
+            self._compare(path, path in view.created, view.dropped.get(path, 0))
+            for path in paths
+            if view.dropped.get(path, 1)
+        ]
         success = [
             Delete(path.encode()) if value is None else Put(path.encode(), value) for path, value in view.writes.items()
         ]
         answer = await self._datastore.txn(compares, success, [Get(path.encode()) for path in paths])
         if answer.succeeded:
             view.revision = answer.revision
-        for path, kvs in zip(paths, answer.responses, strict=True):
+        for path, kvs in zip(paths, answer.responses, strict=False):
             if answer.succeeded:
                 if path in view.created or path in view.dropped:
                     continue
                 self.cache.wrote(path, view.writes[path], answer.revision)
             elif kvs:
-                self._take_in(kvs)
+                self._take_in(kvs, certain=True)
             else:
                 self.cache.observe(path, None, answer.revision, certain=True)
         return answer.succeeded
 
-    def _compare(self, path: str, created: bool) -> Compare:
+    def _compare(self, path: str, created: bool, revision: int) -> Compare:
+        if revision:
+            return Compare(path.encode(), Target.MOD_REVISION, revision)
         stored = ABSENT if created else self.cache.values.get(path, ABSENT)
         if stored.value is None:
             return Compare(path.encode(), Target.VERSION, 0)
         return Compare(path.encode(), Target.MOD_REVISION, stored.revision)
 
-    def _take_in(self, kvs: tuple[KeyValue, ...]) -> None:
+    def _take_in(self, kvs: tuple[KeyValue, ...], certain: bool) -> None:
         for kv in kvs:
-            self.cache.observe(kv.key.decode(), kv.value, kv.mod_revision, certain=True)
+            self.cache.observe(kv.key.decode(), kv.value, kv.mod_revision, certain)
 
 
 def _settle(future: asyncio.Future[Any], result: Any) -> None:

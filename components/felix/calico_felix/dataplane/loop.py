@@ -45,6 +45,7 @@ RULESET_TRIES = 10
 RETRY_S = 0.2
 ALIVE_S = 10.0
 FLOWS_PAUSE_S = 1.0  # between two listings of connections that nobody waits for: each costs 10 ms
+ROUTE_PAUSE_S = 1.0  # between two repairs of a route, as above
 REPAIR_INTERVAL_S = 0.1  # between two rewrites because of others: who fights with us must not keep us busy
 
 
@@ -75,6 +76,7 @@ class Dataplane:
             grace_s=STRANGER_GRACE_S, refresh_interval_s=REFRESH_S, on_failure=self._on_failure,
         )  # fmt: skip
         self.tunnels = Tunnels(config, self.netlink, self._on_failure)
+        self._route_mended_s: dict[drivers.RouteKey, float] = {}
         self._wanted_routes: dict[str, WantedRoute] = {}
         self._routes_of: dict[str, set[drivers.RouteKey]] = {}
         self._waiters: list[Waiter] = []
@@ -169,12 +171,17 @@ class Dataplane:
         key = drivers.route_key(event.route)
         if event.route.table != RT_TABLE_MAIN or key not in self.routes.delta.desired:
             return
+        if event.route == self.routes.delta.desired[key] and not event.deleted:
+            return
+        pause_s = self._route_mended_s.get(key, 0.0) + ROUTE_PAUSE_S - self._clock.monotonic_s()
+        if pause_s > 0:
+            asyncio.get_running_loop().call_later(pause_s, self.on_route, event)
+            return
+        self._route_mended_s[key] = self._clock.monotonic_s()
         if event.deleted:
             self.routes.delta.delete_actual(key)
-        elif event.route != self.routes.delta.desired[key]:
-            self.routes.delta.set_actual(key, event.route)
         else:
-            return
+            self.routes.delta.set_actual(key, event.route)
         self.wake.set()
 
     def is_unused(self, interface: str) -> bool:
@@ -340,6 +347,7 @@ class Dataplane:
         """One that wanted a route wants it no more; another interface may have taken over its address."""
         heir = next((name for name, keys in self._routes_of.items() if name and key in keys), "")
         self.routes.delete(key)
+        self._route_mended_s.pop(key, None)
         if heir:
             self._plan_interface(heir)
 
@@ -357,8 +365,12 @@ class Dataplane:
         wanted = {one: drivers.interface_settings(one, self.config.ipv6, self._rp_filter) for one in self._unset}
         if not wanted:
             return
+        indices = {name: self.links[name].ifindex for name in wanted if name in self.links}
         problems = await asyncio.to_thread(drivers.apply_all_settings, wanted)
         for interface, problem in problems.items():
+            link = self.links.get(interface)
+            if link is not None and link.ifindex != indices.get(interface):
+                continue  # another one of that name has come meanwhile
             if not problem or interface not in self.links:
                 self._unset.pop(interface, None)
             elif interface in self._unset:
@@ -372,10 +384,10 @@ class Dataplane:
         """Forget the connections of addresses whose endpoint is gone and whose rules stand.
 
         Those that another endpoint has taken over come first (`among`), before anybody is told that it is ready."""
-        addresses = set(self._flows_due) if among is None else self._flows_due & among
-        if not addresses or self._conntrack is None:
+        addresses = set(self._flows_due)
+        if not addresses or self._conntrack is None or (among is not None and not addresses & among):
             return
-        self._flows_due -= addresses
+        self._flows_due.clear()
         self._flows_at_s = self._clock.monotonic_s() + FLOWS_PAUSE_S
         try:
             await asyncio.get_running_loop().run_in_executor(self._nft_thread, self._conntrack.delete_flows, addresses)
@@ -412,8 +424,11 @@ class Dataplane:
 
     def pending(self) -> list[str]:
         """What could not be programmed and is tried again."""
-        found = [f"chain {chain}: {why}" for chain, why in self.ruleset.quarantined.items()]
-        found += [f"route {key}: {failure.error}" for key, failure in self.routes.status().failures.items()]
+        return [f"chain {chain}: {why}" for chain, why in self.ruleset.quarantined.items()] + self.failing()
+
+    def failing(self) -> list[str]:
+        """The same without the chains that wait for a better policy: what concerns the host."""
+        found = [f"route {key}: {failure.error}" for key, failure in self.routes.status().failures.items()]
         found += self.tunnels.pending()
         found += [f"settings of {name}: {why}" for name, why in self._unset.items() if why]
         return found

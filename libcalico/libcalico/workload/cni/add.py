@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
 
-from libcalico.errors import CalicoError, ResourceAlreadyExists, ResourceDoesNotExist
+from libcalico.errors import CalicoError, DatastoreError, ResourceAlreadyExists, ResourceDoesNotExist
 from libcalico.ipam.transaction import View
 from libcalico.kernel.errors import KernelError
 from libcalico.model.keys import ResourceKey
@@ -123,8 +123,9 @@ class _Addition:
 
     def _is_simple(self) -> bool:
         context = self._context
-        chooses = context.conf.ipam_type == addresses.OWN_PLUGIN and not addresses.wanted_addresses(context)
-        return chooses and "." not in context.call.container_id
+        conf = context.conf
+        chooses = conf.ipam_type == addresses.OWN_PLUGIN and not addresses.wanted_addresses(context)
+        return chooses and conf.want_v4 != conf.want_v6 and "." not in context.call.container_id
 
     async def _run_at_once(self, host_interface: str) -> bytes:
         """Addresses and endpoint in one transaction; the agent programs its policy while the interface is made."""
@@ -154,19 +155,28 @@ class _Addition:
         try:
             found = await asyncio.shield(work)
         except asyncio.CancelledError:
-            await asyncio.wait({work})
-            if work.exception() is None and written:
-                await self._take_back(written[0][1].endpoint)
+            await asyncio.shield(context.services.in_background(self._abandon(work, written)))
             raise
         _check_some(found)
         view, new = written[0]
-        self._undo(undo, "take the endpoint back", lambda: self._take_back(new.endpoint))
+        self._undo(undo, "take the endpoint back", lambda: self._take_back(view, new))
         return found, new.at(view.revision)
 
-    async def _take_back(self, stored: WorkloadEndpoint) -> None:
-        path = endpoint.endpoint_path(stored)
-        bare = endpoint.bare_addresses(stored)
-        await self._context.ipam.release_held([self._context.handle], only=bare, beside=lambda view: view.drop(path))
+    async def _abandon(self, work: asyncio.Future[Addresses], written: list[tuple[View, NewEndpoint]]) -> None:
+        """The caller is gone while its transaction is at work: see what came of it, and take it back."""
+        await asyncio.wait({work})
+        if work.exception() is None and written:
+            try:
+                await self._take_back(*written[0])
+            except CalicoError as error:
+                _log.warning("undo of ADD %s: take the endpoint back: %s", self._owner, error)
+
+    async def _take_back(self, view: View, new: NewEndpoint) -> None:
+        path, revision = new.path, view.revision
+        bare = endpoint.bare_addresses(new.endpoint)
+        await self._context.ipam.release_held(
+            [self._context.handle], only=bare, beside=lambda view: view.drop(path, revision)
+        )
 
     @asynccontextmanager
     async def _reserved(self, host_interface: str) -> AsyncIterator[bool]:
@@ -205,7 +215,12 @@ class _Addition:
         ips = [cidr.partition("/")[0] for cidr in found.cidrs]
         mac = await self._wire(undo, host_interface, ips, _wanted_mac(context))
         await self._ensure_profile()
-        stored = await endpoint.create_endpoint(context.client, _endpoint(context, ips, host_interface, mac))
+        wanted = _endpoint(context, ips, host_interface, mac)
+        try:
+            stored = await endpoint.create_endpoint(context.client, wanted)
+        except DatastoreError:  # it may have been stored all the same
+            self._undo(undo, "delete the endpoint", lambda: endpoint.delete_endpoint(context.client, wanted))
+            raise
         self._undo(undo, "delete the endpoint", lambda: endpoint.delete_endpoint(context.client, stored))
         await self._finish(stored)
         cidrs = tuple(stored.spec.ip_networks)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from typing import Protocol
+from typing import Any, Protocol
 
 from libcalico.clock import Clock, SystemClock
 from libcalico.datastore.resources import AsyncClient
@@ -65,6 +65,7 @@ class Services:
         self.datastore_ready = datastore_ready
         self.has_profile = has_profile
         self.is_unused = is_unused
+        self._background: set[asyncio.Task[None]] = set()
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
         self._reserved: dict[str, str] = {}
 
@@ -83,6 +84,13 @@ class Services:
                 del self._locks[name]
             else:
                 self._locks[name] = (lock, users - 1)
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Work that goes on when its caller is gone."""
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
 
     def reserve(self, host_interface: str, owner: str) -> bool:
         """Take a host interface's name until `unreserve`; False when a call for another endpoint holds it."""
