@@ -13,12 +13,12 @@ import gc
 import logging
 import signal
 from contextlib import AsyncExitStack
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from calico_felix.calc.graph import PREFIXES, Graph
 from calico_felix.calc.settings import CLUSTER, NODE_PREFIX, Settings
 from calico_felix.dataplane.loop import Dataplane
-from calico_felix.debug import debug_commands
+from calico_felix.debug import Subject, debug_commands
 from calico_felix.node_api import NodeApi
 from calico_felix.parameters import dataplane_config, datastore_names
 from calico_felix.status import StatusReporter
@@ -336,8 +336,17 @@ class Daemon:
         return self.clock.monotonic_s() - self.started_s
 
     async def _serve_debug(self, stack: AsyncExitStack, dataplane: Dataplane) -> None:
-        server = await debug.serve(self.configuration["DebugSocket"], debug_commands(self, dataplane))
+        subject = Subject(self._facts, self.configuration, self.graph, dataplane)
+        server = await debug.serve(self.configuration["DebugSocket"], debug_commands(subject))
         stack.callback(server.close)
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "datastore_revision": self.revision,
+            "resyncs": self.syncer.resyncs,
+            "uptime_s": round(self._uptime_s(), 1),
+            "loop_lag_ms": round(self.lag_s * 1000, 2),
+        }
 
     async def _serve_health(self, stack: AsyncExitStack) -> None:
         if self.configuration["HealthEnabled"]:

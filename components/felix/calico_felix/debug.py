@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
+from calico_felix.calc.graph import Graph
 from calico_felix.dataplane.loop import Dataplane
+from libcalico.config import Configuration
 from libcalico.obs.debug import Command, table
 from libcalico.policy.ir import PolicyId
 from libcalico.policy.nft.names import policy_word
 from libcalico.policy.nft.rules import address_text
 
-if TYPE_CHECKING:
-    from calico_felix.daemon import Daemon
+
+class Subject(NamedTuple):
+    """What the commands look at. `facts` are figures of the process, for `status`."""
+
+    facts: Callable[[], dict[str, Any]]
+    configuration: Configuration
+    graph: Graph
+    dataplane: Dataplane
 
 
-def debug_commands(daemon: Daemon, dataplane: Dataplane) -> dict[str, Command]:
+def debug_commands(subject: Subject) -> dict[str, Command]:
     """Commands by name."""
+    dataplane = subject.dataplane
     return {
-        "status": lambda _words: _status(daemon, dataplane),
-        "config": lambda _words: _config(daemon),
+        "status": lambda _words: _status(subject),
+        "config": lambda _words: _config(subject.configuration),
         "show": lambda words: _show(words, dataplane),
         "pending": lambda _words: _lines(dataplane.pending()),
-        "problems": lambda _words: _lines(f"{k}: {v}" for k, v in daemon.graph.problems.items()),
+        "problems": lambda _words: _lines(f"{k}: {v}" for k, v in subject.graph.problems.items()),
         "table": lambda _words: dataplane.ruleset.table.render_replace(),
         "resync": lambda _words: _resync(dataplane),
     }
@@ -33,22 +42,19 @@ def _lines(lines: Iterable[str]) -> str:
     return ("\n".join(lines) or "nothing") + "\n"
 
 
-def _status(daemon: Daemon, dataplane: Dataplane) -> str:
+def _status(subject: Subject) -> str:
     facts = {
-        "node": daemon.host,
-        "in_sync": daemon.graph.in_sync,
-        "datastore_revision": daemon.revision,
-        "resyncs": daemon.syncer.resyncs,
-        "uptime_s": round(daemon.clock.monotonic_s() - daemon.started_s, 1),
-        "loop_lag_ms": round(daemon.lag_s * 1000, 2),
-        "ignored_objects": len(daemon.graph.problems),
-        **dataplane.describe(),
+        "node": subject.graph.host,
+        "in_sync": subject.graph.in_sync,
+        **subject.facts(),
+        "ignored_objects": len(subject.graph.problems),
+        **subject.dataplane.describe(),
     }
     return json.dumps(facts, indent=2) + "\n"
 
 
-def _config(daemon: Daemon) -> str:
-    rows = [[name, _value(value.value), value.source] for name, value in sorted(daemon.configuration.values.items())]
+def _config(configuration: Configuration) -> str:
+    rows = [[name, _value(value.value), value.source] for name, value in sorted(configuration.values.items())]
     return table(["PARAMETER", "VALUE", "SOURCE"], rows)
 
 
