@@ -232,6 +232,7 @@ class Attacher:
 
     def __init__(self, host_netns: str = "", workers: int = 8) -> None:
         self._host_netns = host_netns
+        self._undoing: set[asyncio.Future[None]] = set()
         self._own_identity: tuple[int, int] | None = None
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="attach")
 
@@ -256,13 +257,20 @@ class Attacher:
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
-            work.add_done_callback(lambda done: self._take_back(done, wiring, netns_path))
+            undo = asyncio.ensure_future(self._take_back(work, wiring, netns_path))
+            self._undoing.add(undo)
+            undo.add_done_callback(self._undoing.discard)
+            await asyncio.shield(undo)
             raise
 
-    def _take_back(self, done: asyncio.Future[str], wiring: Wiring, netns_path: str) -> None:
-        if not done.cancelled() and done.exception() is None:
-            names = [wiring.host_interface]
-            self._executor.submit(detach, netns_path, wiring.container_interface, names, self._host_netns)
+    async def _take_back(self, work: asyncio.Future[str], wiring: Wiring, netns_path: str) -> None:
+        """Before the caller lets anybody else at this container."""
+        await asyncio.wait({work})
+        if work.exception() is None:
+            try:
+                await self.detach(netns_path, wiring.container_interface, [wiring.host_interface])
+            except (KernelError, TimeoutError) as error:
+                _log.warning("undo of a cancelled attach of %s: %s", wiring.host_interface, error)
 
     async def detach(self, netns_path: str, container_interface: str, host_interfaces: Iterable[str]) -> None:
         """See `detach`; `TimeoutError` after 20 s (a hung file system below the namespace's path).
