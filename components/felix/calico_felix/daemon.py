@@ -209,8 +209,17 @@ class Daemon:
             self._take_in(batch, fed)
             self._is_whole = batch.status is Status.IN_SYNC
             if self._is_whole:
+                if batch.revision < self.revision:
+                    self._start_revisions_anew(batch.revision)
                 self.revision = batch.revision
                 self._news.set()
+
+    def _start_revisions_anew(self, revision: int) -> None:
+        """The datastore was restored from a backup: what was programmed at higher revisions says nothing now."""
+        log.warning("the datastore is at revision %d and was at %d: it was restored", revision, self.revision)
+        self.graph.revision = revision
+        if self.dataplane is not None:
+            self.dataplane.programmed_revision = 0
 
     async def _flush_graph(self, dataplane: Dataplane) -> None:
         """What is new goes to the dataplane: at once after a quiet moment, in a storm together with what follows."""

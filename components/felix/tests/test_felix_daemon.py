@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import cast
+
 from calico_felix.daemon import Daemon, Sources
+from calico_felix.dataplane.loop import Dataplane
 from calico_felix.parameters import PARAMETERS
 from libcalico.config import Configuration
 from libcalico.datastore.memory import MemoryDatastore
+from libcalico.datastore.syncer import Batch, Status
 
 
 async def test_until_the_watch_has_told_everything_calls_ask_the_datastore() -> None:
@@ -15,3 +21,24 @@ async def test_until_the_watch_has_told_everything_calls_ask_the_datastore() -> 
     daemon.graph.in_sync = True
     assert daemon._open_ipam(daemon.client, "here") is daemon.ipam
     assert daemon._open_ipam(daemon.client, "elsewhere") is not daemon.ipam
+
+
+async def test_a_restored_datastore_begins_with_its_own_revisions() -> None:
+    daemon = Daemon(Sources("here", Configuration(PARAMETERS), MemoryDatastore()))
+    daemon.dataplane = cast(Dataplane, SimpleNamespace(programmed_revision=0))
+
+    async def told(*batches: Batch) -> None:
+        async def run() -> AsyncIterator[Batch]:
+            for batch in batches:
+                yield batch
+
+        daemon.syncer.run = run  # type: ignore[method-assign]
+        await daemon._follow_datastore()
+
+    await told(Batch((), Status.IN_SYNC, 50))
+    daemon.graph.flush(daemon.revision)
+    daemon.dataplane.programmed_revision = 50
+    await told(Batch((), Status.IN_SYNC, 60))
+    assert (daemon.revision, daemon.dataplane.programmed_revision) == (60, 50)
+    await told(Batch((), Status.RESYNC, 60), Batch((), Status.IN_SYNC, 7, snapshot=True))
+    assert (daemon.revision, daemon.graph.revision, daemon.dataplane.programmed_revision) == (7, 7, 0)
