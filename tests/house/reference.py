@@ -78,13 +78,15 @@ A setting comes from the first of these places that has it:
 1. the environment: `FELIX_` and the name in capitals, such as `FELIX_HEALTHENABLED`;
 2. the file `/etc/calico/felix.cfg`, or that of `calico-felix -c FILE`: `HealthEnabled = true` under `[global]`, names
    in any case;
-3. the FelixConfiguration `node.<node name>`, then the FelixConfiguration `default`;
+3. the FelixConfiguration `node.<node name>`, then the oldest of those with a `nodeSelector` that selects the node, then
+   the FelixConfiguration `default`;
 4. the default below; where none is given, it is empty or stands in the second column.
 
 "Host only" cannot be set in the datastore. Where a setting "restarts", the agent ends with status 129 when it changes
 in the datastore, and its supervisor starts it again; policy and traffic stand meanwhile.
 
-A bad value is one warning and the default counts, but for these, which stop the agent:
+A bad value is one warning and the default counts, but for these: an agent that starts waits until they are
+mended, one that runs keeps the former value:
 {fatal}.
 
 `config` of the [debug socket](../howto/debug.md) shows what is in force, and where it comes from.

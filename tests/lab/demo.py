@@ -252,12 +252,15 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--keep", action="store_true", help="leave the lab standing")
     parser.add_argument("--down", action="store_true", help="remove a lab that was kept")
     parser.add_argument("--task", type=kept.task_name, metavar="NAME", help="start one more task in the kept lab")
-    parser.add_argument("--on", default="a1", choices=("m1", "a1", "a2"), help="the task's host")
+    parser.add_argument("--on", choices=("m1", "a1", "a2"), help="the task's host")
     parser.add_argument(
         "--label", type=kept.label, action="append", default=[], metavar="KEY=VALUE", help="a label of the task"
     )
     parser.add_argument("--matrix", action="store_true", help="who reaches whom in the lab that was kept")
-    return parser.parse_args(words)
+    arguments = parser.parse_args(words)
+    if (arguments.on or arguments.label) and not arguments.task:
+        parser.error("--on and --label go with --task NAME")
+    return arguments
 
 
 def main() -> int:
@@ -267,7 +270,7 @@ def main() -> int:
         if arguments.down:
             return kept.down()
         if arguments.task:
-            return kept.launch(kept.load(), arguments.on, arguments.task, dict(arguments.label))
+            return kept.launch(kept.load(), arguments.on or "a1", arguments.task, dict(arguments.label))
         if arguments.matrix:
             return kept.matrix(kept.load())
         signal.signal(signal.SIGTERM, _terminate)

@@ -72,12 +72,19 @@ def test_nothing_is_asked_of_a_demo_that_does_not_stand(state: Path) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [["--task", ""], ["--task", "two words"], ["--task", "a", "--label", "x"], ["--task", "a", "--label", "=x"]],
+    [
+        ["--task", ""],
+        ["--task", "two words"],
+        ["--task", "a", "--label", "x"],
+        ["--task", "a", "--label", "=x"],
+        ["--label", "a=b"],
+        ["--on", "a2"],
+    ],
 )
 def test_what_cannot_be_a_task_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         demo.parse(words)
-    assert "demo: error: argument" in capsys.readouterr().err
+    assert "demo: error: " in capsys.readouterr().err
 
 
 def test_advice_works_from_anywhere() -> None:

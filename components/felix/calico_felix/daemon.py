@@ -143,7 +143,9 @@ class Daemon:
                     self.graph.routing.update_pool(pool.metadata.name, pool)
                 return
             except (DatastoreError, BadData) as error:
-                await self._pause(f"waiting for the datastore: {error}", ready=isinstance(error, DatastoreError))
+                away = isinstance(error, DatastoreError)
+                reason = "waiting for the datastore" if away else "waiting for settings that can be used"
+                await self._pause(f"{reason}: {error}", ready=away)
 
     async def _read_settings(self) -> dict[str, str]:
         settings = Settings(self.host)
@@ -170,7 +172,7 @@ class Daemon:
     async def _pause(self, reason: str, ready: bool) -> None:
         """Before the next try to start. `ready`: nothing is wrong, there is just nothing to do yet."""
         if reason != self._waiting_for:
-            log.warning("%s", reason)
+            log.log(logging.WARNING if ready else logging.ERROR, "%s", reason)
         self._waiting_for = reason
         self.health.report("datastore", ready=ready, detail=reason)
         await asyncio.sleep(CONNECT_RETRY_S)

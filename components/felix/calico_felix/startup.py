@@ -36,6 +36,8 @@ from libcalico.model import (
 
 log = logging.getLogger(__name__)
 
+NO = ("false", "0", "no", "n", "f")
+
 POOL = "default-ipv4-ippool"
 PROFILE = "calico"
 DIRECTORIES = ("/var/run/calico", "/var/lib/calico", "/var/log/calico", "/etc/calico")
@@ -95,6 +97,8 @@ class Startup:
         try:
             node: Node = await self._client.get("Node", self._host)
         except ResourceDoesNotExist:
+            if not wanted:
+                log.warning("this node is stored without an address: set IP, or no host has routes to its workloads")
             spec = NodeSpec(bgp=NodeBGPSpec(ipv4_address=wanted)) if wanted else NodeSpec()
             await self._create_if_missing(Node(metadata=Metadata(name=self._host), spec=spec))
             return
@@ -145,7 +149,7 @@ class Startup:
             cidr=self._environment.get("CALICO_IPV4POOL_CIDR") or DEFAULT_POOL,
             vxlan_mode=self._mode("CALICO_IPV4POOL_VXLAN"),
             ipip_mode=self._mode("CALICO_IPV4POOL_IPIP"),
-            nat_outgoing=self._environment.get("CALICO_IPV4POOL_NAT_OUTGOING", "true").lower() == "true",
+            nat_outgoing=self._environment.get("CALICO_IPV4POOL_NAT_OUTGOING", "").lower() not in NO,
             block_size=int(self._environment.get("CALICO_IPV4POOL_BLOCK_SIZE") or 26),
         )
         await self._create_if_missing(IPPool(metadata=Metadata(name=POOL), spec=spec))
