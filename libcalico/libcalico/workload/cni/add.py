@@ -196,12 +196,11 @@ class _Addition:
         )
         segment = endpoint.endpoint_segment(context.call.interface)
         existing = next((item for item in own if item.spec.endpoint == segment), None)
-        async with AsyncExitStack() as undo:
+        usual = plan.host_interface_name(context.call.container_id)
+        async with self._reserved(usual) as is_ours, AsyncExitStack() as undo:  # the name is kept until all is undone
             if existing is None:
-                usual = plan.host_interface_name(context.call.container_id)
-                async with self._reserved(usual) as is_ours:
-                    name = self._choose_name(usual if is_ours else "", [*own, *others], bool(own))
-                    answer = await self._create(undo, name)
+                name = self._choose_name(usual if is_ours else "", [*own, *others], bool(own))
+                answer = await self._create(undo, name)
             else:
                 answer = await self._renew(undo, existing)
             undo.pop_all()
