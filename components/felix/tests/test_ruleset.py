@@ -70,7 +70,7 @@ def test_differences_of_a_set_add_up_to_the_set() -> None:
 
 def test_dispatch_follows_the_endpoint() -> None:
     made = ruleset()
-    assert made.table.maps["to-workload"].elements == {('"cali1"', f"goto {chain_of(made, 'tw-cali1')}")}
+    assert made.table.maps["to-workload"].elements == {('"cali1"', f"jump {chain_of(made, 'tw-cali1')}")}
     key = endpoint().key
     made.on_flush(flush(endpoints={key: None}))
     assert made.table.maps["to-workload"].elements == frozenset()

@@ -140,7 +140,7 @@ class Ruleset:
         for direction, dispatch in ((Direction.EGRESS, names.FROM_WORKLOAD), (Direction.INGRESS, names.TO_WORKLOAD)):
             chain = names.endpoint_chain(interface, direction)
             one = self.table.maps[dispatch]
-            element = (f'"{interface}"', f"goto {chain}")
+            element = (f'"{interface}"', f"jump {chain}")  # never goto: docs/design/felix.md, "Review notes"
             if endpoint is None:
                 self.table.maps[dispatch] = Map(one.type, one.elements - {element})
                 continue

@@ -1,0 +1,137 @@
+"""Policy holds while it changes: a flood of forbidden packets, thousands of transactions, and not one comes through."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import cycle
+from typing import Any
+
+import pytest
+
+from calico_felix.calc.graph import Graph
+from calico_felix.dataplane.ruleset import Ruleset
+from libcalico.kernel import netns
+from libcalico.kernel.nft import Nft
+from libcalico.model.keys import ResourceKey, key_path
+from libcalico.policy.ir import Packet
+from libcalico.policy.nft.rules import NftOptions
+from libcalico.policy.nft.table import Table
+from tests.netns import tun
+from tests.services import DIE_WITH_US, namespace_name, need
+
+NODE, INTERFACE, OUTSIDE = "n1", "cali0123456789a", "outside"
+FLOOD_S = 4.0
+ENOUGH_PACKETS, ENOUGH_COMMITS = 100_000, 500
+PACKET = Packet(4, 6, 0x0A010001, 0x0A020001, source_port=1000, destination_port=80)
+WATCH = f"""
+add table inet watch
+add chain inet watch in {{ type filter hook prerouting priority raw - 1; }}
+add chain inet watch through {{ type filter hook forward priority filter + 9; }}
+add rule inet watch in iifname "{INTERFACE}" counter
+add rule inet watch through iifname "{INTERFACE}" counter
+"""
+FLOOD = "import os, sys\npacket = bytes.fromhex(sys.argv[2])\nwhile True:\n    os.write(int(sys.argv[1]), packet)"
+ENDPOINT = {
+    "node": NODE, "orchestrator": "libnetwork", "workload": "libnetwork", "endpoint": "x", "profiles": ["open"],
+    "interfaceName": INTERFACE, "ipNetworks": ["10.1.0.1/32"],
+}  # fmt: skip
+
+
+def table(*policies: str, endpoint: bool = True) -> Table:
+    """The agent's table with an endpoint whose policies deny all; its profile would allow all."""
+    graph = Graph(NODE)
+    everything: dict[str, Any] = {"ingress": [{"action": "Allow"}], "egress": [{"action": "Allow"}]}
+    objects: list[tuple[ResourceKey, dict[str, str], dict[str, Any]]]
+    objects = [(ResourceKey("Profile", "open", ""), {}, everything)]
+    for name in policies:
+        spec = {"selector": "role == 'mute'", "types": ["Ingress", "Egress"]}
+        objects.append((ResourceKey("GlobalNetworkPolicy", name, ""), {}, spec))
+    if endpoint:
+        key = ResourceKey("WorkloadEndpoint", f"{NODE}-libnetwork-libnetwork-x", "default")
+        objects.append((key, {"role": "mute"}, ENDPOINT))
+    for revision, (key, labels, spec) in enumerate(objects):
+        metadata = {"name": key.name, "namespace": key.namespace, "labels": labels}
+        resource = {"apiVersion": "projectcalico.org/v3", "kind": key.kind, "metadata": metadata, "spec": spec}
+        graph.update(key_path(key).encode(), json.dumps(resource).encode(), revision + 1)
+    graph.in_sync = True
+    flush = graph.flush()
+    assert flush is not None
+    ruleset = Ruleset(NODE, NftOptions())
+    ruleset.on_flush(flush)
+    assert len(ruleset.endpoints) == endpoint
+    return ruleset.table
+
+
+class Router:
+    """A namespace that forwards what the flooded interface brings, and counts it before and after the policies."""
+
+    def __init__(self) -> None:
+        self.name = namespace_name("atomic")
+        subprocess.run(["ip", "netns", "add", self.name], check=True)
+        with netns.entered(f"/run/netns/{self.name}"):
+            self.nft = Nft()
+            self._ports = [tun.open_tun(name) for name in (INTERFACE, OUTSIDE)]
+        setup = (
+            f"ip link set {INTERFACE} up; ip link set {OUTSIDE} up; ip route add 10.1.0.0/24 dev {INTERFACE}\n"
+            f"ip route add 10.2.0.0/16 dev {OUTSIDE}; sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=0"
+        )
+        subprocess.run(["ip", "netns", "exec", self.name, "sh", "-ec", setup], check=True)
+        self.nft.run(WATCH)
+
+    def flood(self) -> subprocess.Popen[bytes]:
+        """Send PACKET without a pause from another process."""
+        port = self._ports[0]
+        command = [sys.executable, "-S", "-c", FLOOD, str(port), tun.encode(PACKET, 0).hex()]
+        return subprocess.Popen([*DIE_WITH_US, *command], pass_fds=(port,))
+
+    def counts(self) -> tuple[int, int]:
+        """Packets that came in, and that got through."""
+        came, through = re.findall(r"counter packets (\d+)", self.nft.run("list table inet watch"))
+        return int(came), int(through)
+
+    def close(self) -> None:
+        """Take it away."""
+        self.nft.close()
+        for descriptor in self._ports:
+            os.close(descriptor)
+        subprocess.run(["ip", "netns", "del", self.name], check=False)
+
+
+@pytest.fixture
+def router(root: None) -> Iterator[Router]:
+    need(os.path.exists("/dev/net/tun"), "/dev/net/tun", "run where TUN devices exist")
+    need(len(os.sched_getaffinity(0)) > 1, "two processors", "a packet must be on its way while the rules change")
+    made = Router()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("way", ["endpoints and policies come and go", "the table is written anew"])
+def test_no_packet_slips_through_while_the_rules_change(router: Router, way: str) -> None:
+    states = [table("a", endpoint=False), table("a"), table("a", "b"), table("c")]
+    standing = states[0]
+    router.nft.run(standing.render_replace())
+    flood = router.flood()
+    try:
+        commits, end = 0, time.monotonic() + FLOOD_S
+        for wanted in cycle(states):
+            anew = way == "the table is written anew"
+            router.nft.run(wanted.render_replace() if anew else wanted.render_delta(standing))
+            standing = wanted
+            commits += 1
+            if time.monotonic() > end:
+                break
+    finally:
+        flood.kill()
+        flood.wait()
+    came, through = router.counts()
+    print(f"{came} packets, {commits} transactions")
+    assert came > ENOUGH_PACKETS
+    assert commits > ENOUGH_COMMITS
+    assert through == 0
