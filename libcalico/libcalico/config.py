@@ -120,7 +120,8 @@ def words(text: str) -> tuple[str, ...]:
 
 
 class Configuration:
-    """Values of a table's parameters from all sources. `warnings` says what could not be used."""
+    """Values of a table's parameters from all sources. `warnings` says what could not be used, `unknown` which names of
+    the environment and the file stand in no row of the table."""
 
     def __init__(self, parameters: Iterable[Parameter]) -> None:
         self._parameters = {parameter.name.lower(): parameter for parameter in parameters}
@@ -138,13 +139,13 @@ class Configuration:
             name[len(prefix) :].lower(): value for name, value in environment.items() if name.upper().startswith(prefix)
         }
 
-    def load_file(self, path: str) -> None:
-        """An INI file with a `[global]` section; a file that is not there is no error."""
+    def load_file(self, path: str) -> bool:
+        """An INI file with a `[global]` section; False when it is not there, which need not be an error."""
+        self._sources["file"] = {}
         try:
             text = Path(path).read_text(encoding="utf-8")
         except FileNotFoundError:
-            self._sources["file"] = {}
-            return
+            return False
         except (OSError, UnicodeDecodeError) as error:
             raise BadData(f"cannot read the configuration file {path}: {error}") from None
         parser = configparser.ConfigParser(interpolation=None, strict=False, inline_comment_prefixes=("#", ";"))
@@ -155,6 +156,13 @@ class Configuration:
         self._sources["file"] = {
             name.lower(): _unquoted(value) for section in parser.sections() for name, value in parser.items(section)
         }
+        return True
+
+    @property
+    def unknown(self) -> list[str]:
+        """Names as they were found, each with its source."""
+        on_host = ("environment", "file")
+        return [f"{n} from the {s}" for s in on_host for n in self._sources[s] if n not in self._parameters]
 
     def load_datastore(self, values: Mapping[str, str]) -> None:
         """What the datastore says now; replaces what it said before."""

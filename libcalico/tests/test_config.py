@@ -43,6 +43,21 @@ def test_the_strongest_source_wins(tmp_path: Path) -> None:
     assert made.values["Action"] == Value("drop", "default")
 
 
+def test_names_that_mean_nothing_are_told(tmp_path: Path) -> None:
+    file = tmp_path / "felix.cfg"
+    file.write_text("[global]\nport = 2\nprot = 3\n")
+    assert configuration({"FELIX_COUNT": "1", "FELIX_CUONT": "1"}, file=file).unknown == [
+        "cuont from the environment",
+        "prot from the file",
+    ]
+
+
+def test_a_file_may_be_missing(tmp_path: Path) -> None:
+    assert not Configuration(TABLE).load_file(str(tmp_path / "none"))
+    (tmp_path / "some").write_text("")
+    assert Configuration(TABLE).load_file(str(tmp_path / "some"))
+
+
 def test_an_empty_value_is_not_set() -> None:
     assert configuration({"FELIX_PORT": " "}, {"port": "3"}).values["Port"] == Value(3, "datastore")
 

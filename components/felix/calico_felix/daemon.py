@@ -258,6 +258,10 @@ class Daemon:
 
     def _on_in_sync(self) -> None:
         log.info("in sync with the datastore at revision %d", self.revision)
+        own = self.graph.routing.own
+        if own is None or not any(own.addresses):
+            what = "is not in the datastore" if own is None else "is stored without an address"
+            log.warning("node %s %s: other hosts get no routes to its workloads; calico-felix startup", self.host, what)
         gc.collect()
         gc.freeze()
 

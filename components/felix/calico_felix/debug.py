@@ -32,7 +32,7 @@ def debug_commands(subject: Subject) -> dict[str, Command]:
         "config": lambda _words: _config(subject.configuration),
         "show": lambda words: _show(words, dataplane),
         "pending": lambda _words: _lines(dataplane.pending()),
-        "problems": lambda _words: _lines(f"{k}: {v}" for k, v in subject.graph.problems.items()),
+        "problems": lambda _words: _lines(_problems(subject)),
         "table": lambda _words: dataplane.ruleset.table.render_replace(),
         "resync": lambda _words: _resync(dataplane),
     }
@@ -40,6 +40,12 @@ def debug_commands(subject: Subject) -> dict[str, Command]:
 
 def _lines(lines: Iterable[str]) -> str:
     return ("\n".join(lines) or "nothing") + "\n"
+
+
+def _problems(subject: Subject) -> list[str]:
+    """Objects that cannot be used, then settings."""
+    objects = [f"{name}: {problem}" for name, problem in subject.graph.problems.items()]
+    return objects + subject.configuration.warnings
 
 
 def _status(subject: Subject) -> str:
@@ -55,7 +61,8 @@ def _status(subject: Subject) -> str:
 
 def _config(configuration: Configuration) -> str:
     rows = [[name, _value(value.value), value.source] for name, value in sorted(configuration.values.items())]
-    return table(["PARAMETER", "VALUE", "SOURCE"], rows)
+    listing = table(["PARAMETER", "VALUE", "SOURCE"], rows)
+    return "\n".join([listing.rstrip("\n"), *configuration.warnings]) + "\n"
 
 
 def _value(value: Any) -> str:

@@ -30,6 +30,7 @@ CERTIFICATES = {
     "EtcdKeyFile": "ETCD_KEY_FILE",
 }
 ENDPOINT_VARIABLES = ("CALICO_ETCD_ENDPOINTS", "ETCD_ENDPOINTS")
+CONFIG_FILE = "/etc/calico/felix.cfg"
 NODENAME_FILE = "/var/lib/calico/nodename"
 RESTART_PAUSE_S = 2.0
 
@@ -38,16 +39,20 @@ def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="calico-felix", description="Calico's node agent")
     parser.add_argument("command", nargs="?", choices=("run", "startup"), default="run")
-    parser.add_argument("-c", "--config-file", default="/etc/calico/felix.cfg", help="INI file with parameters")
+    parser.add_argument("-c", "--config-file", default=CONFIG_FILE, help="INI file with parameters")
     parser.add_argument("--version", action="version", version=f"calico-felix {__version__}")
     arguments = parser.parse_args(argv)
     logs.configure(os.environ.get("FELIX_LOGSEVERITYSCREEN") or "info")
     try:
         configuration = AgentConfiguration()
         configuration.load_environment(os.environ, "FELIX_")
-        configuration.load_file(arguments.config_file)
+        is_there = configuration.load_file(arguments.config_file)
         configuration.resolve()
         logs.configure(configuration["LogSeverityScreen"])
+        if not is_there and arguments.config_file != CONFIG_FILE:
+            log.warning("the configuration file %s is not there", arguments.config_file)
+        for name in configuration.unknown:
+            log.info("parameter %s is not known here, or has no effect: ignored", name)
         host = settle_node_name(configuration, os.environ)
         etcd = settle_etcd(configuration, os.environ)
         if arguments.command == "startup":

@@ -43,6 +43,13 @@ PROFILE = "calico"
 DIRECTORIES = ("/var/run/calico", "/var/lib/calico", "/var/log/calico", "/etc/calico")
 MODES = {"": "Never", "off": "Never", "never": "Never", "crosssubnet": "CrossSubnet", "cross-subnet": "CrossSubnet",
          "always": "Always"}  # fmt: skip
+POOL_VARIABLES = {
+    "CALICO_IPV4POOL_CIDR": "cidr",
+    "CALICO_IPV4POOL_VXLAN": "vxlan_mode",
+    "CALICO_IPV4POOL_IPIP": "ipip_mode",
+    "CALICO_IPV4POOL_NAT_OUTGOING": "nat_outgoing",
+    "CALICO_IPV4POOL_BLOCK_SIZE": "block_size",
+}
 DEFAULT_POOL = "192.168.0.0/16"
 
 _replace = msgspec.structs.replace
@@ -145,22 +152,37 @@ class Startup:
         if any(":" not in pool.spec.cidr for pool in pools):
             self._warn_about_pool(pools)
             return
-        spec = IPPoolSpec(
+        await self._create_if_missing(IPPool(metadata=Metadata(name=POOL), spec=self._pool_spec()))
+
+    def _pool_spec(self) -> IPPoolSpec:
+        return IPPoolSpec(
             cidr=self._environment.get("CALICO_IPV4POOL_CIDR") or DEFAULT_POOL,
             vxlan_mode=self._mode("CALICO_IPV4POOL_VXLAN"),
             ipip_mode=self._mode("CALICO_IPV4POOL_IPIP"),
             nat_outgoing=self._environment.get("CALICO_IPV4POOL_NAT_OUTGOING", "").lower() not in NO,
-            block_size=int(self._environment.get("CALICO_IPV4POOL_BLOCK_SIZE") or 26),
+            block_size=self._block_size(),
         )
-        await self._create_if_missing(IPPool(metadata=Metadata(name=POOL), spec=spec))
+
+    def _block_size(self) -> int:
+        text = self._environment.get("CALICO_IPV4POOL_BLOCK_SIZE") or "26"
+        if not text.isdecimal() or not 20 <= int(text) <= 32:
+            raise BadData(f"CALICO_IPV4POOL_BLOCK_SIZE={text!r} is not a number between 20 and 32")
+        return int(text)
 
     def _warn_about_pool(self, pools: tuple[IPPool, ...]) -> None:
-        wanted = self._environment.get("CALICO_IPV4POOL_CIDR")
+        """The variables describe a pool that is to be made; one that stands is changed with calicoctl."""
+        try:
+            wanted = self._pool_spec()
+        except BadData as error:
+            log.warning("%s: no pool is made now, so it does not matter yet", error)
+            return
         for pool in pools:
-            if pool.metadata.name == POOL and wanted and pool.spec.cidr != wanted:
-                log.warning(
-                    "pool %s keeps %s: CALICO_IPV4POOL_CIDR=%s does not change it", POOL, pool.spec.cidr, wanted
-                )
+            if pool.metadata.name != POOL:
+                continue
+            for variable, attribute in POOL_VARIABLES.items():
+                kept, asked = getattr(pool.spec, attribute), getattr(wanted, attribute)
+                if self._environment.get(variable) and asked != kept:
+                    log.warning("pool %s keeps %s: %s=%s does not change it", POOL, kept, variable, asked)
 
     def _mode(self, variable: str) -> str:
         text = self._environment.get(variable, "")

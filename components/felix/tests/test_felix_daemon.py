@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import cast
 
+import pytest
+
 from calico_felix.daemon import Daemon, Sources
 from calico_felix.dataplane.loop import Dataplane
 from calico_felix.parameters import PARAMETERS
@@ -21,6 +23,13 @@ async def test_until_the_watch_has_told_everything_calls_ask_the_datastore() -> 
     daemon.graph.in_sync = True
     assert daemon._open_ipam(daemon.client, "here") is daemon.ipam
     assert daemon._open_ipam(daemon.client, "elsewhere") is not daemon.ipam
+
+
+async def test_a_node_that_nobody_stored_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("WARNING")
+    daemon = Daemon(Sources("here", Configuration(PARAMETERS), MemoryDatastore()))
+    daemon._on_in_sync()
+    assert "node here is not in the datastore" in caplog.text
 
 
 async def test_a_restored_datastore_begins_with_its_own_revisions() -> None:

@@ -9,6 +9,7 @@ import pytest
 from calico_felix.startup import POOL, Startup
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.datastore.resources import AsyncClient
+from libcalico.errors import BadData
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,35 @@ async def test_outgoing_nat_of_the_first_pool(text: str, wanted: bool, tmp_path:
     environment = {"CALICO_IPV4POOL_NAT_OUTGOING": text, "CALICO_NODENAME_FILE": str(tmp_path / "nodename")}
     await Startup(client, "here", environment)._ensure_pool()
     assert (await client.get("IPPool", POOL)).spec.nat_outgoing is wanted
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "told"),
+    [
+        ("CALICO_IPV4POOL_CIDR", "10.9.0.0/16", "keeps 192.168.0.0/16: CALICO_IPV4POOL_CIDR=10.9.0.0/16"),
+        ("CALICO_IPV4POOL_VXLAN", "Always", "keeps Never: CALICO_IPV4POOL_VXLAN=Always"),
+        ("CALICO_IPV4POOL_BLOCK_SIZE", "28", "keeps 26: CALICO_IPV4POOL_BLOCK_SIZE=28"),
+        ("CALICO_IPV4POOL_BLOCK_SIZE", "big", "'big' is not a number between 20 and 32"),
+        ("CALICO_IPV4POOL_VXLAN", "never", ""),
+    ],
+)
+async def test_what_cannot_change_a_pool_that_stands_is_told(
+    variable: str, text: str, told: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("WARNING")
+    client = AsyncClient(MemoryDatastore())
+    environment = {"CALICO_NODENAME_FILE": str(tmp_path / "nodename")}
+    await Startup(client, "here", environment)._ensure_pool()
+    before = await client.get("IPPool", POOL)
+    await Startup(client, "here", {**environment, variable: text})._ensure_pool()
+    assert await client.get("IPPool", POOL) == before
+    assert told in caplog.text and (told != "" or not caplog.records)
+
+
+async def test_a_pool_of_a_bad_block_size_is_not_made(tmp_path: Path) -> None:
+    environment = {"CALICO_NODENAME_FILE": str(tmp_path / "nodename"), "CALICO_IPV4POOL_BLOCK_SIZE": "33"}
+    with pytest.raises(BadData, match="CALICO_IPV4POOL_BLOCK_SIZE='33'"):
+        await Startup(AsyncClient(MemoryDatastore()), "here", environment)._ensure_pool()
 
 
 async def test_a_node_without_an_address_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

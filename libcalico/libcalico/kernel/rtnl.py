@@ -212,6 +212,11 @@ class Rtnl(NetlinkSocket):
         found = self.dump("list neighbours", objects.RTM_GETNEIGH, body, objects.decode_neighbour)
         return [entry for entry in found if entry.device == device]
 
+    def replace_neighbour(self, entry: Neighbour) -> None:
+        """Add, or change, a neighbour or FDB entry."""
+        body = objects.encode_neighbour(entry)
+        self.request(f"add neighbour {entry.address}", objects.RTM_NEWNEIGH, _REPLACE, body)
+
     def apply_neighbours(
         self, deletes: Sequence[Neighbour], replaces: Sequence[Neighbour]
     ) -> dict[Neighbour, KernelError]:

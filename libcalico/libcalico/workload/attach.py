@@ -21,7 +21,7 @@ from typing import NamedTuple, TypeVar
 from libcalico.errors import BadData, Unavailable
 from libcalico.kernel import netns, objects, sysctl
 from libcalico.kernel.errors import KernelError
-from libcalico.kernel.objects import Address, Link, Route
+from libcalico.kernel.objects import Address, Link, Neighbour, Route
 from libcalico.kernel.rtnl import Rtnl
 from libcalico.workload.plan import GATEWAY, HOST_MAC, Setting, Wiring
 
@@ -171,6 +171,7 @@ def _route_container(wiring: Wiring, there: Rtnl, far: int, here: Rtnl, near: in
     if wiring.has_v4:
         there.replace_route(Route(f"{GATEWAY}/32", far, scope=objects.RT_SCOPE_LINK))
         there.replace_route(Route("0.0.0.0/0", far, gateway=GATEWAY))
+        there.replace_neighbour(Neighbour(far, GATEWAY, HOST_MAC))
     if wiring.has_v6:
         gateway = _wait_link_local(here, near)
         there.replace_route(Route("::/0", far, gateway=gateway))
