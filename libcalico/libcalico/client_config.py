@@ -45,11 +45,13 @@ class UnreadableConfig(BadData):
 
 def load(path: str, environment: Mapping[str, str]) -> EtcdConfig:
     """The connection settings. Raises `UnreadableConfig`, or `BadData` with upstream's words."""
+    content: bytes | None = None
     try:
         content = Path(path).read_bytes()
     except OSError:
         if path != DEFAULT_FILE:
             raise UnreadableConfig(path) from None
+    if content is None:
         return from_settings(_from_environment(environment))
     try:
         settings = _from_file(yaml_input.decode(content))
@@ -131,7 +133,9 @@ def from_settings(settings: Mapping[str, Any]) -> EtcdConfig:
     if srv:
         raise BadData(f"etcdDiscoverySrv '{srv}': discovery by SRV records is not supported: list etcdEndpoints")
     if not endpoints:
-        raise BadData("no etcd endpoints specified")
+        error = BadData("no etcd endpoints specified")
+        error.add_note(f"set ETCD_ENDPOINTS to URLs such as http://10.0.0.1:2379, or etcdEndpoints in {DEFAULT_FILE}")
+        raise error
     username, password = settings.get("etcdUsername") or "", settings.get("etcdPassword") or ""
     return EtcdConfig(
         endpoints=tuple(part.strip() for part in endpoints.split(",") if part.strip()),

@@ -21,9 +21,9 @@ class CommandFailed(CalicoError):
         super().__init__(text)
 
 
-def failed_by(error: CalicoError, text: str) -> CommandFailed:
+def failed_by(error: CalicoError, text: str, to_stdout: bool = False) -> CommandFailed:
     """A failure in upstream's words, with the notes of its cause."""
-    failure = CommandFailed(text)
+    failure = CommandFailed(text, to_stdout)
     for note in notes_of(error):
         failure.add_note(note)
     return failure

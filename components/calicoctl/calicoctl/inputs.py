@@ -18,10 +18,16 @@ SUFFIXES = (".yaml", ".yml", ".json")
 
 
 class Loaded(NamedTuple):
-    """An object and where it stands: `in.yaml, line 7`."""
+    """An object and where it stands."""
 
     resource: Resource
-    origin: str
+    file: str
+    placed: Placed
+
+    @property
+    def origin(self) -> str:
+        """As in `in.yaml, line 7`."""
+        return f"{self.file}, line {self.placed.line}"
 
 
 class Problem(NamedTuple):
@@ -82,7 +88,7 @@ def _load_file(file: str, data: bytes, loaded: list[Loaded], problems: list[Prob
         return
     for placed in objects:
         try:
-            loaded.append(Loaded(_read(placed.value), f"{file}, line {placed.line}"))
+            loaded.append(Loaded(_read(placed.value), file, placed))
         except BadData as error:
             problems.append(Problem(f"{file}, line {_line(placed, error)}: {_title(placed.value)}", error))
 

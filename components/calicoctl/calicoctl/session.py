@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from calicoctl.failures import CommandFailed
+from calicoctl.failures import CommandFailed, failed_by
 from libcalico.errors import CalicoError, DatastoreError, ResourceDoesNotExist
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def connect(arguments: dict[str, Any]) -> Client:
     except UnreadableConfig as error:
         raise CommandFailed(str(error), to_stdout=True) from None
     except CalicoError as error:
-        raise CommandFailed(f"Failed to create Calico API client: {error}", to_stdout=True) from None
+        raise failed_by(error, f"Failed to create Calico API client: {error}", to_stdout=True) from None
 
 
 def check_version(client: Client, arguments: dict[str, Any]) -> None:

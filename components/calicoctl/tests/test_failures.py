@@ -45,6 +45,22 @@ def test_a_bad_object_is_named_with_its_place_and_so_is_what_was_stored() -> Non
     assert outcome.status == 1
     assert outcome.stderr.splitlines()[1:] == [
         "in.yaml, line 6: GlobalNetworkSet(bad)",
+        "  line 9: Nets[0] 'x': an address with a length, such as 10.0.0.0/16",
+        "applied: GlobalNetworkSet(good)",
+    ]
+
+
+def test_bad_fields_are_answered_with_their_lines_and_what_would_be_right() -> None:
+    policy = HEAD.replace("GlobalNetworkSet", "GlobalNetworkPolicy") + (
+        "{name: bad}\nspec:\n  selector: role = 'x'\n  types: [Ingress]\n  ingress:\n  - action: Allow\n"
+        "  - action: Alow\n    protocol: TCPP\n  egress:\n  - action: Allow\n    protocol: TCPP\n"
+    )
+    assert told("apply -f in.yaml", GOOD, policy).stderr.splitlines()[-6:] == [
+        "in.yaml, line 6: GlobalNetworkPolicy(bad)",
+        "  line 14: Action 'Alow': Allow, Deny, Log or Pass",
+        "  line 15: Protocol 'TCPP': TCP, UDP, ICMP, ICMPv6, SCTP, UDPLite, or a number from 1 to 255",
+        "  line 18: Protocol 'TCPP': TCP, UDP, ICMP, ICMPv6, SCTP, UDPLite, or a number from 1 to 255",
+        '  line 10: Selector "role = \'x\'": expected operator after label "role"',
         "applied: GlobalNetworkSet(good)",
     ]
 
@@ -54,13 +70,15 @@ def test_the_first_is_not_what_succeeded() -> None:
     assert outcome.stdout == "Partial success: applied the first 2 out of 3 'GlobalNetworkSet' resources:\n"
     assert outcome.stderr.splitlines()[1:] == [
         "in.yaml, line 1: GlobalNetworkSet(bad)",
+        "  line 4: Nets[0] 'x': an address with a length, such as 10.0.0.0/16",
         "applied: GlobalNetworkSet(good), GlobalNetworkSet(better)",
     ]
 
 
 @pytest.mark.parametrize(("verb", "done"), [("create", "created"), ("replace", "replaced"), ("validate", "validated")])
 def test_several_bad_objects_have_a_line_each(verb: str, done: str) -> None:
-    lines = told(f"{verb} -f in.yaml", BAD, WORSE).stderr.splitlines()[1:]
+    told_lines = told(f"{verb} -f in.yaml", BAD, WORSE).stderr.splitlines()[1:]
+    lines = [line for line in told_lines if not line.startswith("  ")]
     assert re.match(r"in.yaml, line 1: GlobalNetworkSet\(bad\): .+", lines[0])
     assert re.match(r"in.yaml, line 6: GlobalNetworkSet\(worse\): .+", lines[1])
     assert lines[2] == f"{done}: nothing"

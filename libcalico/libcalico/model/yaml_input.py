@@ -207,12 +207,25 @@ class Placed(NamedTuple):
     def line_of(self, path: Sequence[str]) -> int:
         """The line of the member whose path ends so, if there is exactly one; else the object's own."""
         wanted = tuple(name.lower() for name in path)
-        marks = [mark for names, mark in _members(self.node, (), set()) if names[-len(wanted) :] == wanted]
-        return self.first_line + marks[0] if len(marks) == 1 else self.line
+        keys = [key for names, key, _ in _members(self.node, (), set()) if names[-len(wanted) :] == wanted]
+        return self.first_line + keys[0].start_mark.line if len(keys) == 1 else self.line
+
+    def lines_of_value(self, name: str, value: str) -> list[int]:
+        """The lines of all members `name` that hold `value`, alone or in a list."""
+        found = [(key, node) for names, key, node in _members(self.node, (), set()) if names[-1] == name.lower()]
+        return [self.first_line + key.start_mark.line for key, node in found if value in _texts(node)]
 
 
-def _members(node: yaml.Node | None, path: tuple[str, ...], seen: set[int]) -> Iterator[tuple[tuple[str, ...], int]]:
-    """Every member below a node: its path in lower case, without the places in lists, and its line in the document."""
+def _texts(node: yaml.Node) -> list[str]:
+    entries = node.value if isinstance(node, yaml.SequenceNode) else [node]
+    return [entry.value for entry in entries if isinstance(entry, yaml.ScalarNode)]
+
+
+Member = tuple[tuple[str, ...], yaml.Node, yaml.Node]
+
+
+def _members(node: yaml.Node | None, path: tuple[str, ...], seen: set[int]) -> Iterator[Member]:
+    """Every member below a node: its path in lower case, without places in lists, and the nodes of key and value."""
     if id(node) in seen:
         return
     seen.add(id(node))
@@ -223,7 +236,7 @@ def _members(node: yaml.Node | None, path: tuple[str, ...], seen: set[int]) -> I
         for key, value in node.value:
             if isinstance(key, yaml.ScalarNode):
                 here = (*path, key.value.lower())
-                yield here, key.start_mark.line
+                yield here, key, value
                 yield from _members(value, here, seen)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -21,6 +22,7 @@ from libcalico.errors import (
     ValidationError,
 )
 from libcalico.model import KINDS, Resource, defaults
+from libcalico.model.advice import advice
 from libcalico.model.validation import validate as validate_resource
 
 if TYPE_CHECKING:
@@ -220,8 +222,20 @@ def _notes(participle: str, outcomes: Sequence[Outcome]) -> list[str]:
         reason = str(error).rstrip("\n").replace("\n-  ", "\n  ")
         place = f"{loaded.origin}: {_title(loaded.resource)}"
         notes.append(f"{place}: {reason}" if len(refused) > 1 else place)
+        notes += _advice(loaded, error)
     done = [_title(outcome.loaded.resource) for outcome in outcomes if outcome.error is None]
     return [*notes, f"{participle}: {', '.join(done) or 'nothing'}"]
+
+
+def _advice(loaded: Loaded, error: CalicoError) -> Iterator[str]:
+    """What would be right, for each bad field of which that is known; equal ones stand in the document's order."""
+    seen: Counter[FieldError] = Counter()
+    for field in error.fields if isinstance(error, ValidationError) else ():
+        if text := advice(field):
+            lines = loaded.placed.lines_of_value(field.field.partition("[")[0], field.value or "")
+            place = f"line {lines[seen[field]]}: " if seen[field] < len(lines) else ""
+            seen[field] += 1
+            yield f"  {place}{field.field} {field.value!r}: {text}"
 
 
 def _title(resource: Resource) -> str:
