@@ -19,9 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from calico_cni import services
-from libcalico.workload.cni import errors
+from libcalico.workload.cni import errors, hold
 from libcalico.workload.cni.errors import CniError
+from libcalico.workload.cni.hold import hold_netns
 from tests.netns.cni_host import ID, PREFIX, Host, build_plugins, sh
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run as root")]
@@ -137,14 +137,14 @@ async def test_the_same_call_twice_at_once_without_an_agent(host: Host) -> None:
 async def test_a_container_that_another_call_holds_for_long_is_an_answer(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(services, "HOLD_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(hold, "HOLD_TIMEOUT_S", 0.1)
     box = host.box()
-    async with services.hold_netns(box):
+    async with hold_netns(box):
         with pytest.raises(CniError, match="another call has been at work") as caught:
-            async with services.hold_netns(box):
+            async with hold_netns(box):
                 pass
     assert caught.value.code == errors.TRY_AGAIN
-    async with services.hold_netns(box), services.hold_netns("/run/netns/gone"), services.hold_netns(""):
+    async with hold_netns(box), hold_netns("/run/netns/gone"), hold_netns(""):
         pass
 
 

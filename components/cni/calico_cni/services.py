@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from libcalico import client_config
 from libcalico.datastore.etcd import EtcdDatastore
 from libcalico.datastore.resources import AsyncClient
-from libcalico.kernel import netns
-from libcalico.kernel.errors import KernelError
 from libcalico.model.keys import ResourceKey
 from libcalico.workload.attach import Attacher
-from libcalico.workload.cni import errors
 from libcalico.workload.cni.conf import NetConf
-from libcalico.workload.cni.errors import CniError
+from libcalico.workload.cni.hold import hold_netns
 from libcalico.workload.cni.services import Services
 from libcalico.workload.guard import ensure_guard
-
-HOLD_TIMEOUT_S = 30.0
-_LOOK_AGAIN_S = 0.01
 
 # conf member -> (name in a client configuration, variable)
 _MEMBERS = {
@@ -70,38 +62,3 @@ async def open_services(environment: Mapping[str, str]) -> AsyncIterator[Service
         attacher.close()
         for datastore in opened:
             await datastore.close()
-
-
-@asynccontextmanager
-async def hold_netns(path: str) -> AsyncIterator[None]:
-    """Keep other fallback processes off a container: a lock on its namespace itself, whatever path leads there.
-
-    It ends with the process. Where there is no namespace (a late DEL) there is nothing to lock."""
-    try:
-        number = netns.open_path(path)
-    except KernelError:
-        yield
-        return
-    try:
-        await _lock(number, path)
-        yield
-    finally:
-        os.close(number)
-
-
-async def _lock(number: int, path: str) -> None:
-    try:
-        async with asyncio.timeout(HOLD_TIMEOUT_S):
-            while not _try_lock(number):
-                await asyncio.sleep(_LOOK_AGAIN_S)
-    except TimeoutError:
-        text = f"another call has been at work in {path} for {HOLD_TIMEOUT_S:.0f} s: try again later"
-        raise CniError(errors.TRY_AGAIN, text) from None
-
-
-def _try_lock(number: int) -> bool:
-    try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -39,6 +39,7 @@ from libcalico.obs.metrics import CONTENT_TYPE, Metrics
 from libcalico.rpc import node_pb2_grpc as stubs
 from libcalico.rpc.channel import open_server
 from libcalico.workload.attach import Attacher
+from libcalico.workload.cni.hold import hold_netns
 from libcalico.workload.cni.server import WorkloadsService
 from libcalico.workload.cni.services import Services
 
@@ -51,6 +52,7 @@ SILENT_S = 60.0
 FLUSH_PAUSE_S = 0.002
 FORWARDING = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
 STOP_GRACE_S = 2.0
+FALLBACKS_END_S = 120.0
 DATAPLANE_TIMEOUT_S = 30.0
 RESTART_CODE = 129
 SETTINGS = "FelixConfiguration"
@@ -332,6 +334,7 @@ class Daemon:
             open_ipam=self._open_ipam,
             clock=self.clock,
             own_node=self.host,
+            hold_netns=self._hold_netns,
             datastore_ready=lambda: self.graph.datastore_ready,
             has_profile=self.graph.policies.has_profile,
             is_unused=lambda name: self.graph.in_sync and dataplane.is_unused(name),
@@ -346,6 +349,10 @@ class Daemon:
         """The one that the watch feeds, once it has all: before, what it has not been told would count as absent."""
         fed = node == self.host and self.graph.in_sync
         return self.ipam if fed else IpamService(client.datastore, node, self.clock)
+
+    def _hold_netns(self, path: str) -> contextlib.AbstractAsyncContextManager[None]:
+        """A plug-in that found no agent may still be at work in a container, for as long as its own time-outs last."""
+        return hold_netns(path) if self._uptime_s() < FALLBACKS_END_S else contextlib.nullcontext()
 
     def _uptime_s(self) -> float:
         return self.clock.monotonic_s() - self.started_s

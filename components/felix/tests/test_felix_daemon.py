@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
-from calico_felix.daemon import Daemon, Sources
+from calico_felix.daemon import FALLBACKS_END_S, Daemon, Sources
 from calico_felix.dataplane.loop import Dataplane
 from calico_felix.parameters import PARAMETERS
 from libcalico.config import Configuration
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.datastore.syncer import Batch, Status
+from libcalico.workload.cni.hold import hold_netns
 
 
 async def test_until_the_watch_has_told_everything_calls_ask_the_datastore() -> None:
@@ -23,6 +25,21 @@ async def test_until_the_watch_has_told_everything_calls_ask_the_datastore() -> 
     daemon.graph.in_sync = True
     assert daemon._open_ipam(daemon.client, "here") is daemon.ipam
     assert daemon._open_ipam(daemon.client, "elsewhere") is not daemon.ipam
+
+
+async def test_an_agent_that_has_just_started_waits_for_who_found_none() -> None:
+    daemon = Daemon(Sources("here", Configuration(PARAMETERS), MemoryDatastore()))
+    here = "/proc/self/ns/net"
+    async with hold_netns(here):
+        held = daemon._hold_netns(here)
+        entered = asyncio.ensure_future(held.__aenter__())
+        assert not (await asyncio.wait({entered}, timeout=0.05))[0]
+    await entered
+    async with asyncio.timeout(1), daemon._hold_netns("/nowhere"):
+        await held.__aexit__(None, None, None)
+    daemon.started_s -= FALLBACKS_END_S
+    async with hold_netns(here), asyncio.timeout(1), daemon._hold_netns(here):
+        pass
 
 
 async def test_a_node_that_nobody_stored_is_told(caplog: pytest.LogCaptureFixture) -> None:

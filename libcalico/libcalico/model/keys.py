@@ -6,6 +6,7 @@ never an error.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ IPAM = "/calico/ipam/v2/"
 BLOCKS = IPAM + "assignment/"
 AFFINITIES = IPAM + "host/"
 HANDLES = IPAM + "handle/"
+KNOWN_SEGMENTS = 16384
 FELIX_STATUS = "/calico/felix/v2/no-region/host/"
 
 
@@ -183,6 +185,7 @@ def _cidr_segment(cidr: str) -> str:
     return cidr.replace("/", "-")
 
 
+@functools.lru_cache(KNOWN_SEGMENTS)
 def _cidr_text(segment: str) -> str:
     address, _, length = segment.rpartition("-")
     try:

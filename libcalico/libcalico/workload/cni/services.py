@@ -35,7 +35,7 @@ class Services:
     `open_ipam(client, node)` the IPAM service of a node; `wait_programmed` is the agent's promise.
     `own_node` is what the agent calls this host ("" = only the configuration and the files say). `protect` is awaited
     before an interface is made: from then on it must be closed until its policy is programmed. `hold_netns(path)`
-    keeps other processes off a container for the length of a block; the agent needs none. `datastore_ready`,
+    keeps other processes off a container for the length of a block, where there may be some. `datastore_ready`,
     `has_profile` and `is_unused` (no interface and no endpoint of this node has that name) spare a request each when
     the agent's own view of the datastore knows (None, False: ask)."""
 
