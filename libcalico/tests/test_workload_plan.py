@@ -18,13 +18,11 @@ def keys(settings: tuple[Any, ...]) -> list[str]:
     return [f"{item.key}={item.value}" + ("" if item.required else "?") for item in settings]
 
 
-def test_ipv4_settings_in_the_order_that_matters() -> None:
+def test_ipv4_settings() -> None:
     plan = wiring()
+    assert plan.host_ipv4 == {"route_localnet": 1, "proxy_arp": 1, "forwarding": 1}
     assert keys(plan.host_settings) == [
-        "net/ipv4/conf/cali1/route_localnet=1",
         "net/ipv4/neigh/cali1/proxy_delay=0?",
-        "net/ipv4/conf/cali1/proxy_arp=1",
-        "net/ipv4/conf/cali1/forwarding=1",
         "net/ipv6/conf/cali1/accept_ra=0?",
     ]
     assert plan.container_settings == ()
@@ -33,6 +31,7 @@ def test_ipv4_settings_in_the_order_that_matters() -> None:
 
 def test_ipv6_settings() -> None:
     plan = wiring(["fd29::1/128"], allow_ip_forwarding=True)
+    assert plan.host_ipv4 == {}
     assert keys(plan.host_settings) == [
         "net/ipv6/conf/cali1/accept_dad=0",
         "net/ipv6/conf/cali1/disable_ipv6=0",

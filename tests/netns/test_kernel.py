@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import socket
@@ -74,6 +75,46 @@ def veth(rtnl: Rtnl) -> tuple[int, int]:
         rtnl.set_link(link.ifindex, up=True)
         ends.append(link.ifindex)
     return ends[0], ends[1]
+
+
+class TestRequests:
+    def test_an_index_by_name(self, space: Space) -> None:
+        with Rtnl(space.path) as rtnl:
+            assert rtnl.index("lo") == 1
+            assert rtnl.index("nobody") == 0
+
+    def test_together_is_in_order_and_names_the_first_that_failed(self, space: Space) -> None:
+        with Rtnl(space.path) as rtnl:
+            near, _far = veth(rtnl)
+            with pytest.raises(KernelError, match=r"add route 10.1.0.0/24 via 10.9.9.9") as caught, rtnl.together():
+                rtnl.replace_address(Address(near, "10.0.0.1/24"))
+                rtnl.replace_route(Route("10.1.0.0/24", near, gateway="10.9.9.9"))
+                rtnl.replace_route(Route("10.2.0.0/24", 999))
+                rtnl.replace_route(Route("10.3.0.0/24", near, gateway="10.0.0.2"))
+            assert caught.value.errno == errno.ENETUNREACH
+            assert {route["dst"] for route in space.ip("route")} == {"10.0.0.0/24", "10.3.0.0/24"}
+            with rtnl.together():
+                pass
+
+    def test_an_error_in_the_block_sends_nothing(self, space: Space) -> None:
+        with Rtnl(space.path) as rtnl:
+            near, _far = veth(rtnl)
+            with pytest.raises(ZeroDivisionError), rtnl.together():
+                rtnl.replace_address(Address(near, "10.0.0.1/24"))
+                raise ZeroDivisionError
+            assert rtnl.addresses(near, socket.AF_INET) == []
+
+    def test_settings_come_with_a_link_and_go_with_it(self, space: Space) -> None:
+        with Rtnl(space.path) as rtnl:
+            near, _far = veth(rtnl)
+            rtnl.set_link(near, ipv4={"proxy_arp": 1, "forwarding": 1, "route_localnet": 1})
+            space.run("sysctl", "-qw", "net.ipv6.conf.va.accept_ra=0", "net.ipv4.conf.va.rp_filter=2")
+            link = rtnl.link("va")
+            assert link is not None
+            names = ("forwarding", "proxy_arp", "rp_filter", "route_localnet")
+            assert [link.setting("ipv4", name) for name in names] == [1, 1, 2, 1]
+            assert [link.setting("ipv6", name) for name in ("accept_ra", "proxy_ndp")] == [0, 0]
+            assert space.run("cat", "/proc/sys/net/ipv4/conf/va/proxy_arp") == "1\n"
 
 
 class TestLinks:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from types import SimpleNamespace
 
 import pytest
 
@@ -16,7 +15,7 @@ from libcalico.clock import SystemClock
 from libcalico.kernel.errors import KernelError
 from libcalico.kernel.netlink import RouteEvent
 from libcalico.kernel.nft import NftError
-from libcalico.kernel.objects import Route
+from libcalico.kernel.objects import Link, Route
 from libcalico.model.keys import ResourceKey
 from libcalico.policy.ir import EndpointPolicy
 from libcalico.policy.nft.rules import NftOptions
@@ -186,7 +185,9 @@ def test_an_endpoint_that_goes_while_its_rules_are_written_is_not_remembered() -
 async def test_an_address_that_moves_keeps_a_route(order: str) -> None:
     """Whichever interface is planned first, the new holder's route is wanted afterwards."""
     dataplane = Dataplane(DataplaneConfig("here", NftOptions()), SystemClock())
-    dataplane.links = {f"cali{name}": SimpleNamespace(up=True, ifindex=index) for index, name in enumerate("ab", 5)}  # type: ignore[misc]
+    dataplane.links = {
+        f"cali{name}": Link(index, f"cali{name}", True, True, 1500, "") for index, name in enumerate("ab", 5)
+    }
     dataplane.on_flush(flush(A))
     dataplane.ruleset.on_flush(flush(B, gone=(A,)))
     for name in order.split():

@@ -17,6 +17,7 @@ class KernelError(Unavailable):
     def __init__(self, operation: str, errno: int = 0, detail: str = "") -> None:
         self.operation = operation
         self.errno = errno
+        self.detail = detail
         cause = detail or (os.strerror(errno) if errno else "failed")
         super().__init__(f"{operation}: {cause}")
 

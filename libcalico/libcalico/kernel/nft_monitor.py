@@ -48,6 +48,8 @@ class NftMonitor(NetlinkSocket):
 
     def __init__(self, table: str, netns_path: str = "") -> None:
         super().__init__(_NETLINK_NETFILTER, netns_path)
+        self._expect_much()
+        self._socket.bind((0, 0))
         self._table = table.encode() + b"\0"
         self._mark = nlmsg.encode_text(_NFTA_TABLE, table)
         self._seen: list[str] = []  # of a transaction whose end has not come yet

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Self, TypeVar
 
 from calico_native import netns
@@ -22,7 +22,8 @@ _NETLINK_CAP_ACK = 10
 _NETLINK_EXT_ACK = 11
 _NETLINK_GET_STRICT_CHK = 12
 _SO_RCVBUFFORCE = 33
-_RECEIVE_BYTES = 1 << 18
+_RECEIVE_BYTES = 1 << 15
+"""As much as the kernel puts into one datagram of a dump (af_netlink.c, netlink_recvmsg)."""
 _BATCH_BYTES = 1 << 15
 _DUMP_TRIES = 3
 
@@ -44,22 +45,29 @@ class NetlinkSocket:
         try:
             if netns_path:
                 number = netns.open_socket(netns_path, socket.AF_NETLINK, socket.SOCK_RAW, protocol)
-                self._socket = socket.socket(fileno=number)
+                self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol, fileno=number)
             else:
                 self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         except OSError as error:
             where = f" in {netns_path}" if netns_path else ""
             raise KernelError(f"open netlink socket{where}", error.errno or 0, error.strerror or "") from error
-        for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
-            try:
-                self._socket.setsockopt(_SOL_NETLINK, option, 1)
-            except OSError:
-                continue  # an older kernel: less text in errors, dumps filtered by us
-        with contextlib.suppress(OSError):  # without the right to it the default must do
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 4 << 20)
-        self._socket.bind((0, 0))
+        for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK):
+            self._set(_SOL_NETLINK, option, 1)
         self._sequence = 0
+        self._expects_much = False
+        self._together: list[tuple[str, Request]] | None = None
         self._buffer = memoryview(bytearray(_RECEIVE_BYTES))
+
+    def _set(self, level: int, option: int, value: int) -> None:
+        with contextlib.suppress(OSError):  # an older kernel, or no right to it: less text in errors, a smaller buffer
+            self._socket.setsockopt(level, option, value)
+
+    def _expect_much(self) -> None:
+        """Make room for dumps and events; most sockets live for a few requests and need none."""
+        if not self._expects_much:
+            self._set(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
+            self._set(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 4 << 20)
+            self._expects_much = True
 
     def close(self) -> None:
         """Give the socket back."""
@@ -81,6 +89,9 @@ class NetlinkSocket:
 
     def request(self, operation: str, kind: int, flags: int, body: bytes) -> None:
         """Do one thing and wait for the acknowledgement; `operation` is what an error calls it."""
+        if self._together is not None:
+            self._together.append((operation, Request(kind, flags, body)))
+            return
         sequence = self._next()
         self._socket.send(nlmsg.encode_message(kind, flags | nlmsg.NLM_F_ACK, sequence, body))
         while True:
@@ -90,6 +101,21 @@ class NetlinkSocket:
                     if number:
                         raise KernelError(operation, number, _phrase(number, words))
                     return
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """The requests of the block go to the kernel in one system call, at its end, and in their order.
+
+        One that fails does not stop those that follow; the first error is raised."""
+        self._together = wanted = list[tuple[str, Request]]()
+        try:
+            yield
+        finally:
+            self._together = None
+        failures = self.batch("", [request for _operation, request in wanted])
+        if failures:
+            first = min(failures)
+            raise KernelError(wanted[first][0], failures[first].errno, failures[first].detail)
 
     def query(self, operation: str, kind: int, body: bytes) -> bytes:
         """Ask for one object; the answer's body."""
@@ -115,6 +141,7 @@ class NetlinkSocket:
     def _dump_once(
         self, operation: str, kind: int, body: bytes, decode: Callable[[memoryview], T | None]
     ) -> tuple[list[T], bool]:
+        self._expect_much()
         sequence = self._next()
         self._socket.send(nlmsg.encode_message(kind, nlmsg.NLM_F_DUMP, sequence, body))
         found: list[T] = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import struct
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -22,7 +23,11 @@ RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 IFF_UP, IFF_RUNNING, IFF_LOWER_UP = 0x1, 0x40, 0x10000
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_OPERSTATE = 1, 3, 4, 5, 16
 IFLA_LINKINFO, IFLA_NET_NS_FD, IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES = 18, 28, 31, 32
-IFLA_EXT_MASK = 29
+IFLA_EXT_MASK, IFLA_AF_SPEC, IFLA_INET_CONF, IFLA_INET6_CONF = 29, 26, 1, 2
+IPV4_SETTINGS = {"forwarding": 1, "proxy_arp": 3, "rp_filter": 8, "route_localnet": 26}
+"""Places in IFLA_INET_CONF, from 1 (linux/ip.h, IPV4_DEVCONF_*), of what stands below net/ipv4/conf/."""
+IPV6_SETTINGS = {"forwarding": 0, "accept_ra": 3, "proxy_ndp": 22}
+"""Places in IFLA_INET6_CONF, from 0 (linux/ipv6.h, DEVCONF_*), of what stands below net/ipv6/conf/."""
 RTEXT_FILTER_SKIP_STATS = 1 << 3
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 VETH_INFO_PEER = 1
@@ -56,7 +61,9 @@ _ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 
 
 class Link(NamedTuple):
-    """An interface. `up` is what was asked for, `running` whether it can carry packets."""
+    """An interface. `up` is what was asked for, `running` whether it can carry packets.
+
+    `ipv4` and `ipv6` are its settings, four bytes each, as they were when the kernel told of it; see `setting`."""
 
     ifindex: int
     name: str
@@ -67,6 +74,14 @@ class Link(NamedTuple):
     kind: str = ""
     lower: int = 0
     vxlan: VxlanAttributes | None = None
+    ipv4: bytes = b""
+    ipv6: bytes = b""
+
+    def setting(self, area: str, name: str) -> int | None:
+        """A setting of `ipv4` or `ipv6`, such as "forwarding"; None when the kernel did not tell."""
+        values = self.ipv4 if area == "ipv4" else self.ipv6
+        place = IPV4_SETTINGS[name] - 1 if area == "ipv4" else IPV6_SETTINGS[name]
+        return nlmsg.ERROR.unpack_from(values, place * 4)[0] if len(values) >= place * 4 + 4 else None
 
 
 class VxlanAttributes(NamedTuple):
@@ -220,6 +235,7 @@ def decode_link(body: memoryview) -> Link:
     """A link of a dump or an event."""
     _family, _type, index, flags, _change = _IFINFO.unpack_from(body)
     found = nlmsg.decode_attributes(body[16:])
+    families = nlmsg.decode_attributes(found[IFLA_AF_SPEC]) if IFLA_AF_SPEC in found else {}
     kind, data = "", None
     if IFLA_LINKINFO in found:
         details = nlmsg.decode_attributes(found[IFLA_LINKINFO])
@@ -235,7 +251,20 @@ def decode_link(body: memoryview) -> Link:
         kind=kind,
         lower=nlmsg.decode_u32(found.get(IFLA_LINK)),
         vxlan=_decode_vxlan(data) if kind == "vxlan" and data is not None else None,
+        ipv4=_decode_settings(families.get(socket.AF_INET), IFLA_INET_CONF),
+        ipv6=_decode_settings(families.get(socket.AF_INET6), IFLA_INET6_CONF),
     )
+
+
+def _decode_settings(of_family: memoryview | None, kind: int) -> bytes:
+    return b"" if of_family is None else bytes(nlmsg.decode_attributes(of_family).get(kind, b""))
+
+
+def encode_ipv4_settings(values: Mapping[str, int]) -> bytes:
+    """IFLA_AF_SPEC that sets an interface's IPv4 settings, by their names below net/ipv4/conf/."""
+    conf = [nlmsg.encode_u32(IPV4_SETTINGS[name], value) for name, value in values.items()]
+    of_family = nlmsg.encode_nested(socket.AF_INET, nlmsg.encode_nested(IFLA_INET_CONF, *conf))
+    return nlmsg.encode_nested(IFLA_AF_SPEC, of_family)
 
 
 def _decode_vxlan(data: memoryview) -> VxlanAttributes:

@@ -7,14 +7,18 @@ Each call is one netlink request (0.01-0.6 ms), except deleting an interface, wh
 from __future__ import annotations
 
 import errno
+import fcntl
 import socket
-from collections.abc import Sequence
+import struct
+from collections.abc import Mapping, Sequence
 
 from libcalico.kernel import nlmsg, objects
 from libcalico.kernel.errors import KernelError
 from libcalico.kernel.nlsocket import NetlinkSocket, Request
 from libcalico.kernel.objects import Address, Link, Neighbour, Route, VxlanAttributes
 
+_SIOCGIFINDEX = 0x8933
+_IFREQ = struct.Struct("16si20x")
 _CREATE = nlmsg.NLM_F_CREATE | nlmsg.NLM_F_EXCL
 _REPLACE = nlmsg.NLM_F_CREATE | nlmsg.NLM_F_REPLACE
 
@@ -40,6 +44,17 @@ class Rtnl(NetlinkSocket):
             if error.gone:
                 return None
             raise
+
+    def index(self, name: str) -> int:
+        """The index of the interface of that name, 0 if there is none; a microsecond, and from any thread."""
+        request = _IFREQ.pack(name.encode(), 0)
+        try:
+            answer = fcntl.ioctl(self._socket, _SIOCGIFINDEX, request)
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                return 0
+            raise KernelError(f"get index of {name}", error.errno or 0) from error
+        return int(_IFREQ.unpack(answer)[1])
 
     def create_link(self, name: str, info: bytes, attributes: bytes = b"", *, up: bool = False) -> None:
         """Make an interface; `info` is its IFLA_LINKINFO (`objects.encode_link_info`)."""
@@ -76,13 +91,24 @@ class Rtnl(NetlinkSocket):
             common += nlmsg.encode_attribute(objects.IFLA_ADDRESS, objects.pack_mac(mac))
         self.create_link(name, info, common)
 
-    def set_link(self, index: int, *, up: bool | None = None, mtu: int = 0, mac: str = "", name: str = "") -> None:
-        """Change what is given."""
+    def set_link(
+        self,
+        index: int,
+        *,
+        up: bool | None = None,
+        mtu: int = 0,
+        mac: str = "",
+        name: str = "",
+        ipv4: Mapping[str, int] | None = None,
+    ) -> None:
+        """Change what is given; `ipv4`: settings by their names below net/ipv4/conf/ (`objects.IPV4_SETTINGS`)."""
         attributes = nlmsg.encode_u32(objects.IFLA_MTU, mtu) if mtu else b""
         if mac:
             attributes += nlmsg.encode_attribute(objects.IFLA_ADDRESS, objects.pack_mac(mac))
         if name:
             attributes += nlmsg.encode_text(objects.IFLA_IFNAME, name)
+        if ipv4:
+            attributes += objects.encode_ipv4_settings(ipv4)
         flags = objects.IFF_UP if up else 0
         change = 0 if up is None else objects.IFF_UP
         body = objects.encode_link(index, flags, change, attributes)

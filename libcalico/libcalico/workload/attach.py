@@ -61,48 +61,75 @@ def attach(wiring: Wiring, netns_path: str, host_netns: str = "") -> str:
 
     A host interface of that name is a left-over of an earlier life and is deleted first. `host_netns` is for tests:
     the namespace that plays the host ("" = ours)."""
-    with Rtnl(host_netns) as here, Rtnl(netns_path) as there, ExitStack() as undo:
-        here.delete_link(wiring.host_interface)
-        _create_pair(wiring, there, host_netns)
-        undo.callback(_quietly, here.delete_link, wiring.host_interface)
+    with Rtnl(host_netns) as here, ExitStack() as closing, ExitStack() as undo:
+        home = netns.open_path(host_netns) if host_netns else netns.open_here()
+        closing.callback(os.close, home)
+        with netns.entered(netns_path):
+            there = closing.enter_context(Rtnl())
+            _create_pair(wiring, here, there, home)
+            undo.callback(_quietly, here.delete_link, wiring.host_interface)
+            _apply_settings((*wiring.container_settings, *wiring.forwarding_settings))
         near, far = _expect(here, wiring.host_interface), _expect(there, wiring.container_interface)
-        if near.mac != HOST_MAC:
-            here.set_link(near.ifindex, mac=HOST_MAC)
-        if wiring.container_settings:
-            with netns.entered(netns_path):
-                _apply_settings(wiring.container_settings)
         with netns.entered(host_netns):
             _apply_settings(wiring.host_settings)
-        here.set_link(near.ifindex, up=True)
-        there.set_link(far.ifindex, up=True)
-        _route_container(wiring, there, far.ifindex, here, near.ifindex)
+        here.set_link(near, up=True, ipv4=wiring.host_ipv4)
+        _set_up_container(wiring, there, far, here, near)
         for address in wiring.addresses:
-            there.replace_address(Address(far.ifindex, _host_cidr(address)))
-        with netns.entered(netns_path):
-            _apply_settings(wiring.forwarding_settings)
-        for address in wiring.addresses:
-            _route_host(wiring.host_interface, near.ifindex, address, here)
+            _route_host(wiring.host_interface, near, address, here)
+        mac = wiring.mac or _mac_of(there, wiring.container_interface)
         undo.pop_all()
-    return far.mac
+    return mac
 
 
 def detach(netns_path: str, container_interface: str, host_interfaces: Iterable[str], host_netns: str = "") -> None:
     """Take an interface away, from both sides; what is gone already is fine.
 
     Only a veth is taken from the container, and nothing at all when its namespace is the host's own."""
-    identity = netns.identity(netns_path) if netns_path else None
-    ours = netns.identity(host_netns or "/proc/thread-self/ns/net")
-    if identity is not None and identity != ours:
+    _Removal(netns_path, container_interface, host_interfaces, host_netns).run()
+
+
+class _Removal:
+    """A `detach` at work, which other threads may watch."""
+
+    def __init__(
+        self, netns_path: str, container_interface: str, host_interfaces: Iterable[str], host_netns: str
+    ) -> None:
+        self._netns_path = netns_path
+        self._container_interface = container_interface
+        self._host_interfaces = tuple(host_interfaces)
+        self._host_netns = host_netns
+        self._ends: list[tuple[Rtnl, str]] = []
+
+    def run(self) -> None:
+        """See `detach`."""
+        with Rtnl(self._host_netns) as here, ExitStack() as closing:
+            ends = [(here, name) for name in self._host_interfaces]
+            try:
+                there = self._open_container(closing)
+                if there is not None:
+                    self._ends = [*ends, (there, self._container_interface)]
+                    there.delete_link(self._container_interface)
+            except KernelError as error:
+                _log.warning("detach %s from %s: %s", self._container_interface, self._netns_path, error)
+            self._ends = self._ends or ends
+            for name in self._host_interfaces:
+                here.delete_link(name)
+
+    def _open_container(self, closing: ExitStack) -> Rtnl | None:
+        """The container's namespace, if the interface is there, and a veth."""
+        identity = netns.identity(self._netns_path) if self._netns_path else None
+        if identity is None or identity == netns.identity(self._host_netns or "/proc/thread-self/ns/net"):
+            return None
+        there = closing.enter_context(Rtnl(self._netns_path))
+        link = there.link(self._container_interface)
+        return there if link is not None and link.kind == "veth" else None
+
+    def is_out_of_sight(self) -> bool:
+        """Nobody can see or use either end any more; takes microseconds."""
         try:
-            with Rtnl(netns_path) as there:
-                link = there.link(container_interface)
-                if link is not None and link.kind == "veth":
-                    there.delete_link(container_interface)
-        except KernelError as error:
-            _log.warning("detach %s: the namespace %s cannot be entered: %s", container_interface, netns_path, error)
-    with Rtnl(host_netns) as here:
-        for name in host_interfaces:
-            here.delete_link(name)
+            return bool(self._ends) and not any(rtnl.index(name) for rtnl, name in self._ends)
+        except (KernelError, ValueError):  # closed: it is done, and the caller will hear of it
+            return False
 
 
 def inspect(netns_path: str, container_interface: str, host_interface: str, host_netns: str = "") -> Inspection:
@@ -129,32 +156,42 @@ def _state(rtnl: Rtnl, name: str) -> EndState | None:
     return EndState(link, tuple(address for address in found if not address.startswith("fe80:")))
 
 
-def _create_pair(wiring: Wiring, there: Rtnl, host_netns: str) -> None:
-    home = netns.open_path(host_netns) if host_netns else netns.open_here()
+def _create_pair(wiring: Wiring, here: Rtnl, there: Rtnl, home: int) -> None:
     try:
-        there.create_veth(
-            wiring.container_interface,
-            wiring.host_interface,
-            peer_netns=home,
-            mac=wiring.mac,
-            peer_mac=HOST_MAC,
-            mtu=wiring.mtu,
-            queues=wiring.queues,
-        )
+        _create_veth(wiring, there, home)
+        return
     except KernelError as error:
-        if error.errno == errno.EEXIST and there.link(wiring.container_interface) is not None:
-            text = f"interface {wiring.container_interface} exists already in the container's network namespace"
-            raise InterfaceExists(text) from error
-        raise
-    finally:
-        os.close(home)
+        if error.errno != errno.EEXIST:
+            raise
+    here.delete_link(wiring.host_interface)  # a left-over; its other end, if it has one here, goes with it
+    if there.index(wiring.container_interface):
+        text = f"interface {wiring.container_interface} exists already in the container's network namespace"
+        raise InterfaceExists(text)
+    _create_veth(wiring, there, home)
 
 
-def _expect(rtnl: Rtnl, name: str) -> Link:
-    link = rtnl.link(name)
-    if link is None:
+def _create_veth(wiring: Wiring, there: Rtnl, home: int) -> None:
+    there.create_veth(
+        wiring.container_interface,
+        wiring.host_interface,
+        peer_netns=home,
+        mac=wiring.mac,
+        peer_mac=HOST_MAC,
+        mtu=wiring.mtu,
+        queues=wiring.queues,
+    )
+
+
+def _expect(rtnl: Rtnl, name: str) -> int:
+    index = rtnl.index(name)
+    if not index:
         raise KernelError(f"get link {name}", errno.ENODEV, "it vanished while it was being wired up")
-    return link
+    return index
+
+
+def _mac_of(rtnl: Rtnl, name: str) -> str:
+    link = rtnl.link(name)
+    return link.mac if link is not None else ""
 
 
 def _apply_settings(settings: Sequence[Setting]) -> None:
@@ -167,14 +204,26 @@ def _apply_settings(settings: Sequence[Setting]) -> None:
             _log.warning("%s", error)
 
 
-def _route_container(wiring: Wiring, there: Rtnl, far: int, here: Rtnl, near: int) -> None:
-    if wiring.has_v4:
-        there.replace_route(Route(f"{GATEWAY}/32", far, scope=objects.RT_SCOPE_LINK))
-        there.replace_route(Route("0.0.0.0/0", far, gateway=GATEWAY))
-        there.replace_neighbour(Neighbour(far, GATEWAY, HOST_MAC))
+def _set_up_container(wiring: Wiring, there: Rtnl, far: int, here: Rtnl, near: int) -> None:
+    """Up, then routes, then addresses: in one system call without IPv6, whose gateway comes to be only after "up"."""
+    with there.together():
+        there.set_link(far, up=True)
+        if wiring.has_v4:
+            there.replace_route(Route(f"{GATEWAY}/32", far, scope=objects.RT_SCOPE_LINK))
+            there.replace_route(Route("0.0.0.0/0", far, gateway=GATEWAY))
+            there.replace_neighbour(Neighbour(far, GATEWAY, HOST_MAC))
+            _give_addresses(wiring, there, far, socket.AF_INET)
     if wiring.has_v6:
         gateway = _wait_link_local(here, near)
-        there.replace_route(Route("::/0", far, gateway=gateway))
+        with there.together():
+            there.replace_route(Route("::/0", far, gateway=gateway))
+            _give_addresses(wiring, there, far, socket.AF_INET6)
+
+
+def _give_addresses(wiring: Wiring, there: Rtnl, far: int, family: int) -> None:
+    for address in wiring.addresses:
+        if objects.family_of(address) == family:
+            there.replace_address(Address(far, _host_cidr(address)))
 
 
 def _wait_link_local(here: Rtnl, near: int) -> str:
@@ -278,14 +327,12 @@ class Attacher:
 
         Returns as soon as nobody can see or use the interface any more, after 3 ms or so: the kernel needs 20 to 40 ms
         more to free it, which no signal can interrupt and nobody needs to wait for."""
-        names = tuple(host_interfaces)
+        removal = _Removal(netns_path, container_interface, host_interfaces, self._host_netns)
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(DETACH_TIMEOUT_S):
-            work = loop.run_in_executor(
-                self._executor, detach, netns_path, container_interface, names, self._host_netns
-            )
+            work = loop.run_in_executor(self._executor, removal.run)
             while not work.done():
-                if await asyncio.to_thread(_is_gone, netns_path, container_interface, names, self._host_netns):
+                if removal.is_out_of_sight():
                     work.add_done_callback(_log_failure)
                     return
                 await asyncio.wait({work}, timeout=_LOOK_AGAIN_S)
@@ -305,17 +352,6 @@ class Attacher:
 
     async def _run(self, call: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, call, *arguments)
-
-
-def _is_gone(netns_path: str, container_interface: str, host_interfaces: Sequence[str], host_netns: str) -> bool:
-    with Rtnl(host_netns) as here:
-        if any(here.link(name) is not None for name in host_interfaces):
-            return False
-    try:
-        with Rtnl(netns_path or host_netns) as there:
-            return not netns_path or there.link(container_interface) is None
-    except KernelError:
-        return False
 
 
 def _log_failure(work: asyncio.Future[None]) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import ipaddress
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from libcalico.errors import BadData
@@ -35,7 +35,9 @@ class Setting(NamedTuple):
 
 
 class Wiring(NamedTuple):
-    """One veth pair and all that belongs to it. `addresses` are bare; `mtu` 0 is the kernel's choice."""
+    """One veth pair and all that belongs to it. `addresses` are bare; `mtu` 0 is the kernel's choice.
+
+    `host_ipv4` are settings of the host end by their names below net/ipv4/conf/."""
 
     host_interface: str
     container_interface: str
@@ -43,6 +45,7 @@ class Wiring(NamedTuple):
     mtu: int
     queues: int
     mac: str
+    host_ipv4: Mapping[str, int]
     host_settings: tuple[Setting, ...]
     container_settings: tuple[Setting, ...]
     forwarding_settings: tuple[Setting, ...]
@@ -92,6 +95,7 @@ def plan_wiring(
         mtu,
         max(1, queues),
         mac,
+        {},
         (),
         (),
         (),
@@ -100,6 +104,7 @@ def plan_wiring(
     if problem:
         raise BadData(problem)
     return wiring._replace(
+        host_ipv4={"route_localnet": 1, "proxy_arp": 1, "forwarding": 1} if wiring.has_v4 else {},
         host_settings=_host_settings(wiring),
         container_settings=_container_settings(wiring),
         forwarding_settings=_forwarding_settings(wiring, allow_ip_forwarding),
@@ -150,15 +155,10 @@ def _bare(address: str) -> str:
 
 
 def _host_settings(wiring: Wiring) -> tuple[Setting, ...]:
-    v4, v6 = f"net/ipv4/conf/{wiring.host_interface}/", f"net/ipv6/conf/{wiring.host_interface}/"
+    v6 = f"net/ipv6/conf/{wiring.host_interface}/"
     settings: list[Setting] = []
     if wiring.has_v4:
-        settings += [
-            Setting(v4 + "route_localnet", 1),
-            Setting(f"net/ipv4/neigh/{wiring.host_interface}/proxy_delay", 0, required=False),
-            Setting(v4 + "proxy_arp", 1),
-            Setting(v4 + "forwarding", 1),
-        ]
+        settings.append(Setting(f"net/ipv4/neigh/{wiring.host_interface}/proxy_delay", 0, required=False))
     if wiring.has_v6:
         settings += [
             Setting(v6 + "accept_dad", 0),

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from libcalico.kernel import sysctl
 from libcalico.kernel.errors import KernelError
 from libcalico.kernel.netlink import Netlink
-from libcalico.kernel.objects import AF_BRIDGE, Neighbour, Route
+from libcalico.kernel.objects import AF_BRIDGE, Link, Neighbour, Route
 from libcalico.kernel.rtnl import Rtnl
 
 log = logging.getLogger(__name__)
@@ -22,6 +22,7 @@ VXLAN_DEVICE_V6 = "vxlan-v6.calico"
 LINK_LOCAL = "fe80::/64"
 RTN_UNICAST = 1
 RTN_BLACKHOLE = 6
+PROXY_DELAY = "proxy_delay"
 
 RouteKey = tuple[str, int]
 
@@ -94,40 +95,54 @@ def _all_neighbours(rtnl: Rtnl, devices: dict[int, int]) -> list[Neighbour]:
 
 
 class InterfaceSetting(NamedTuple):
-    """One file below /proc/sys/net; `needed` False: a failure is only logged."""
+    """One file of an interface below /proc/sys/net; `needed` False: a failure is only logged."""
 
-    key: str
-    value: str
+    area: str
+    name: str
+    value: int
     needed: bool = True
 
+    def key(self, interface: str) -> str:
+        """The file."""
+        return f"net/{self.area}/{'neigh' if self.name == PROXY_DELAY else 'conf'}/{interface}/{self.name}"
 
-def interface_settings(interface: str, ipv6: bool, rp_filter: str) -> tuple[InterfaceSetting, ...]:
+
+def interface_settings(ipv6: bool, rp_filter: int) -> tuple[InterfaceSetting, ...]:
     """What a workload's interface needs (spec/felix.md 4.6)."""
-    v4, v6 = f"net/ipv4/conf/{interface}", f"net/ipv6/conf/{interface}"
     settings = [
-        InterfaceSetting(f"{v6}/accept_ra", "0", False),
-        InterfaceSetting(f"{v4}/route_localnet", "1"),
-        InterfaceSetting(f"net/ipv4/neigh/{interface}/proxy_delay", "0", False),
-        InterfaceSetting(f"{v4}/proxy_arp", "1"),
-        InterfaceSetting(f"{v4}/forwarding", "1"),
-        InterfaceSetting(f"{v4}/rp_filter", rp_filter),
+        InterfaceSetting("ipv6", "accept_ra", 0, False),
+        InterfaceSetting("ipv4", "route_localnet", 1),
+        InterfaceSetting("ipv4", PROXY_DELAY, 0, False),
+        InterfaceSetting("ipv4", "proxy_arp", 1),
+        InterfaceSetting("ipv4", "forwarding", 1),
+        InterfaceSetting("ipv4", "rp_filter", rp_filter),
     ]
     if ipv6:
-        settings += [InterfaceSetting(f"{v6}/proxy_ndp", "1"), InterfaceSetting(f"{v6}/forwarding", "1")]
+        settings += [InterfaceSetting("ipv6", "proxy_ndp", 1), InterfaceSetting("ipv6", "forwarding", 1)]
     return tuple(settings)
+
+
+def unset_settings(settings: tuple[InterfaceSetting, ...], link: Link) -> tuple[InterfaceSetting, ...]:
+    """Those that are not what they should be, as the kernel told with the link.
+
+    It does not tell of `proxy_delay`: that is taken for set when every other one of IPv4 is, for who wires sets all."""
+    unset = tuple(s for s in settings if s.name != PROXY_DELAY and link.setting(s.area, s.name) != s.value)
+    if any(s.area == "ipv4" for s in unset):
+        unset += tuple(s for s in settings if s.name == PROXY_DELAY)
+    return unset
 
 
 def apply_all_settings(wanted: Mapping[str, tuple[InterfaceSetting, ...]]) -> dict[str, str]:
     """`apply_settings` for several interfaces."""
-    return {name: apply_settings(settings) for name, settings in wanted.items()}
+    return {name: apply_settings(name, settings) for name, settings in wanted.items()}
 
 
-def apply_settings(settings: tuple[InterfaceSetting, ...]) -> str:
+def apply_settings(interface: str, settings: tuple[InterfaceSetting, ...]) -> str:
     """Write what differs; the first failure that matters, empty if there was none."""
     problem = ""
     for setting in settings:
         try:
-            sysctl.ensure(setting.key, setting.value)
+            sysctl.ensure(setting.key(interface), setting.value)
         except KernelError as error:
             if setting.needed:
                 problem = problem or str(error)

@@ -38,6 +38,7 @@ from libcalico.reconcile.reconciler import Reconciler
 
 log = logging.getLogger(__name__)
 
+STRICT = 1  # rp_filter (Documentation/networking/ip-sysctl)
 REFRESH_S = 90.0
 STRANGER_GRACE_S = 10.0
 ROUTE_METRIC = 1024
@@ -87,7 +88,7 @@ class Dataplane:
         self._flows_due: set[str] = set()
         self._flows_at_s = 0.0
         self._unset: dict[str, str] = {}
-        self._rp_filter = "1"
+        self._settings = drivers.interface_settings(config.ipv6, STRICT)
         self._ready = False
         self._nft_dirty = True
         self._applying = False
@@ -104,9 +105,10 @@ class Dataplane:
         self._conntrack = await loop.run_in_executor(self._nft_thread, Conntrack)
         await self.refresh_links()
         try:
-            self._rp_filter = sysctl.read("net/ipv4/conf/default/rp_filter")
+            rp_filter = int(sysctl.read("net/ipv4/conf/default/rp_filter"))
+            self._settings = drivers.interface_settings(self.config.ipv6, rp_filter)
         except KernelError as error:
-            log.info("%s: taking 1", error)
+            log.info("%s: taking %d", error, STRICT)
 
     async def refresh_links(self) -> None:
         """Read every interface anew."""
@@ -323,6 +325,7 @@ class Dataplane:
         """Routes and settings of one workload's interface, as far as it is there."""
         endpoint, link = self.ruleset.active(interface), self.links.get(interface)
         wanted: dict[drivers.RouteKey, Route] = {}
+        unset = False
         if endpoint is not None and link is not None and link.up:
             for family, address, length in endpoint.nets:
                 route = Route(
@@ -331,6 +334,8 @@ class Dataplane:
                     protocol=self.config.device_protocol, metric=ROUTE_METRIC,
                 )  # fmt: skip
                 wanted[drivers.route_key(route)] = route
+            unset = bool(drivers.unset_settings(self._settings, link))
+        if unset:
             self._unset.setdefault(interface, "")
         else:
             self._unset.pop(interface, None)
@@ -362,14 +367,14 @@ class Dataplane:
             self._routes_of[""] = set(wanted)
 
     async def _apply_settings(self) -> None:
-        wanted = {one: drivers.interface_settings(one, self.config.ipv6, self._rp_filter) for one in self._unset}
+        links = {name: self.links[name] for name in self._unset if name in self.links}
+        wanted = {name: drivers.unset_settings(self._settings, link) for name, link in links.items()}
         if not wanted:
             return
-        indices = {name: self.links[name].ifindex for name in wanted if name in self.links}
         problems = await asyncio.to_thread(drivers.apply_all_settings, wanted)
         for interface, problem in problems.items():
             link = self.links.get(interface)
-            if link is not None and link.ifindex != indices.get(interface):
+            if link is not None and link.ifindex != links[interface].ifindex:
                 continue  # another one of that name has come meanwhile
             if not problem or interface not in self.links:
                 self._unset.pop(interface, None)
