@@ -6,13 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.lab import demo, kept
-from tests.lab.host import MARK
+from tests.lab.host import MARK, is_ours
 
 GONE = 2**22 + 1
 """No process has this id: Linux gives none above 2**22."""
@@ -35,6 +36,10 @@ def write(state: Path, clone: str, pid: int) -> None:
 def holder() -> Iterator[int]:
     """A process that looks like a host of a lab."""
     process = subprocess.Popen(["sleep", "60"], env={**os.environ, MARK: "a1"})
+    deadline = time.monotonic() + 5
+    while not is_ours(process.pid):  # the kernel shows the environment a moment after the program has begun
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
     yield process.pid
     process.kill()
     process.wait()
