@@ -96,6 +96,33 @@ def programmed(status: dict[str, Any]) -> bool:
     return bool(status["endpoints"] == 1 and status["programmed_revision"] > 0)
 
 
+def test_settings_of_an_interface_are_made_and_made_again(tmp_path: Path) -> None:
+    async def scenario(agent: Agent) -> None:
+        host = agent.host
+        host.ip("link", "add", "calione", "type", "veth", "peer", "name", "peer")
+        host.ip("link", "set", "calione", "up")
+        agent.start()
+        await agent.wait("start", programmed)
+        areas = ("ipv4/conf/calione/proxy_arp", "ipv4/conf/calione/route_localnet", "ipv6/conf/calione/proxy_ndp")
+        files = [f"/proc/sys/net/{area}" for area in areas]
+
+        def settings() -> list[str]:
+            return sh("ip", "netns", "exec", host.name, "cat", *files).split()
+
+        async with asyncio.timeout(WAIT_S):
+            while settings() != ["1", "1", "1"]:
+                await asyncio.sleep(0.02)
+            for file in files:
+                sh("ip", "netns", "exec", host.name, "sh", "-c", f"echo 0 > {file}")
+            assert "read and written anew" in await asyncio.to_thread(
+                debug.ask, str(host.directory / "debug.sock"), "resync"
+            )
+            while settings() != ["1", "1", "1"]:
+                await asyncio.sleep(0.02)
+
+    play(tmp_path, scenario)
+
+
 def test_what_others_do_to_the_table_is_undone(tmp_path: Path) -> None:
     async def scenario(agent: Agent) -> None:
         agent.start()

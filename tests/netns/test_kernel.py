@@ -82,6 +82,15 @@ class TestRequests:
         with Rtnl(space.path) as rtnl:
             assert rtnl.index("lo") == 1
             assert rtnl.index("nobody") == 0
+            assert (rtnl.has_index(1), rtnl.has_index(99)) == (True, False)
+
+    def test_an_index_is_deleted_whoever_has_its_name_now(self, space: Space) -> None:
+        with Rtnl(space.path) as rtnl:
+            near, far = veth(rtnl)
+            assert rtnl.delete_index(near)
+            veth(rtnl)
+            assert not rtnl.delete_index(near) and not rtnl.delete_index(far)
+            assert rtnl.index("va")
 
     def test_together_is_in_order_and_names_the_first_that_failed(self, space: Space) -> None:
         with Rtnl(space.path) as rtnl:

@@ -221,3 +221,26 @@ async def test_a_cancelled_attach_is_taken_back(host: Space, box: Space) -> None
         await task
     assert (host.links(), box.links()) == (["lo"], ["lo"])
     attacher.close()
+
+
+@pytest.mark.parametrize("is_cancelled", [True, False])
+async def test_what_is_attached_next_outlives_a_removal_that_is_still_at_work(
+    is_cancelled: bool, host: Space, box: Space
+) -> None:
+    """A removal answers before the kernel is done, and goes on: it must not take what has its name by then."""
+    attacher = Attacher(host.path)
+    for _ in range(5):
+        task = asyncio.ensure_future(attacher.attach(wiring(), box.path))
+        if is_cancelled:
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        else:
+            await task
+            await attacher.detach(box.path, "eth0", ["cali5f0c9e11-2b"])
+        await attacher.attach(wiring(), box.path)
+        await asyncio.sleep(0.1)
+        assert ("cali5f0c9e11-2b" in host.links(), "eth0" in box.links()) == (True, True)
+        await attacher.detach(box.path, "eth0", ["cali5f0c9e11-2b"])
+    attacher.close()

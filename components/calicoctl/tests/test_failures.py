@@ -65,6 +65,17 @@ def test_bad_fields_are_answered_with_their_lines_and_what_would_be_right() -> N
     ]
 
 
+def test_the_line_of_a_bad_entry_is_its_own() -> None:
+    policy = HEAD.replace("GlobalNetworkSet", "GlobalNetworkPolicy") + (
+        "{name: bad}\nspec:\n  types: [Ingress]\n  ingress:\n  - action: Allow\n    source: {nets: [foo]}\n"
+        "  - action: Allow\n    source:\n      nets:\n      - 10.0.0.0/8\n      - foo\n"
+        "  - action: Allow\n    notProtocol: TCPP\n"
+    )
+    lines = told("apply -f in.yaml", policy).stderr.splitlines()
+    places = [line.split(":")[0].strip() for line in lines if line.startswith("  line")]
+    assert places == ["line 8", "line 13", "line 15"]
+
+
 def test_the_first_is_not_what_succeeded() -> None:
     outcome = told("apply -f in.yaml", BAD, GOOD, BETTER)
     assert outcome.stdout == "Partial success: applied the first 2 out of 3 'GlobalNetworkSet' resources:\n"

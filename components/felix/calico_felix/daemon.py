@@ -77,7 +77,7 @@ class Daemon:
     def __init__(self, sources: Sources, clock: Clock | None = None) -> None:
         self.host, self.configuration, self.datastore = sources
         self.clock = clock or SystemClock()
-        self.started_s = self.clock.monotonic_s()
+        self.started_s = self._serving_s = self.clock.monotonic_s()
         self.graph = Graph(self.host)
         self.syncer = Syncer(self.datastore, ACTIVE_PREFIXES, self.clock)
         self.ipam = IpamService(self.datastore, self.host, self.clock)
@@ -343,6 +343,7 @@ class Daemon:
         stubs.add_WorkloadsServicer_to_server(WorkloadsService(services), server)
         stubs.add_NodeServicer_to_server(NodeApi(self.host, dataplane, lambda: self.revision, self._uptime_s), server)
         await server.start()
+        self._serving_s = self.clock.monotonic_s()
         stack.push_async_callback(server.stop, STOP_GRACE_S)
 
     def _open_ipam(self, client: AsyncClient, node: str) -> IpamService:
@@ -352,7 +353,8 @@ class Daemon:
 
     def _hold_netns(self, path: str) -> contextlib.AbstractAsyncContextManager[None]:
         """A plug-in that found no agent may still be at work in a container, for as long as its own time-outs last."""
-        return hold_netns(path) if self._uptime_s() < FALLBACKS_END_S else contextlib.nullcontext()
+        is_young = self.clock.monotonic_s() - self._serving_s < FALLBACKS_END_S
+        return hold_netns(path) if is_young else contextlib.nullcontext()
 
     def _uptime_s(self) -> float:
         return self.clock.monotonic_s() - self.started_s

@@ -144,5 +144,6 @@ def _links(dataplane: Dataplane) -> str:
 def _resync(dataplane: Dataplane) -> str:
     dataplane.routes.refresh()
     dataplane.tunnels.neighbours.refresh()
+    dataplane.forget_links()
     dataplane.forget_programmed()
     return "the kernel's state is read and written anew\n"

@@ -37,7 +37,7 @@ async def test_an_agent_that_has_just_started_waits_for_who_found_none() -> None
     await entered
     async with asyncio.timeout(1), daemon._hold_netns("/nowhere"):
         await held.__aexit__(None, None, None)
-    daemon.started_s -= FALLBACKS_END_S
+    daemon._serving_s -= FALLBACKS_END_S
     async with hold_netns(here), asyncio.timeout(1), daemon._hold_netns(here):
         pass
 

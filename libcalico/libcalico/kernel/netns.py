@@ -29,7 +29,7 @@ def open_here() -> int:
 def open_path(path: str) -> int:
     """A descriptor of the namespace whose handle is at `path`; `KernelError` when there is none, or it is no netns."""
     try:
-        number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe there must not keep us waiting
     except OSError as error:
         raise KernelError(f"open network namespace {path}", error.errno or 0) from error
     if _libc.ioctl(number, _NS_GET_NSTYPE) != _CLONE_NEWNET:

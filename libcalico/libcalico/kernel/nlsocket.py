@@ -26,6 +26,7 @@ _RECEIVE_BYTES = 1 << 15
 """As much as the kernel puts into one datagram of a dump (af_netlink.c, netlink_recvmsg)."""
 _BATCH_BYTES = 1 << 15
 _DUMP_TRIES = 3
+_FEW = 64
 
 T = TypeVar("T")
 
@@ -165,6 +166,8 @@ class NetlinkSocket:
 
     def batch(self, operation: str, requests: Sequence[Request]) -> dict[int, KernelError]:
         """Do many things in order, one failure not stopping the next: the errors by index into `requests`."""
+        if len(requests) > _FEW:
+            self._expect_much()
         failures: dict[int, KernelError] = {}
         start = 0
         while start < len(requests):

@@ -83,6 +83,13 @@ class Link(NamedTuple):
         place = IPV4_SETTINGS[name] - 1 if area == "ipv4" else IPV6_SETTINGS[name]
         return nlmsg.ERROR.unpack_from(values, place * 4)[0] if len(values) >= place * 4 + 4 else None
 
+    def with_setting(self, area: str, name: str, value: int) -> Link:
+        """As it is after such a setting was written, of which the kernel tells nothing."""
+        values = bytearray(self.ipv4 if area == "ipv4" else self.ipv6)
+        place = IPV4_SETTINGS[name] - 1 if area == "ipv4" else IPV6_SETTINGS[name]
+        values[place * 4 : place * 4 + 4] = nlmsg.ERROR.pack(value)
+        return self._replace(ipv4=bytes(values)) if area == "ipv4" else self._replace(ipv6=bytes(values))
+
 
 class VxlanAttributes(NamedTuple):
     """What makes a VXLAN device the one that we want; differences in these mean delete and make again."""
@@ -229,6 +236,11 @@ def encode_vxlan(attributes: VxlanAttributes) -> bytes:
     if attributes.lower:
         data.append(nlmsg.encode_u32(IFLA_VXLAN_LINK, attributes.lower))
     return encode_link_info("vxlan", *data)
+
+
+def decode_link_index(body: bytes) -> int:
+    """The index alone."""
+    return int(_IFINFO.unpack_from(body)[2])
 
 
 def decode_link(body: memoryview) -> Link:

@@ -17,8 +17,8 @@ from libcalico.kernel.errors import KernelError
 from libcalico.kernel.nlsocket import NetlinkSocket, Request
 from libcalico.kernel.objects import Address, Link, Neighbour, Route, VxlanAttributes
 
-_SIOCGIFINDEX = 0x8933
-_IFREQ = struct.Struct("16si20x")
+_SIOCGIFNAME = 0x8910
+_IFREQ = struct.Struct("16xi20x")
 _CREATE = nlmsg.NLM_F_CREATE | nlmsg.NLM_F_EXCL
 _REPLACE = nlmsg.NLM_F_CREATE | nlmsg.NLM_F_REPLACE
 
@@ -46,15 +46,26 @@ class Rtnl(NetlinkSocket):
             raise
 
     def index(self, name: str) -> int:
-        """The index of the interface of that name, 0 if there is none; a microsecond, and from any thread."""
-        request = _IFREQ.pack(name.encode(), 0)
+        """The index of the interface of that name, 0 if there is none.
+
+        Not by SIOCGIFINDEX: for a name that is not there it has the kernel look for a module of that name."""
+        body = objects.encode_link(attributes=nlmsg.encode_text(objects.IFLA_IFNAME, name))
         try:
-            answer = fcntl.ioctl(self._socket, _SIOCGIFINDEX, request)
+            return objects.decode_link_index(self.query(f"get index of {name}", objects.RTM_GETLINK, body))
+        except KernelError as error:
+            if error.gone:
+                return 0
+            raise
+
+    def has_index(self, index: int) -> bool:
+        """Is there an interface of that index? Takes microseconds, and may be asked from any thread."""
+        try:
+            fcntl.ioctl(self._socket, _SIOCGIFNAME, _IFREQ.pack(index))
         except OSError as error:
             if error.errno == errno.ENODEV:
-                return 0
-            raise KernelError(f"get index of {name}", error.errno or 0) from error
-        return int(_IFREQ.unpack(answer)[1])
+                return False
+            raise KernelError(f"get name of link {index}", error.errno or 0) from error
+        return True
 
     def create_link(self, name: str, info: bytes, attributes: bytes = b"", *, up: bool = False) -> None:
         """Make an interface; `info` is its IFLA_LINKINFO (`objects.encode_link_info`)."""
@@ -118,6 +129,10 @@ class Rtnl(NetlinkSocket):
         """Delete the interface (and a veth's other end); False when there was none. Waits about 20 ms for RCU."""
         body = objects.encode_link(attributes=nlmsg.encode_text(objects.IFLA_IFNAME, name))
         return self._delete(f"delete link {name}", objects.RTM_DELLINK, body)
+
+    def delete_index(self, index: int) -> bool:
+        """As `delete_link`, for an interface whose name may have been given to another since."""
+        return self._delete(f"delete link {index}", objects.RTM_DELLINK, objects.encode_link(index))
 
     def _delete(self, operation: str, kind: int, body: bytes) -> bool:
         try:

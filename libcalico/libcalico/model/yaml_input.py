@@ -211,14 +211,16 @@ class Placed(NamedTuple):
         return self.first_line + keys[0].start_mark.line if len(keys) == 1 else self.line
 
     def lines_of_value(self, name: str, value: str) -> list[int]:
-        """The lines of all members `name` that hold `value`, alone or in a list."""
-        found = [(key, node) for names, key, node in _members(self.node, (), set()) if names[-1] == name.lower()]
-        return [self.first_line + key.start_mark.line for key, node in found if value in _texts(node)]
+        """The lines where members `name`, or their negation such as `notPorts`, hold `value`, alone or in a list."""
+        wanted = {name.lower(), f"not{name.lower()}"}
+        found = [node for names, _, node in _members(self.node, (), set()) if names[-1] in wanted]
+        scalars = [scalar for node in found for scalar in _scalars(node) if scalar.value == value]
+        return [self.first_line + scalar.start_mark.line for scalar in scalars]
 
 
-def _texts(node: yaml.Node) -> list[str]:
+def _scalars(node: yaml.Node) -> list[yaml.ScalarNode]:
     entries = node.value if isinstance(node, yaml.SequenceNode) else [node]
-    return [entry.value for entry in entries if isinstance(entry, yaml.ScalarNode)]
+    return [entry for entry in entries if isinstance(entry, yaml.ScalarNode)]
 
 
 Member = tuple[tuple[str, ...], yaml.Node, yaml.Node]

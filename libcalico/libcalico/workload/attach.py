@@ -1,8 +1,8 @@
 """Wire a workload's interface up and take it down: all or nothing, no fork, no move between namespaces.
 
-`attach` and `detach` block (2 ms and 20 ms) and belong in a worker thread; `Attacher` is that thread pool. Sockets are
-opened in the container's namespace, only kernel settings make the worker thread visit it (8 us there and back).
-The veth pair is created from inside the container's namespace with the host end born directly in the host's.
+`attach` and `detach` block (1 ms and 20 ms) and belong in a worker thread; `Attacher` is that thread pool. The thread
+that attaches visits the container's namespace once: for a socket there, the veth pair, whose host end is born directly
+in the host's, and kernel settings. All else goes through sockets that live in the one namespace or the other.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import NamedTuple, TypeVar
 
 from libcalico.errors import BadData, Unavailable
@@ -61,11 +61,11 @@ def attach(wiring: Wiring, netns_path: str, host_netns: str = "") -> str:
 
     A host interface of that name is a left-over of an earlier life and is deleted first. `host_netns` is for tests:
     the namespace that plays the host ("" = ours)."""
-    with Rtnl(host_netns) as here, ExitStack() as closing, ExitStack() as undo:
+    with Rtnl(host_netns) as here, ExitStack() as opened, ExitStack() as undo:
         home = netns.open_path(host_netns) if host_netns else netns.open_here()
-        closing.callback(os.close, home)
+        opened.callback(os.close, home)
         with netns.entered(netns_path):
-            there = closing.enter_context(Rtnl())
+            there = opened.enter_context(Rtnl())
             _create_pair(wiring, here, there, home)
             undo.callback(_quietly, here.delete_link, wiring.host_interface)
             _apply_settings((*wiring.container_settings, *wiring.forwarding_settings))
@@ -85,7 +85,8 @@ def detach(netns_path: str, container_interface: str, host_interfaces: Iterable[
     """Take an interface away, from both sides; what is gone already is fine.
 
     Only a veth is taken from the container, and nothing at all when its namespace is the host's own."""
-    _Removal(netns_path, container_interface, host_interfaces, host_netns).run()
+    with closing(_Removal(netns_path, container_interface, host_interfaces, host_netns)) as removal:
+        removal.run()
 
 
 class _Removal:
@@ -98,38 +99,40 @@ class _Removal:
         self._container_interface = container_interface
         self._host_interfaces = tuple(host_interfaces)
         self._host_netns = host_netns
-        self._ends: list[tuple[Rtnl, str]] = []
+        self._sockets = ExitStack()
+        self._ends: list[tuple[Rtnl, int]] = []
 
     def run(self) -> None:
-        """See `detach`."""
-        with Rtnl(self._host_netns) as here, ExitStack() as closing:
-            ends = [(here, name) for name in self._host_interfaces]
-            try:
-                there = self._open_container(closing)
-                if there is not None:
-                    self._ends = [*ends, (there, self._container_interface)]
-                    there.delete_link(self._container_interface)
-            except KernelError as error:
-                _log.warning("detach %s from %s: %s", self._container_interface, self._netns_path, error)
-            self._ends = self._ends or ends
-            for name in self._host_interfaces:
-                here.delete_link(name)
+        """See `detach`. By index: before the kernel is done with one end, another may have been given its name."""
+        here = self._sockets.enter_context(Rtnl(self._host_netns))
+        ends = [(here, index) for index in map(here.index, self._host_interfaces) if index]
+        try:
+            far = self._find_container_end()
+            if far is not None:
+                self._ends = [*ends, far]
+                far[0].delete_index(far[1])
+        except KernelError as error:
+            _log.warning("detach %s from %s: %s", self._container_interface, self._netns_path, error)
+        self._ends = self._ends or ends
+        for rtnl, index in ends:
+            rtnl.delete_index(index)
 
-    def _open_container(self, closing: ExitStack) -> Rtnl | None:
-        """The container's namespace, if the interface is there, and a veth."""
+    def _find_container_end(self) -> tuple[Rtnl, int] | None:
+        """The interface in the container, if it is there, and a veth."""
         identity = netns.identity(self._netns_path) if self._netns_path else None
         if identity is None or identity == netns.identity(self._host_netns or "/proc/thread-self/ns/net"):
             return None
-        there = closing.enter_context(Rtnl(self._netns_path))
+        there = self._sockets.enter_context(Rtnl(self._netns_path))
         link = there.link(self._container_interface)
-        return there if link is not None and link.kind == "veth" else None
+        return (there, link.ifindex) if link is not None and link.kind == "veth" else None
 
     def is_out_of_sight(self) -> bool:
         """Nobody can see or use either end any more; takes microseconds."""
-        try:
-            return bool(self._ends) and not any(rtnl.index(name) for rtnl, name in self._ends)
-        except (KernelError, ValueError):  # closed: it is done, and the caller will hear of it
-            return False
+        return bool(self._ends) and not any(rtnl.has_index(index) for rtnl, index in self._ends)
+
+    def close(self) -> None:
+        """Once `run` has ended."""
+        self._sockets.close()
 
 
 def inspect(netns_path: str, container_interface: str, host_interface: str, host_netns: str = "") -> Inspection:
@@ -331,6 +334,7 @@ class Attacher:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(DETACH_TIMEOUT_S):
             work = loop.run_in_executor(self._executor, removal.run)
+            work.add_done_callback(lambda _work: removal.close())
             while not work.done():
                 if removal.is_out_of_sight():
                     work.add_done_callback(_log_failure)

@@ -229,12 +229,13 @@ def _notes(participle: str, outcomes: Sequence[Outcome]) -> list[str]:
 
 def _advice(loaded: Loaded, error: CalicoError) -> Iterator[str]:
     """What would be right, for each bad field of which that is known; equal ones stand in the document's order."""
-    seen: Counter[FieldError] = Counter()
+    seen: Counter[tuple[str, str | None]] = Counter()
     for field in error.fields if isinstance(error, ValidationError) else ():
         if text := advice(field):
-            lines = loaded.placed.lines_of_value(field.field.partition("[")[0], field.value or "")
-            place = f"line {lines[seen[field]]}: " if seen[field] < len(lines) else ""
-            seen[field] += 1
+            member = field.field.partition("[")[0]
+            lines, count = loaded.placed.lines_of_value(member, field.value or ""), seen[member, field.value]
+            place = f"line {lines[count]}: " if count < len(lines) else ""
+            seen[member, field.value] += 1
             yield f"  {place}{field.field} {field.value!r}: {text}"
 
 

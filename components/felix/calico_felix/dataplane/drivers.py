@@ -132,6 +132,14 @@ def unset_settings(settings: tuple[InterfaceSetting, ...], link: Link) -> tuple[
     return unset
 
 
+def with_settings(link: Link, written: tuple[InterfaceSetting, ...]) -> Link:
+    """The link as it is after that."""
+    for setting in written:
+        if setting.name != PROXY_DELAY and link.setting(setting.area, setting.name) is not None:
+            link = link.with_setting(setting.area, setting.name, setting.value)
+    return link
+
+
 def apply_all_settings(wanted: Mapping[str, tuple[InterfaceSetting, ...]]) -> dict[str, str]:
     """`apply_settings` for several interfaces."""
     return {name: apply_settings(name, settings) for name, settings in wanted.items()}

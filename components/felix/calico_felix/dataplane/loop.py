@@ -72,6 +72,9 @@ class Dataplane:
         self._conntrack: Conntrack | None = None
         self.netlink = Netlink()
         self.links: dict[str, Link] = {}
+        self._links_lock = asyncio.Lock()
+        self._links_due_s = 0.0
+        self._told_meanwhile: list[LinkEvent] | None = None
         self.routes = Reconciler(
             "route", drivers.RouteDriver(self.netlink, self._is_our_device),
             grace_s=STRANGER_GRACE_S, refresh_interval_s=REFRESH_S, on_failure=self._on_failure,
@@ -111,8 +114,16 @@ class Dataplane:
             log.info("%s: taking %d", error, STRICT)
 
     async def refresh_links(self) -> None:
-        """Read every interface anew."""
-        self.links = {link.name: link for link in await self.netlink.run(Rtnl.links)}
+        """Read every interface anew; what is told meanwhile is newer."""
+        async with self._links_lock:
+            self._links_due_s = self._clock.monotonic_s() + REFRESH_S
+            self._told_meanwhile = told = list[LinkEvent]()
+            try:
+                self.links = {link.name: link for link in await self.netlink.run(Rtnl.links)}
+            finally:
+                self._told_meanwhile = None
+            for event in told:
+                self._take_in_link(event)
         self._refresh_interface_state()
 
     def close(self) -> None:
@@ -158,15 +169,18 @@ class Dataplane:
 
     def on_link(self, event: LinkEvent) -> None:
         """An interface appeared, changed or is gone."""
-        name = event.link.name
-        if event.deleted:
-            known = self.links.get(name)
-            if known is not None and known.ifindex == event.link.ifindex:
-                del self.links[name]
-        else:
-            self.links[name] = event.link
-        self._plan_interface(name)
+        if self._told_meanwhile is not None:
+            self._told_meanwhile.append(event)
+        self._take_in_link(event)
+        self._plan_interface(event.link.name)
         self.wake.set()
+
+    def _take_in_link(self, event: LinkEvent) -> None:
+        name = event.link.name
+        if not event.deleted:
+            self.links[name] = event.link
+        elif name in self.links and self.links[name].ifindex == event.link.ifindex:
+            del self.links[name]
 
     def on_route(self, event: RouteEvent) -> None:
         """A route of the host has changed; when it is one of ours and not what it should be, it is mended."""
@@ -235,6 +249,8 @@ class Dataplane:
         started = self._clock.monotonic_s()
         self.applies += 1
         await self._apply_ruleset()
+        if started >= self._links_due_s:
+            await self.refresh_links()  # nobody tells of a setting that somebody has changed
         self._plan_tunnel_routes()
         now = self._clock.monotonic_s()
         await self.tunnels.apply(self.links, now)
@@ -376,8 +392,10 @@ class Dataplane:
             link = self.links.get(interface)
             if link is not None and link.ifindex != links[interface].ifindex:
                 continue  # another one of that name has come meanwhile
-            if not problem or interface not in self.links:
+            if not problem or link is None:
                 self._unset.pop(interface, None)
+                if link is not None:
+                    self.links[interface] = drivers.with_settings(link, wanted[interface])
             elif interface in self._unset:
                 self._unset[interface] = problem
 
@@ -403,6 +421,11 @@ class Dataplane:
     def _on_failure(self, what: str, error: Exception) -> None:
         self.failures += 1
         log.warning("%s: %s", what, error)
+
+    def forget_links(self) -> None:
+        """Read the interfaces, and their settings, anew at the next apply."""
+        self._links_due_s = 0.0
+        self.wake.set()
 
     def forget_programmed(self) -> None:
         """Write the whole ruleset anew at the next apply."""
