@@ -10,6 +10,7 @@ with Client() as calico:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import os
@@ -50,11 +51,10 @@ class Client:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="libcalico-client", daemon=True)
         self._thread.start()
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._stop)
             self._async = self._run(self._connect(endpoints, config_file, environment, datastore))
-        except BaseException:
-            self._stop()
-            raise
+            undo.pop_all()
         self.ipam = Ipam(self)
 
     async def _connect(
@@ -135,9 +135,8 @@ class Client:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
-        except BaseException:
-            future.cancel()
-            raise
+        finally:
+            future.cancel()  # of one that is done it changes nothing; a caller that is interrupted wants it no more
 
     def _stop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
