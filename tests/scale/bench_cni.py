@@ -113,7 +113,9 @@ def start_agent(host: Host, felix: bool) -> subprocess.Popen[str]:
     argv = [sys.executable, "-c", AGENT, host.endpoint, str(host.socket), host.path, node]
     environment = dict(os.environ)
     if felix:
-        argv = ["ip", "netns", "exec", host.name, sys.executable, "-m", "calico_felix.main", "-c", "/nowhere"]
+        settings = host.directory / "felix.cfg"
+        settings.touch()
+        argv = ["ip", "netns", "exec", host.name, sys.executable, "-m", "calico_felix.main", "-c", str(settings)]
         environment |= {
             "FELIX_ETCDENDPOINTS": host.endpoint,
             "FELIX_FELIXHOSTNAME": node,
