@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 
-from libcalico.datastore.contract import Delete
+from libcalico.clock import Clock
+from libcalico.datastore.contract import Datastore, Delete
 from libcalico.errors import ResourceDoesNotExist
 from libcalico.model.keys import ResourceKey, key_path, list_prefix, workload_endpoint_prefix
 
-if TYPE_CHECKING:
-    from libcalico.datastore.resources import AsyncClient
+
+class Objects(Protocol):
+    """What is needed of the client (`resources.AsyncClient`) that deletes the Node."""
+
+    datastore: Datastore
+    clock: Clock
+
+    async def get(self, kind: str, name: str, namespace: str = "") -> Any:
+        """One object."""
+
+    async def list(self, kind: str, namespace: str = "") -> Any:
+        """Every object of a kind."""
 
 
-async def retire_node(client: AsyncClient, name: str) -> None:
+async def retire_node(client: Objects, name: str) -> None:
     """Release the addresses that a node's endpoints and tunnels name, or that name the node, and what is its alone."""
     from libcalico.ipam.service import IpamService
 
@@ -35,7 +46,7 @@ async def retire_node(client: AsyncClient, name: str) -> None:
     await _delete_of_node(client, "HostEndpoint", name)
 
 
-async def _endpoints(client: AsyncClient, node: str) -> list[Any]:
+async def _endpoints(client: Objects, node: str) -> list[Any]:
     prefix = workload_endpoint_prefix(node)
     found = (await client.list("WorkloadEndpoint")).items
     return [endpoint for endpoint in found if endpoint.metadata.name.startswith(prefix)]
@@ -51,11 +62,11 @@ def _tunnel_addresses(node: Any) -> list[str]:
     return [address for address in addresses if address]
 
 
-async def _delete(client: AsyncClient, key: ResourceKey) -> None:
+async def _delete(client: Objects, key: ResourceKey) -> None:
     await client.datastore.txn([], [Delete(key_path(key).encode())])
 
 
-async def _delete_of_node(client: AsyncClient, kind: str, node: str) -> None:
+async def _delete_of_node(client: Objects, kind: str, node: str) -> None:
     """Objects of a kind that has no struct here: only `spec.node` is read."""
     for kv in (await client.datastore.range(list_prefix(kind).encode())).kvs:
         try:

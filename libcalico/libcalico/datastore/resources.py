@@ -15,6 +15,7 @@ import msgspec
 from libcalico.clock import Clock, SystemClock, rfc3339
 from libcalico.datastore import initialise, pool_rules
 from libcalico.datastore.contract import Compare, Datastore, Delete, Get, KeyValue, Put, Target
+from libcalico.datastore.node_removal import retire_node
 from libcalico.errors import (
     CalicoError,
     FieldError,
@@ -148,7 +149,7 @@ class AsyncClient:
             await self._retire_pool(name, resource_version)
             resource_version = ""
         if kind == "Node":
-            await self._retire_node(name)
+            await retire_node(self, name)
         stored = await self._stored(ResourceKey(kind, name, namespace))
         compares = []
         if resource_version:
@@ -259,11 +260,6 @@ class AsyncClient:
             await self.update(_replace(pool, spec=_replace(pool.spec, disabled=True)))
             await asyncio.sleep(pool_rules.SETTLE_S)
         await IpamService(self.datastore, "", self.clock).release_pool_affinities(pool.spec.cidr)
-
-    async def _retire_node(self, name: str) -> None:
-        from libcalico.datastore.node_removal import retire_node
-
-        await retire_node(self, name)
 
 
 def _key_of(resource: Any) -> ResourceKey:
