@@ -155,7 +155,12 @@ def _state(rtnl: Rtnl, name: str) -> EndState | None:
     link = rtnl.link(name) if name else None
     if link is None:
         return None
-    found = [address.address for address in rtnl.addresses(link.ifindex)]
+    try:
+        found = [address.address for address in rtnl.addresses(link.ifindex)]
+    except KernelError as error:
+        if error.gone:  # a moment ago it was there
+            return None
+        raise
     return EndState(link, tuple(address for address in found if not address.startswith("fe80:")))
 
 
