@@ -263,7 +263,8 @@ class Daemon:
         own = self.graph.routing.own
         if own is None or not any(own.addresses):
             what = "is not in the datastore" if own is None else "is stored without an address"
-            log.warning("node %s %s: other hosts get no routes to its workloads; calico-felix startup", self.host, what)
+            text = "node %s %s: no host has routes to its workloads (calico-felix startup stores it)"
+            log.warning(text, self.host, what)
         gc.collect()
         gc.freeze()
 

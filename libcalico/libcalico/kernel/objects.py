@@ -57,6 +57,7 @@ _IFADDR = struct.Struct("=BBBBi")
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _NDMSG = struct.Struct("=BxxxiHBB")
 _BE16 = struct.Struct(">H")
+_SETTING = struct.Struct("=i")
 _ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 
 
@@ -81,13 +82,13 @@ class Link(NamedTuple):
         """A setting of `ipv4` or `ipv6`, such as "forwarding"; None when the kernel did not tell."""
         values = self.ipv4 if area == "ipv4" else self.ipv6
         place = IPV4_SETTINGS[name] - 1 if area == "ipv4" else IPV6_SETTINGS[name]
-        return nlmsg.ERROR.unpack_from(values, place * 4)[0] if len(values) >= place * 4 + 4 else None
+        return _SETTING.unpack_from(values, place * 4)[0] if len(values) >= place * 4 + 4 else None
 
     def with_setting(self, area: str, name: str, value: int) -> Link:
         """As it is after such a setting was written, of which the kernel tells nothing."""
         values = bytearray(self.ipv4 if area == "ipv4" else self.ipv6)
         place = IPV4_SETTINGS[name] - 1 if area == "ipv4" else IPV6_SETTINGS[name]
-        values[place * 4 : place * 4 + 4] = nlmsg.ERROR.pack(value)
+        values[place * 4 : place * 4 + 4] = _SETTING.pack(value)
         return self._replace(ipv4=bytes(values)) if area == "ipv4" else self._replace(ipv6=bytes(values))
 
 
