@@ -244,3 +244,23 @@ async def test_what_is_attached_next_outlives_a_removal_that_is_still_at_work(
         assert ("cali5f0c9e11-2b" in host.links(), "eth0" in box.links()) == (True, True)
         await attacher.detach(box.path, "eth0", ["cali5f0c9e11-2b"])
     attacher.close()
+
+
+async def test_a_cancelled_removal_takes_nothing_of_what_comes_next(host: Space, box: Space) -> None:
+    attacher = Attacher(host.path, workers=1)
+    for _ in range(5):
+        await attacher.attach(wiring(), box.path)
+        busy = asyncio.ensure_future(attacher.inspect(box.path, "eth0", "cali5f0c9e11-2b"))
+        removal = asyncio.ensure_future(attacher.detach(box.path, "eth0", ["cali5f0c9e11-2b"]))
+        await asyncio.sleep(0)
+        for _ in range(2):
+            removal.cancel()
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await removal
+        await attacher.attach(wiring(), box.path)
+        await asyncio.gather(busy, asyncio.sleep(0.1))
+        assert ("cali5f0c9e11-2b" in host.links(), "eth0" in box.links()) == (True, True)
+        await attacher.detach(box.path, "eth0", ["cali5f0c9e11-2b"])
+        await asyncio.sleep(0.1)
+    attacher.close()

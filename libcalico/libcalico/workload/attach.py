@@ -290,7 +290,6 @@ class Attacher:
 
     def __init__(self, host_netns: str = "", workers: int = 8) -> None:
         self._host_netns = host_netns
-        self._undoing: set[asyncio.Future[None]] = set()
         self._own_identity: tuple[int, int] | None = None
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="attach")
 
@@ -315,10 +314,7 @@ class Attacher:
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
-            undo = asyncio.ensure_future(self._take_back(work, wiring, netns_path))
-            self._undoing.add(undo)
-            undo.add_done_callback(self._undoing.discard)
-            await asyncio.shield(undo)
+            await _to_the_end(asyncio.ensure_future(self._take_back(work, wiring, netns_path)))
             raise
 
     async def _take_back(self, work: asyncio.Future[str], wiring: Wiring, netns_path: str) -> None:
@@ -334,7 +330,16 @@ class Attacher:
         """See `detach`; `TimeoutError` after 20 s (a hung file system below the namespace's path).
 
         Returns as soon as nobody can see or use the interface any more, after 3 ms or so: the kernel needs 20 to 40 ms
-        more to free it, which no signal can interrupt and nobody needs to wait for."""
+        more to free it, which no signal can interrupt and nobody needs to wait for. A caller that is cancelled hears of
+        it then, too: a removal that is still to come would take what the next one has made."""
+        work = asyncio.ensure_future(self._detach(netns_path, container_interface, host_interfaces))
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await _to_the_end(work)
+            raise
+
+    async def _detach(self, netns_path: str, container_interface: str, host_interfaces: Iterable[str]) -> None:
         removal = _Removal(netns_path, container_interface, host_interfaces, self._host_netns)
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(DETACH_TIMEOUT_S):
@@ -361,6 +366,15 @@ class Attacher:
 
     async def _run(self, call: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, call, *arguments)
+
+
+async def _to_the_end(work: asyncio.Future[None]) -> None:
+    """Wait for it however often the caller is cancelled."""
+    while not work.done():
+        try:
+            await asyncio.wait({work})
+        except asyncio.CancelledError:
+            continue
 
 
 def _log_failure(work: asyncio.Future[None]) -> None:
