@@ -120,6 +120,25 @@ async def test_agent_and_fallback_take_over_from_each_other(host: Host) -> None:
     assert await host.problems() == []
 
 
+@pytest.mark.parametrize("with_agent", [True, False])
+async def test_a_repeated_add_ends_what_a_killed_agent_began(with_agent: bool, host: Host) -> None:
+    """The pair stood, and the endpoint was stored; it had not come to the rest."""
+    box = host.box()
+    async with host.agent():
+        first = await host.ok("ADD", box)
+    sh("ip", "-n", box.rpartition("/")[2], "link", "set", "eth0", "down")
+    sh("ip", "-n", box.rpartition("/")[2], "addr", "flush", "dev", "eth0")
+    host.ip("link", "set", host.interfaces()[0], "down")
+    assert host.routes() == []
+    async with host.agent() if with_agent else contextlib.nullcontext():
+        assert await host.ok("ADD", box) == first
+    assert host.routes() == [first["ip4"]["ip"].removesuffix("/32")]
+    inside = json.loads(sh("ip", "-n", box.rpartition("/")[2], "-j", "-4", "addr", "show", "eth0"))[0]
+    assert (inside["operstate"], inside["addr_info"][0]["local"]) == ("UP", host.routes()[0])
+    await host.ok("DEL", box)
+    assert await host.problems() == []
+
+
 async def test_the_same_call_twice_at_once_without_an_agent(host: Host) -> None:
     """Two processes, and the second names the container's namespace by another path."""
     for number in range(10):

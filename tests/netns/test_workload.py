@@ -13,7 +13,7 @@ import pytest
 
 from libcalico.kernel import netns, sysctl
 from libcalico.kernel.errors import KernelError
-from libcalico.workload.attach import Attacher, InterfaceExists, RouteTaken, attach, detach, inspect
+from libcalico.workload.attach import Attacher, InterfaceExists, RouteTaken, attach, complete, detach, inspect
 from libcalico.workload.plan import Wiring, plan_wiring
 from tests.services import namespace_name
 
@@ -139,6 +139,32 @@ def test_attach_twice_renews_and_detach_twice_is_fine(host: Space, box: Space) -
     for _ in range(2):
         detach(box.path, "eth0", ["cali5f0c9e11-2b"], host.path)
         assert (host.links(), box.links()) == (["lo"], ["lo"])
+
+
+def test_a_pair_that_was_left_half_way_is_completed(host: Space, box: Space) -> None:
+    """What a killed agent may not have come to: anything after the pair itself."""
+    plan = wiring(["172.29.0.1", "fd29::1"], mac="0a:58:0a:00:00:05")
+    attach(plan, box.path, host.path)
+
+    def shown() -> list[Any]:
+        found = [host.setting("net/ipv4/conf/cali5f0c9e11-2b/proxy_arp")]
+        for space in (host, box):
+            for family in ("-4", "-6"):
+                routes = space.ip(family, "route")
+                found.append(sorted((r["dst"], r.get("gateway", "")) for r in routes if r["dst"] != "fe80::/64"))
+            found.append(sorted(a["local"] for link in space.ip("addr") for a in link["addr_info"]))
+            found.append({link["ifname"]: link["operstate"] for link in space.ip("link")})
+        return found
+
+    whole = shown()
+    for space, name in ((host, "cali5f0c9e11-2b"), (box, "eth0")):
+        space.ip("addr", "flush", "dev", name, "scope", "global")
+        space.ip("link", "set", name, "down")
+    host.run("sysctl", "-qw", "net.ipv4.conf.cali5f0c9e11-2b.proxy_arp=0")
+    assert shown() != whole
+    for _ in range(2):
+        complete(plan, box.path, host.path)
+        assert shown() == whole
 
 
 def test_an_interface_that_exists_is_not_touched(host: Space, box: Space) -> None:

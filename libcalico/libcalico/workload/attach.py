@@ -13,10 +13,10 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from libcalico.errors import BadData, Unavailable
 from libcalico.kernel import netns, objects, sysctl
@@ -69,16 +69,30 @@ def attach(wiring: Wiring, netns_path: str, host_netns: str = "") -> str:
             _create_pair(wiring, here, there, home)
             undo.callback(_quietly, here.delete_link, wiring.host_interface)
             _apply_settings((*wiring.container_settings, *wiring.forwarding_settings))
-        near, far = _expect(here, wiring.host_interface), _expect(there, wiring.container_interface)
-        with netns.entered(host_netns):
-            _apply_settings(wiring.host_settings)
-        here.set_link(near, up=True, ipv4=wiring.host_ipv4)
-        _set_up_container(wiring, there, far, here, near)
-        for address in wiring.addresses:
-            _route_host(wiring.host_interface, near, address, here)
+        _set_up(wiring, here, there, host_netns)
         mac = wiring.mac or _mac_of(there, wiring.container_interface)
         undo.pop_all()
     return mac
+
+
+def complete(wiring: Wiring, netns_path: str, host_netns: str = "") -> None:
+    """Do what an `attach` that was interrupted, or somebody since, left undone to a pair that stands."""
+    with Rtnl(host_netns) as here, ExitStack() as opened:
+        with netns.entered(netns_path):
+            there = opened.enter_context(Rtnl())
+            _apply_settings((*wiring.container_settings, *wiring.forwarding_settings))
+        _set_up(wiring, here, there, host_netns)
+
+
+def _set_up(wiring: Wiring, here: Rtnl, there: Rtnl, host_netns: str) -> None:
+    """All that the two ends of a pair need; may be repeated."""
+    near, far = _expect(here, wiring.host_interface), _expect(there, wiring.container_interface)
+    with netns.entered(host_netns):
+        _apply_settings(wiring.host_settings)
+    here.set_link(near, up=True, ipv4=wiring.host_ipv4)
+    _set_up_container(wiring, there, far, here, near)
+    for address in wiring.addresses:
+        _route_host(wiring.host_interface, near, address, here)
 
 
 def detach(netns_path: str, container_interface: str, host_interfaces: Iterable[str], host_netns: str = "") -> None:
@@ -317,6 +331,10 @@ class Attacher:
             await _to_the_end(asyncio.ensure_future(self._take_back(work, wiring, netns_path)))
             raise
 
+    async def complete(self, wiring: Wiring, netns_path: str) -> None:
+        """See `complete`; a caller that is cancelled hears of it when the work is done."""
+        await _whole(self._run(complete, wiring, netns_path, self._host_netns))
+
     async def _take_back(self, work: asyncio.Future[str], wiring: Wiring, netns_path: str) -> None:
         """Before the caller lets anybody else at this container."""
         await asyncio.wait({work})
@@ -332,12 +350,7 @@ class Attacher:
         Returns as soon as nobody can see or use the interface any more, after 3 ms or so: the kernel needs 20 to 40 ms
         more to free it, which no signal can interrupt and nobody needs to wait for. A caller that is cancelled hears of
         it then, too: a removal that is still to come would take what the next one has made."""
-        work = asyncio.ensure_future(self._detach(netns_path, container_interface, host_interfaces))
-        try:
-            await asyncio.shield(work)
-        except asyncio.CancelledError:
-            await _to_the_end(work)
-            raise
+        await _whole(self._detach(netns_path, container_interface, host_interfaces))
 
     async def _detach(self, netns_path: str, container_interface: str, host_interfaces: Iterable[str]) -> None:
         removal = _Removal(netns_path, container_interface, host_interfaces, self._host_netns)
@@ -366,6 +379,16 @@ class Attacher:
 
     async def _run(self, call: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, call, *arguments)
+
+
+async def _whole(call: Coroutine[Any, Any, None]) -> None:
+    """Await it; a caller that is cancelled is told when it is done."""
+    work = asyncio.ensure_future(call)
+    try:
+        await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await _to_the_end(work)
+        raise
 
 
 async def _to_the_end(work: asyncio.Future[None]) -> None:

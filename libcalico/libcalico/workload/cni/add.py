@@ -244,20 +244,23 @@ class _Addition:
         return found
 
     async def _wire(self, undo: AsyncExitStack, host_interface: str, ips: Sequence[str], mac: str) -> str:
-        call, conf, attacher = self._context.call, self._context.conf, self._context.services.attacher
-        wiring = plan.plan_wiring(
+        call, attacher = self._context.call, self._context.services.attacher
+        await self._context.services.protect()
+        made = await attacher.attach(self._wiring(host_interface, ips, mac), call.netns)
+        self._undo(undo, "remove the interface", lambda: attacher.detach(call.netns, call.interface, [host_interface]))
+        return made
+
+    def _wiring(self, host_interface: str, ips: Sequence[str], mac: str) -> plan.Wiring:
+        conf = self._context.conf
+        return plan.plan_wiring(
             host_interface,
-            call.interface,
+            self._context.call.interface,
             ips,
             mtu=self._mtu,
             queues=conf.num_queues,
             mac=mac,
             allow_ip_forwarding=conf.allow_ip_forwarding,
         )
-        await self._context.services.protect()
-        made = await attacher.attach(wiring, call.netns)
-        self._undo(undo, "remove the interface", lambda: attacher.detach(call.netns, call.interface, [host_interface]))
-        return made
 
     # --- an endpoint that is stored already
 
@@ -275,7 +278,11 @@ class _Addition:
             ips = [cidr.partition("/")[0] for cidr in (await self._assign(undo)).cidrs]
         elif context.conf.ipam_type == addresses.OWN_PLUGIN:
             await self._claim(existing, ips)
-        mac = spec.mac if stands else await self._wire(undo, spec.interface_name, ips, spec.mac)
+        mac = spec.mac
+        if stands:  # perhaps half-way: an agent that was killed over it
+            await context.services.attacher.complete(self._wiring(spec.interface_name, ips, mac), context.call.netns)
+        else:
+            mac = await self._wire(undo, spec.interface_name, ips, mac)
         profiles = spec.profiles if context.call.network in spec.profiles else [*spec.profiles, context.call.network]
         cidrs = spec.ip_networks or [f"{ip}/{128 if ':' in ip else 32}" for ip in ips]
         changed = msgspec.structs.replace(
