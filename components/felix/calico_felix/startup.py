@@ -33,6 +33,7 @@ from libcalico.model import (
     ProfileSpec,
     Rule,
 )
+from libcalico.model.scalars import parse_net
 
 log = logging.getLogger(__name__)
 
@@ -156,12 +157,19 @@ class Startup:
 
     def _pool_spec(self) -> IPPoolSpec:
         return IPPoolSpec(
-            cidr=self._environment.get("CALICO_IPV4POOL_CIDR") or DEFAULT_POOL,
+            cidr=self._pool_cidr(),
             vxlan_mode=self._mode("CALICO_IPV4POOL_VXLAN"),
             ipip_mode=self._mode("CALICO_IPV4POOL_IPIP"),
             nat_outgoing=self._environment.get("CALICO_IPV4POOL_NAT_OUTGOING", "").lower() not in NO,
             block_size=self._block_size(),
         )
+
+    def _pool_cidr(self) -> str:
+        text = self._environment.get("CALICO_IPV4POOL_CIDR") or DEFAULT_POOL
+        net = parse_net(text)
+        if net is None or net.version != 4:
+            raise BadData(f"CALICO_IPV4POOL_CIDR={text!r} is not an IPv4 network such as {DEFAULT_POOL}")
+        return str(net)
 
     def _block_size(self) -> int:
         text = self._environment.get("CALICO_IPV4POOL_BLOCK_SIZE") or "26"

@@ -31,6 +31,8 @@ async def test_outgoing_nat_of_the_first_pool(text: str, wanted: bool, tmp_path:
         ("CALICO_IPV4POOL_BLOCK_SIZE", "28", "keeps 26: CALICO_IPV4POOL_BLOCK_SIZE=28"),
         ("CALICO_IPV4POOL_BLOCK_SIZE", "big", "'big' is not a number between 20 and 32"),
         ("CALICO_IPV4POOL_VXLAN", "never", ""),
+        ("CALICO_IPV4POOL_CIDR", "192.168.0.1/16", ""),
+        ("CALICO_IPV4POOL_CIDR", "fd00::/64", "'fd00::/64' is not an IPv4 network"),
     ],
 )
 async def test_what_cannot_change_a_pool_that_stands_is_told(
@@ -46,9 +48,11 @@ async def test_what_cannot_change_a_pool_that_stands_is_told(
     assert told in caplog.text and (told != "" or not caplog.records)
 
 
-async def test_a_pool_of_a_bad_block_size_is_not_made(tmp_path: Path) -> None:
-    environment = {"CALICO_NODENAME_FILE": str(tmp_path / "nodename"), "CALICO_IPV4POOL_BLOCK_SIZE": "33"}
-    with pytest.raises(BadData, match="CALICO_IPV4POOL_BLOCK_SIZE='33'"):
+@pytest.mark.parametrize(("name", "text"), [("BLOCK_SIZE", "33"), ("CIDR", "172.29.0.0/160")])
+async def test_a_pool_with_a_bad_setting_is_not_made(name: str, text: str, tmp_path: Path) -> None:
+    variable = f"CALICO_IPV4POOL_{name}"
+    environment = {"CALICO_NODENAME_FILE": str(tmp_path / "nodename"), variable: text}
+    with pytest.raises(BadData, match=f"{variable}='{text}'"):
         await Startup(AsyncClient(MemoryDatastore()), "here", environment)._ensure_pool()
 
 
