@@ -436,6 +436,7 @@ class TestConntrack:
         self.add(space, "10.0.0.3", 1003)
         with Conntrack(space.path) as conntrack:
             assert conntrack.count() == 4
+            assert conntrack.addresses() == {"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.9"}
             addresses = ["10.0.0.1", "fd00::1", *(f"10.7.0.{i}" for i in range(more))]
             assert conntrack.delete_flows(addresses) == 3
             assert conntrack.delete_flows(addresses) == 0

@@ -13,7 +13,16 @@ import pytest
 
 from libcalico.kernel import netns, sysctl
 from libcalico.kernel.errors import KernelError
-from libcalico.workload.attach import Attacher, InterfaceExists, RouteTaken, attach, complete, detach, inspect
+from libcalico.workload.attach import (
+    Attacher,
+    InterfaceExists,
+    NameTaken,
+    RouteTaken,
+    attach,
+    complete,
+    detach,
+    inspect,
+)
 from libcalico.workload.plan import Wiring, plan_wiring
 from tests.services import namespace_name
 
@@ -147,7 +156,7 @@ def test_a_pair_that_was_left_half_way_is_completed(host: Space, box: Space) -> 
     attach(plan, box.path, host.path)
 
     def shown() -> list[Any]:
-        found = [host.setting("net/ipv4/conf/cali5f0c9e11-2b/proxy_arp")]
+        found: list[Any] = [host.setting("net/ipv4/conf/cali5f0c9e11-2b/proxy_arp")]
         for space in (host, box):
             for family in ("-4", "-6"):
                 routes = space.ip(family, "route")
@@ -238,33 +247,12 @@ async def test_thirty_at_once_and_the_process_stays_at_home(host: Space) -> None
             made.close()
 
 
-async def test_a_cancelled_attach_is_taken_back(host: Space, box: Space) -> None:
-    attacher = Attacher(host.path)
-    task = asyncio.ensure_future(attacher.attach(wiring(), box.path))
-    await asyncio.sleep(0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert (host.links(), box.links()) == (["lo"], ["lo"])
-    attacher.close()
-
-
-@pytest.mark.parametrize("is_cancelled", [True, False])
-async def test_what_is_attached_next_outlives_a_removal_that_is_still_at_work(
-    is_cancelled: bool, host: Space, box: Space
-) -> None:
+async def test_what_is_attached_next_outlives_a_removal_that_is_still_at_work(host: Space, box: Space) -> None:
     """A removal answers before the kernel is done, and goes on: it must not take what has its name by then."""
     attacher = Attacher(host.path)
     for _ in range(5):
-        task = asyncio.ensure_future(attacher.attach(wiring(), box.path))
-        if is_cancelled:
-            await asyncio.sleep(0)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-        else:
-            await task
-            await attacher.detach(box.path, "eth0", ["cali5f0c9e11-2b"])
+        await attacher.attach(wiring(), box.path)
+        await attacher.detach(box.path, "eth0", ["cali5f0c9e11-2b"])
         await attacher.attach(wiring(), box.path)
         await asyncio.sleep(0.1)
         assert ("cali5f0c9e11-2b" in host.links(), "eth0" in box.links()) == (True, True)
@@ -272,21 +260,10 @@ async def test_what_is_attached_next_outlives_a_removal_that_is_still_at_work(
     attacher.close()
 
 
-async def test_a_cancelled_removal_takes_nothing_of_what_comes_next(host: Space, box: Space) -> None:
-    attacher = Attacher(host.path, workers=1)
-    for _ in range(5):
-        await attacher.attach(wiring(), box.path)
-        busy = asyncio.ensure_future(attacher.inspect(box.path, "eth0", "cali5f0c9e11-2b"))
-        removal = asyncio.ensure_future(attacher.detach(box.path, "eth0", ["cali5f0c9e11-2b"]))
-        await asyncio.sleep(0)
-        for _ in range(2):
-            removal.cancel()
-            await asyncio.sleep(0)
-        with pytest.raises(asyncio.CancelledError):
-            await removal
-        await attacher.attach(wiring(), box.path)
-        await asyncio.gather(busy, asyncio.sleep(0.1))
-        assert ("cali5f0c9e11-2b" in host.links(), "eth0" in box.links()) == (True, True)
-        await attacher.detach(box.path, "eth0", ["cali5f0c9e11-2b"])
-        await asyncio.sleep(0.1)
-    attacher.close()
+def test_an_interface_that_leads_elsewhere_is_not_touched(host: Space, box: Space, other: Space) -> None:
+    """Of another container that has the name, or of an earlier life whose namespace lives on."""
+    attach(wiring(), box.path, host.path)
+    with pytest.raises(NameTaken, match="cali5f0c9e11-2b stands, and leads to another network namespace"):
+        attach(wiring(["172.29.0.2"]), other.path, host.path)
+    assert (box.links(), other.links()) == (["lo", "eth0"], ["lo"])
+    assert [route["dst"] for route in host.ip("route")] == ["172.29.0.1"]

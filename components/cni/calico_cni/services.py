@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing
 
 from libcalico import client_config
 from libcalico.datastore.etcd import EtcdDatastore
 from libcalico.datastore.resources import AsyncClient
+from libcalico.kernel.conntrack import Conntrack
 from libcalico.model.keys import ResourceKey
 from libcalico.workload.attach import Attacher
 from libcalico.workload.cni.conf import NetConf
@@ -39,6 +40,12 @@ def datastore_settings(conf: NetConf, environment: Mapping[str, str]) -> dict[st
     return settings
 
 
+def _end_flows(addresses: Sequence[str]) -> None:
+    """Those that a former owner of an address had: no agent was there to see it go."""
+    with closing(Conntrack()) as conntrack:
+        conntrack.delete_flows(addresses)
+
+
 @asynccontextmanager
 async def open_services(environment: Mapping[str, str]) -> AsyncIterator[Services]:
     """Services for one call; the connection is made when the call asks for it."""
@@ -53,8 +60,9 @@ async def open_services(environment: Mapping[str, str]) -> AsyncIterator[Service
     async def go_on(key: ResourceKey, revision: int, timeout_s: float) -> None:
         """No agent: the guard keeps the endpoint closed, nothing is worth waiting for."""
 
-    async def protect() -> None:
+    async def protect(addresses: Sequence[str]) -> None:
         await asyncio.to_thread(ensure_guard)
+        await asyncio.to_thread(_end_flows, addresses)
 
     try:
         yield Services(attacher, connect, go_on, protect=protect, hold_netns=hold_netns)

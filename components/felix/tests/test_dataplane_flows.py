@@ -30,11 +30,15 @@ class Kernel:
     def __init__(self) -> None:
         self.log: list[str] = []
         self.failing: list[Exception] = []
+        self.found: set[str] = set()
 
     def commit(self, _text: str) -> None:
         if self.failing and isinstance(self.failing[0], NftError):
             raise self.failing.pop(0)
         self.log.append("commit")
+
+    def addresses(self) -> set[str]:
+        return self.found
 
     def delete_flows(self, addresses: Iterable[str]) -> int:
         if self.failing:
@@ -89,6 +93,45 @@ def test_an_address_in_new_hands_has_lost_its_flows_when_its_owner_is_ready(flus
         dataplane.close()
 
     asyncio.run(scenario())
+
+
+async def test_flows_of_an_owner_that_went_unseen_end_before_the_heir_is_ready() -> None:
+    """And those of endpoints that stood when we started do not: a restart cuts nothing."""
+    kernel = Kernel()
+    kernel.found = {"10.0.0.1", "10.0.0.2", "192.0.2.9"}
+    dataplane = Dataplane(DataplaneConfig("here", NftOptions()), SystemClock())
+    dataplane._programmer = dataplane._conntrack = kernel  # type: ignore[assignment]
+    dataplane.on_flush(flush(A))
+    await dataplane._apply_ruleset()
+    assert kernel.log == ["commit"]
+    for _ in range(2):
+        heir = endpoint("heir", OTHER)
+        dataplane.on_flush(flush(heir))
+        await dataplane._apply_ruleset()
+        assert kernel.log[:3] == ["commit", "commit", "end 10.0.0.2"]
+    assert dataplane.programmed_revisions.keys() == {A.key, heir.key}
+    assert len(kernel.log) == 3
+    dataplane.close()
+
+
+async def test_an_endpoint_on_the_interface_of_another_is_never_ready() -> None:
+    """The chains of the interface are those of the other; when that goes, they are its own."""
+    kernel = Kernel()
+    dataplane = await settled(kernel)
+    second = endpoint("b", OTHER, revision=7)._replace(interface=A.interface)
+    dataplane.on_flush(flush(second))
+    await dataplane._apply_ruleset()
+    with pytest.raises(TimeoutError):
+        await dataplane.wait_programmed(second.key, 7, 0.01)
+    await dataplane.wait_programmed(A.key, 1, 1)
+    dataplane.on_flush(flush(gone=(A,)))
+    await dataplane._apply_ruleset()
+    await dataplane.wait_programmed(second.key, 7, 1)
+    first = endpoint("0", (4, 9, 32), revision=9)._replace(interface=A.interface)
+    dataplane.on_flush(flush(first))
+    await dataplane._apply_ruleset()
+    assert dataplane.programmed_revisions.keys() == {first.key}
+    dataplane.close()
 
 
 def test_an_endpoint_that_keeps_its_address_keeps_its_flows() -> None:

@@ -9,6 +9,7 @@ The equivalent of `conntrack -D --orig-src IP` and `conntrack -D --reply-src IP`
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import struct
 from collections.abc import Iterable
@@ -56,6 +57,16 @@ class Conntrack(NetlinkSocket):
             if wanted:
                 deleted += self._delete_family(family, wanted, entries)
         return deleted
+
+    def addresses(self) -> set[str]:
+        """Every address that some flow comes from, or answers as."""
+        found: set[bytes] = set()
+        if self.count():
+            for family in (socket.AF_INET, socket.AF_INET6):
+                body = _NFGENMSG.pack(family, 0, 0)
+                for flow in self.dump("list connections", _IPCTNL_MSG_CT_GET, body, _decode_flow):
+                    found |= {flow.source, flow.reply_source}
+        return {str(ipaddress.ip_address(packed)) for packed in found - {b""}}
 
     def count(self) -> int:
         """The number of flows of the namespace."""

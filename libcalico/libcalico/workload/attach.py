@@ -13,10 +13,10 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from libcalico.errors import BadData, Unavailable
 from libcalico.kernel import netns, objects, sysctl
@@ -35,6 +35,10 @@ DETACH_TIMEOUT_S = 20.0
 
 class InterfaceExists(BadData):
     """The container has an interface of that name already."""
+
+
+class NameTaken(BadData):
+    """The host has an interface of that name, which leads elsewhere."""
 
 
 class RouteTaken(BadData):
@@ -59,8 +63,8 @@ class Inspection(NamedTuple):
 def attach(wiring: Wiring, netns_path: str, host_netns: str = "") -> str:
     """Do all of a wiring; returns the container end's MAC. On any error nothing is left behind.
 
-    A host interface of that name is a left-over of an earlier life and is deleted first. `host_netns` is for tests:
-    the namespace that plays the host ("" = ours)."""
+    A pair that stands, of these two names, is a left-over of an earlier life and goes first. `host_netns` is for
+    tests: the namespace that plays the host ("" = ours)."""
     with Rtnl(host_netns) as here, ExitStack() as opened, ExitStack() as undo:
         home = netns.open_path(host_netns) if host_netns else netns.open_here()
         opened.callback(os.close, home)
@@ -185,10 +189,14 @@ def _create_pair(wiring: Wiring, here: Rtnl, there: Rtnl, home: int) -> None:
     except KernelError as error:
         if error.errno != errno.EEXIST:
             raise
-    here.delete_link(wiring.host_interface)  # a left-over; its other end, if it has one here, goes with it
-    if there.index(wiring.container_interface):
+    near, far = here.link(wiring.host_interface), there.link(wiring.container_interface)
+    if near is not None and (far is None or near.lower != far.ifindex or far.lower != near.ifindex):
+        raise NameTaken(f"host interface {wiring.host_interface} stands, and leads to another network namespace")
+    if near is None and far is not None:
         text = f"interface {wiring.container_interface} exists already in the container's network namespace"
         raise InterfaceExists(text)
+    if near is not None:
+        here.delete_index(near.ifindex)
     _create_veth(wiring, there, home)
 
 
@@ -300,7 +308,9 @@ def _quietly(call: Callable[[str], object], name: str) -> None:
 
 
 class Attacher:
-    """`attach`, `detach` and `inspect` for coroutines, on a few threads: the kernel makes a deletion wait 20 ms."""
+    """`attach`, `detach` and the rest for coroutines, on a few threads: the kernel makes a deletion wait 20 ms.
+
+    What a thread has begun it ends, whatever becomes of the caller: callers see to it that they are not cancelled."""
 
     def __init__(self, host_netns: str = "", workers: int = 8) -> None:
         self._host_netns = host_netns
@@ -322,37 +332,18 @@ class Attacher:
         os.close(netns.open_path(netns_path))
 
     async def attach(self, wiring: Wiring, netns_path: str) -> str:
-        """See `attach`; when the caller is cancelled, or gone, the wiring is taken away again."""
-        loop = asyncio.get_running_loop()
-        work = loop.run_in_executor(self._executor, attach, wiring, netns_path, self._host_netns)
-        try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            await _to_the_end(asyncio.ensure_future(self._take_back(work, wiring, netns_path)))
-            raise
+        """See `attach`."""
+        return await self._run(attach, wiring, netns_path, self._host_netns)
 
     async def complete(self, wiring: Wiring, netns_path: str) -> None:
-        """See `complete`; a caller that is cancelled hears of it when the work is done."""
-        await _whole(self._run(complete, wiring, netns_path, self._host_netns))
-
-    async def _take_back(self, work: asyncio.Future[str], wiring: Wiring, netns_path: str) -> None:
-        """Before the caller lets anybody else at this container."""
-        await asyncio.wait({work})
-        if work.exception() is None:
-            try:
-                await self.detach(netns_path, wiring.container_interface, [wiring.host_interface])
-            except (KernelError, TimeoutError) as error:
-                _log.warning("undo of a cancelled attach of %s: %s", wiring.host_interface, error)
+        """See `complete`."""
+        await self._run(complete, wiring, netns_path, self._host_netns)
 
     async def detach(self, netns_path: str, container_interface: str, host_interfaces: Iterable[str]) -> None:
         """See `detach`; `TimeoutError` after 20 s (a hung file system below the namespace's path).
 
         Returns as soon as nobody can see or use the interface any more, after 3 ms or so: the kernel needs 20 to 40 ms
-        more to free it, which no signal can interrupt and nobody needs to wait for. A caller that is cancelled hears of
-        it then, too: a removal that is still to come would take what the next one has made."""
-        await _whole(self._detach(netns_path, container_interface, host_interfaces))
-
-    async def _detach(self, netns_path: str, container_interface: str, host_interfaces: Iterable[str]) -> None:
+        more to free it, which no signal can interrupt and nobody needs to wait for."""
         removal = _Removal(netns_path, container_interface, host_interfaces, self._host_netns)
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(DETACH_TIMEOUT_S):
@@ -379,25 +370,6 @@ class Attacher:
 
     async def _run(self, call: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, call, *arguments)
-
-
-async def _whole(call: Coroutine[Any, Any, None]) -> None:
-    """Await it; a caller that is cancelled is told when it is done."""
-    work = asyncio.ensure_future(call)
-    try:
-        await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await _to_the_end(work)
-        raise
-
-
-async def _to_the_end(work: asyncio.Future[None]) -> None:
-    """Wait for it however often the caller is cancelled."""
-    while not work.done():
-        try:
-            await asyncio.wait({work})
-        except asyncio.CancelledError:
-            continue
 
 
 def _log_failure(work: asyncio.Future[None]) -> None:

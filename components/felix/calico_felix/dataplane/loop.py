@@ -88,6 +88,7 @@ class Dataplane:
         self.programmed_revision = 0
         self._revision = 0
         self._flows_to_end: set[str] = set()
+        self._flows_found: set[str] | None = None  # addresses with flows of before our time whose owner has gone
         self._flows_due: set[str] = set()
         self._flows_at_s = 0.0
         self._unset: dict[str, str] = {}
@@ -271,7 +272,8 @@ class Dataplane:
 
     async def _apply_table(self) -> None:
         revision = self._revision
-        endpoints = dict(self.ruleset.endpoints)
+        present = list(self.ruleset.endpoints.values())
+        endpoints = {one.key: one for one in present if self.ruleset.active(one.interface) is one}
         for attempt in range(1, RULESET_TRIES + 1):
             wanted = self.ruleset.table.copy()
             ending, self._flows_to_end = self._flows_to_end, set()
@@ -283,8 +285,10 @@ class Dataplane:
                     await self._commit(text)
                 self._programmed = None if self._forgotten else wanted
                 self._flows_due |= ending
-                if self._flows_due:
-                    await self._end_flows({address_text(f, a) for e in endpoints.values() for f, a, _ in e.nets})
+                if self._flows_due or self._flows_found != set():
+                    in_use = {address_text(family, address) for one in present for family, address, _ in one.nets}
+                    await self._find_inherited_flows(in_use)
+                    await self._end_flows(in_use)
                 self._announce(endpoints, revision)
                 return
             except NftError as error:
@@ -318,7 +322,10 @@ class Dataplane:
             await asyncio.sleep(max(REPAIR_INTERVAL_S, self.last_apply_s))
 
     def _announce(self, endpoints: dict[ResourceKey, Endpoint], revision: int) -> None:
+        """`endpoints` are those whose policy the kernel enforces: not one whose interface is another's."""
         self.programmed_revision = max(self.programmed_revision, revision)
+        for key in self.programmed_revisions.keys() - endpoints.keys():
+            del self.programmed_revisions[key]
         for key, endpoint in endpoints.items():
             if key in self.ruleset.endpoints:  # else it was removed while the transaction ran
                 self.programmed_revisions[key] = endpoint.revision
@@ -402,6 +409,23 @@ class Dataplane:
     async def _end_flows_in_time(self) -> None:
         if self._clock.monotonic_s() >= self._flows_at_s:
             await self._end_flows()
+
+    async def _find_inherited_flows(self, in_use: set[str]) -> None:
+        """When we start, addresses may have flows of an owner that went unseen; whoever gets one must not have them.
+
+        Those of the endpoints that are there at the start are their own: who wires up an address without an agent
+        ends its flows first."""
+        if self._flows_found is not None:
+            inherited = self._flows_found & in_use
+            self._flows_found -= inherited
+            self._flows_due |= inherited
+        elif self._conntrack is not None:
+            self._flows_found = set()
+            try:
+                found = await asyncio.get_running_loop().run_in_executor(self._nft_thread, self._conntrack.addresses)
+                self._flows_found = found - in_use
+            except KernelError as error:
+                self._on_failure("conntrack", error)
 
     async def _end_flows(self, among: set[str] | None = None) -> None:
         """Forget the connections of addresses whose endpoint is gone and whose rules stand.

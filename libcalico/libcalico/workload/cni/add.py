@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 
 import msgspec
 
@@ -43,8 +42,7 @@ async def add(call: Call, services: Services, notes: list[str]) -> bytes:
     if conf.readiness_gates:
         await gates.wait_ready(conf.readiness_gates)
     _refuse_impossible(context, mtu)
-    async with services.one_at_a_time(call):
-        return await _Addition(context, mtu).run()
+    return await services.one_at_a_time(call, _Addition(context, mtu).run, context.gone.set)
 
 
 def _refuse_unsupported(call: Call, conf: NetConf, notes: list[str]) -> None:
@@ -129,57 +127,55 @@ class _Addition:
 
     async def _run_at_once(self, host_interface: str) -> bytes:
         """Addresses and endpoint in one transaction; the agent programs its policy while the interface is made."""
-        async with self._reserved(host_interface) as is_ours, AsyncExitStack() as undo:
+        with self._reserved(host_interface) as is_ours:
             if not is_ours:
                 return await self._run_by_steps()
-            await self._ensure_profile()
-            found, stored = await self._store(undo, host_interface)
-            await self._wire(undo, host_interface, endpoint.bare_addresses(stored), stored.spec.mac)
-            await self._finish(stored)
-            undo.pop_all()
+            async with AsyncExitStack() as undo:
+                await self._ensure_profile()
+                found, stored = await self._store(undo, host_interface)
+                await self._wire(undo, host_interface, endpoint.bare_addresses(stored), stored.spec.mac)
+                await self._finish(stored)
+                undo.pop_all()
         return self._render(found, stored)
 
     async def _store(self, undo: AsyncExitStack, host_interface: str) -> tuple[Addresses, WorkloadEndpoint]:
-        """Is not left half-way: a caller that goes meanwhile is answered when it is known what must be undone."""
+        """When etcd's answer is lost, what it may have stored is taken back."""
         context = self._context
         mac = _wanted_mac(context) or plan.random_mac()
-        written: list[tuple[View, NewEndpoint]] = []
+        written: list[NewEndpoint] = []
+        views: list[View] = []
 
         def beside(view: View, cidrs: Sequence[str]) -> None:
             ips = [cidr.partition("/")[0] for cidr in cidrs]
             new = endpoint.new_endpoint(_endpoint(context, ips, host_interface, mac), context.client.clock.now())
             view.create(new.path, new.value)
-            written[:] = [(view, new)]
+            written[:] = [new]
+            views[:] = [view]
 
-        work = asyncio.ensure_future(addresses.assign(context, beside))
         try:
-            found = await asyncio.shield(work)
-        except asyncio.CancelledError:
-            await asyncio.shield(context.services.in_background(self._abandon(work, written)))
+            found = await addresses.assign(context, beside)
+        except DatastoreError:
+            if written:
+                self._push(undo, "take back what may have been stored", lambda: self._take_back(written[0], 0))
             raise
         _check_some(found)
-        view, new = written[0]
-        self._undo(undo, "take the endpoint back", lambda: self._take_back(view, new))
-        return found, new.at(view.revision)
+        new, revision = written[0], views[0].revision
+        self._undo(undo, "take the endpoint back", lambda: self._take_back(new, revision))
+        return found, new.at(revision)
 
-    async def _abandon(self, work: asyncio.Future[Addresses], written: list[tuple[View, NewEndpoint]]) -> None:
-        """The caller is gone while its transaction is at work: see what came of it, and take it back."""
-        await asyncio.wait({work})
-        if work.exception() is None and written:
-            try:
-                await self._take_back(*written[0])
-            except CalicoError as error:
-                _log.warning("undo of ADD %s: take the endpoint back: %s", self._owner, error)
-
-    async def _take_back(self, view: View, new: NewEndpoint) -> None:
-        path, revision = new.path, view.revision
-        bare = endpoint.bare_addresses(new.endpoint)
+    async def _take_back(self, new: NewEndpoint, revision: int) -> None:
+        """Endpoint and addresses, if the endpoint is still the one of this revision (0: the one of our making)."""
+        revision = revision or await endpoint.revision_of(self._context.client, new)
+        if not revision:
+            return
         await self._context.ipam.release_held(
-            [self._context.handle], only=bare, beside=lambda view: view.drop(path, revision)
+            [self._context.handle],
+            only=endpoint.bare_addresses(new.endpoint),
+            beside=lambda view: view.drop(new.path, revision),
         )
 
-    @asynccontextmanager
-    async def _reserved(self, host_interface: str) -> AsyncIterator[bool]:
+    @contextmanager
+    def _reserved(self, host_interface: str) -> Iterator[bool]:
         """The name of the host end is ours meanwhile; False when another call has it."""
         services = self._context.services
         try:
@@ -191,19 +187,18 @@ class _Addition:
 
     async def _run_by_steps(self) -> bytes:
         context = self._context
-        own, others = await endpoint.find_related(
-            context.client, context.namespace, context.node, context.call.container_id
-        )
+        own, _ = await endpoint.find_related(context.client, context.namespace, context.node, context.call.container_id)
         segment = endpoint.endpoint_segment(context.call.interface)
         existing = next((item for item in own if item.spec.endpoint == segment), None)
         usual = plan.host_interface_name(context.call.container_id)
-        async with self._reserved(usual) as is_ours, AsyncExitStack() as undo:  # the name is kept until all is undone
-            if existing is None:
-                name = self._choose_name(usual if is_ours else "", [*own, *others], bool(own))
-                answer = await self._create(undo, name)
-            else:
-                answer = await self._renew(undo, existing)
-            undo.pop_all()
+        with self._reserved(usual) as is_ours:  # the name is kept until all is undone
+            async with AsyncExitStack() as undo:
+                if existing is None:
+                    name = await self._choose_name(usual if is_ours else "", bool(own))
+                    answer = await self._create(undo, name)
+                else:
+                    answer = await self._renew(undo, existing)
+                undo.pop_all()
         return answer
 
     # --- a new endpoint
@@ -218,18 +213,21 @@ class _Addition:
         try:
             stored = await endpoint.create_endpoint(context.client, wanted)
         except DatastoreError:  # it may have been stored all the same
-            self._undo(undo, "delete the endpoint", lambda: endpoint.delete_endpoint(context.client, wanted))
+            self._push(undo, "delete the endpoint", lambda: endpoint.delete_endpoint(context.client, wanted))
             raise
         self._undo(undo, "delete the endpoint", lambda: endpoint.delete_endpoint(context.client, stored))
         await self._finish(stored)
         cidrs = tuple(stored.spec.ip_networks)
         return self._render(found._replace(cidrs=cidrs), stored)
 
-    def _choose_name(self, usual: str, related: Sequence[WorkloadEndpoint], is_further: bool) -> str:
+    async def _choose_name(self, usual: str, is_further: bool) -> str:
         """The usual name of the host end, or the hashed one when that could be another's."""
         call = self._context.call
-        taken = is_further or "." in call.container_id or any(item.spec.interface_name == usual for item in related)
-        return plan.hashed_interface_name(call.container_id, call.interface) if taken or not usual else usual
+        if usual and not is_further and "." not in call.container_id and not await self._context.is_held(usual):
+            seen = await self._context.services.attacher.inspect(call.netns, call.interface, usual)
+            if seen.host is None or _is_wired(seen):
+                return usual
+        return plan.hashed_interface_name(call.container_id, call.interface)
 
     async def _assign(self, undo: AsyncExitStack) -> Addresses:
         context = self._context
@@ -238,14 +236,20 @@ class _Addition:
             bare = [cidr.partition("/")[0] for cidr in found.cidrs]
             self._undo(undo, "release the addresses", lambda: addresses.give_back(context, bare))
         else:
-            found = await addresses.run_plugin(context, "ADD")
-            self._undo(undo, "release the addresses", lambda: addresses.run_plugin(context, "DEL"))
+            undone = "release the addresses"
+            try:
+                found = await context.unless_gone(addresses.run_plugin(context, "ADD"))
+            except (CniError, TimeoutError):
+                if context.gone.is_set():  # it may have assigned some
+                    self._push(undo, undone, lambda: addresses.run_plugin(context, "DEL"))
+                raise
+            self._undo(undo, undone, lambda: addresses.run_plugin(context, "DEL"))
         _check_some(found)
         return found
 
     async def _wire(self, undo: AsyncExitStack, host_interface: str, ips: Sequence[str], mac: str) -> str:
         call, attacher = self._context.call, self._context.services.attacher
-        await self._context.services.protect()
+        await self._context.services.protect(ips)
         made = await attacher.attach(self._wiring(host_interface, ips, mac), call.netns)
         self._undo(undo, "remove the interface", lambda: attacher.detach(call.netns, call.interface, [host_interface]))
         return made
@@ -283,10 +287,10 @@ class _Addition:
             await context.services.attacher.complete(self._wiring(spec.interface_name, ips, mac), context.call.netns)
         else:
             mac = await self._wire(undo, spec.interface_name, ips, mac)
-        profiles = spec.profiles if context.call.network in spec.profiles else [*spec.profiles, context.call.network]
         cidrs = spec.ip_networks or [f"{ip}/{128 if ':' in ip else 32}" for ip in ips]
+        changed = endpoint.with_network(existing, context.call.network)
         changed = msgspec.structs.replace(
-            existing, spec=msgspec.structs.replace(spec, profiles=profiles, ip_networks=cidrs, mac=mac)
+            changed, spec=msgspec.structs.replace(changed.spec, ip_networks=cidrs, mac=mac)
         )
         await self._ensure_profile()
         stored = await endpoint.update_endpoint(context.client, changed) if changed != existing else existing
@@ -329,6 +333,7 @@ class _Addition:
         except TimeoutError:
             text = f"policy of endpoint {stored.metadata.name} is not programmed after {timeout_s:g} s"
             raise CniError(errors.TRY_AGAIN, f"{text}: the endpoint was taken away again") from None
+        context.check_wanted()
 
     def _render(self, found: Addresses, stored: WorkloadEndpoint) -> bytes:
         call = self._context.call
@@ -336,6 +341,11 @@ class _Addition:
         return result.render_result(call.conf.get("cniVersion") or "", found, interfaces)
 
     def _undo(self, undo: AsyncExitStack, what: str, call: Callable[[], Awaitable[object]]) -> None:
+        """How to undo what has just been done; no more is done for a caller that has gone."""
+        self._push(undo, what, call)
+        self._context.check_wanted()
+
+    def _push(self, undo: AsyncExitStack, what: str, call: Callable[[], Awaitable[object]]) -> None:
         async def step() -> None:
             try:
                 await call()

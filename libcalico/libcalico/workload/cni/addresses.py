@@ -10,7 +10,7 @@ from collections.abc import Callable, Container, Iterable, Sequence
 
 import msgspec
 
-from libcalico.errors import CalicoError, ResourceAlreadyExists, ResourceDoesNotExist
+from libcalico.errors import CalicoError, DatastoreError, ResourceAlreadyExists, ResourceDoesNotExist
 from libcalico.ipam.assignment import Assigned
 from libcalico.ipam.service import AssignError, Beside, Release
 from libcalico.ipam.transaction import View
@@ -25,7 +25,8 @@ POOLS_TIMEOUT_S = 30.0
 
 
 async def assign(context: Context, beside: Beside | None = None) -> Addresses:
-    """Addresses as /32 and /128, IPv4 first; all that were asked for, or an error and none.
+    """Addresses as /32 and /128, IPv4 first; all that were asked for, or an error and none (even if etcd's answer is
+    lost: what may have been assigned is given back).
 
     `beside` (see `ipam.service`) only goes with addresses that IPAM may choose."""
     wanted = wanted_addresses(context)
@@ -113,8 +114,8 @@ async def _assign_wanted(
     for address in wanted:
         try:
             await context.ipam.assign_ip(address, context.handle, attributes(context), context.node, "Workload")
-        except CalicoError:
-            await give_back(context, done)
+        except CalicoError as error:
+            await _give_back_after(error, context, [*done, address] if isinstance(error, DatastoreError) else done)
             raise
         done.append(address)
     return tuple(done)
@@ -124,6 +125,13 @@ async def _auto_assign(
     context: Context, pools4: Sequence[str], pools6: Sequence[str], beside: Beside | None
 ) -> tuple[str, ...]:
     conf = context.conf
+    tried: list[str] = []
+
+    def note(view: View, cidrs: Sequence[str]) -> None:
+        tried[:] = [cidr.partition("/")[0] for cidr in cidrs]
+        if beside is not None:
+            beside(view, cidrs)
+
     try:
         v4, v6 = await context.ipam.auto_assign(
             int(conf.want_v4),
@@ -133,11 +141,12 @@ async def _auto_assign(
             pools4,
             pools6,
             host=context.node,
-            beside=beside,
+            beside=note,
         )
     except AssignError as error:
-        await give_back(context, _bare(error.v4, error.v6))
-        if isinstance(error.cause, ResourceAlreadyExists):
+        unsure = tried if isinstance(error.cause, DatastoreError) and beside is None else []
+        await _give_back_after(error, context, [*_bare(error.v4, error.v6), *unsure])
+        if isinstance(error.cause, ResourceAlreadyExists | DatastoreError):
             raise error.cause from None
         raise
     found = _bare(v4, v6)
@@ -150,6 +159,14 @@ async def _auto_assign(
 
 def _bare(*parts: Assigned | None) -> list[str]:
     return [cidr.partition("/")[0] for part in parts if part is not None for cidr in part.addresses]
+
+
+async def _give_back_after(error: CalicoError, context: Context, addresses: Sequence[str]) -> None:
+    """The first failure is the one to tell."""
+    try:
+        await give_back(context, addresses)
+    except CalicoError as further:
+        context.notes.append(f"after {error}: give {', '.join(addresses)} back: {further}")
 
 
 async def give_back(context: Context, addresses: Iterable[str]) -> None:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from libcalico.datastore.resources import AsyncClient
 from libcalico.errors import CalicoError, DatastoreError
 from libcalico.ipam.service import IpamService
-from libcalico.workload.cni import errors, labels
+from libcalico.workload.cni import endpoint, errors, labels
 from libcalico.workload.cni.conf import MTU_FILE, NODENAME_FILE, NetConf
-from libcalico.workload.cni.endpoint import legal_namespace
 from libcalico.workload.cni.errors import CniError
 from libcalico.workload.cni.labels import MesosLabels
 from libcalico.workload.cni.request import Call, parse_arguments
 from libcalico.workload.cni.services import Services
+
+T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 10.0
 CALL_TIMEOUT_S = 90.0
@@ -37,6 +40,34 @@ class Context:
     ipam: IpamService
     services: Services
     notes: list[str] = field(default_factory=list)
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the caller has gone: nobody will hear the answer."""
+
+    def check_wanted(self) -> None:
+        """`CniError` when the caller has gone."""
+        if self.gone.is_set():
+            raise CniError(errors.TRY_AGAIN, "the caller went away: try again later")
+
+    async def is_held(self, host_interface: str) -> bool:
+        """An endpoint of this node has a host end of this name."""
+        known = self.services.is_held(host_interface)
+        if known is not None:
+            return known
+        return await endpoint.holds_name(self.client, self.node, self.call.container_id, host_interface)
+
+    async def unless_gone(self, wait: Coroutine[Any, Any, T]) -> T:
+        """The outcome of something that may be broken off, and is when the caller goes (`CniError`)."""
+        task, gone = asyncio.ensure_future(wait), asyncio.ensure_future(self.gone.wait())
+        try:
+            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+        if task.cancelled():
+            self.check_wanted()
+        return task.result()
 
     @property
     def handle(self) -> str:
@@ -58,8 +89,8 @@ async def open_context(call: Call, conf: NetConf, services: Services, notes: lis
         arguments = {}
     found = labels.read(conf.labels)
     notes += found.notes
-    namespace = arguments.get("CNI_TEST_NAMESPACE") or legal_namespace(found.namespace) or DEFAULT_NAMESPACE
-    if found.namespace and not legal_namespace(found.namespace):
+    namespace = arguments.get("CNI_TEST_NAMESPACE") or endpoint.legal_namespace(found.namespace) or DEFAULT_NAMESPACE
+    if found.namespace and not endpoint.legal_namespace(found.namespace):
         raise CniError(errors.GENERAL, f"label {labels.NAMESPACE} = {found.namespace!r} cannot name a namespace")
     client = await _connect(conf, services)
     if call.program == "calico" and not services.datastore_ready():

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-import msgspec
-
 from libcalico.errors import CalicoError, ResourceDoesNotExist, ResourceUpdateConflict
 from libcalico.ipam.transaction import View
+from libcalico.kernel.errors import KernelError
 from libcalico.model.resources import WorkloadEndpoint
 from libcalico.workload import plan
 from libcalico.workload.cni import addresses, endpoint, errors
@@ -20,6 +19,7 @@ from libcalico.workload.cni.services import Services
 
 T = TypeVar("T")
 
+UPDATE_TRIES = 10
 _TRUE = frozenset({"1", "true"})
 
 
@@ -28,8 +28,7 @@ async def delete(call: Call, services: Services, notes: list[str]) -> bytes:
     conf, passed_over = read_conf(call.conf, lenient=True)
     notes += passed_over
     context = await open_context(call, conf, services, notes)
-    async with services.one_at_a_time(call):
-        problems = await remove_attachment(context)
+    problems = await services.one_at_a_time(call, lambda: remove_attachment(context))
     if problems:
         raise problems[0]
     if services.attacher.is_host(call.netns) and call.environment.get("CNI_NETNS_OVERRIDE", "").lower() not in _TRUE:
@@ -48,7 +47,7 @@ async def remove_attachment(context: Context) -> list[Exception]:
     if mine is not None and await _leaves_one_network_only(context, mine):
         return []
     problems: list[Exception] = []
-    names = _host_interfaces(context, mine, [*rest, *others])
+    names = await _host_interfaces(context, mine, [*rest, *others])
     attacher = context.services.attacher
     await _step(problems, lambda: attacher.detach(call.netns, call.interface, names))
     went_along = await _step(problems, lambda: _release(context, mine, rest))
@@ -90,37 +89,59 @@ async def _find(context: Context) -> tuple[list[WorkloadEndpoint], list[Workload
 
 async def _leaves_one_network_only(context: Context, mine: WorkloadEndpoint) -> bool:
     """The interface serves another network too, whose address it has: only this network's profile goes."""
-    network, spec = context.call.network, mine.spec
-    if len(spec.profiles) < 2 or network not in spec.profiles:
-        return False
-    try:
-        if await context.ipam.ips_by_handle(context.handle):
+    network, key = context.call.network, (mine.metadata.name, mine.metadata.namespace)
+    for _ in range(UPDATE_TRIES):
+        if network in endpoint.networks_that_left(mine):
+            return True  # a repeated DEL
+        if len(mine.spec.profiles) < 2 or network not in mine.spec.profiles or await _holds_addresses(context):
             return False
-    except ResourceDoesNotExist:
-        pass
-    left = [profile for profile in spec.profiles if profile != network]
+        try:
+            await endpoint.update_endpoint(context.client, endpoint.without_network(mine, network))
+            return True
+        except ResourceUpdateConflict:
+            pass  # somebody else has changed it: it is read again
+        except ResourceDoesNotExist:
+            return False
+        try:
+            mine = await context.client.get(endpoint.KIND, *key)
+        except ResourceDoesNotExist:
+            return False
+    raise CniError(errors.TRY_AGAIN, f"endpoint {mine.metadata.name} is being changed all the time: try again later")
+
+
+async def _holds_addresses(context: Context) -> bool:
     try:
-        changed = msgspec.structs.replace(mine, spec=msgspec.structs.replace(spec, profiles=left))
-        await endpoint.update_endpoint(context.client, changed)
-    except (ResourceDoesNotExist, ResourceUpdateConflict):
+        return bool(await context.ipam.ips_by_handle(context.handle))
+    except ResourceDoesNotExist:
         return False
-    return True
 
 
-def _host_interfaces(
+async def _host_interfaces(
     context: Context, mine: WorkloadEndpoint | None, neighbours: Sequence[WorkloadEndpoint]
 ) -> list[str]:
     """The host ends to delete: the endpoint's, or, when there is none (an ADD that was killed), those it would have."""
     call, services = context.call, context.services
-    held = {item.spec.interface_name for item in neighbours}
     if mine is not None:
-        return [name for name in [mine.spec.interface_name] if name and name not in held]
+        name = mine.spec.interface_name
+        return [name] if name and all(item.spec.interface_name != name for item in neighbours) else []
     names = [plan.hashed_interface_name(call.container_id, call.interface)]
+    if _is_namespace(context):
+        return names  # the usual one goes with its other end, if it is this container's
     usual, owner = plan.host_interface_name(call.container_id), f"{call.container_id}/{call.interface}"
-    if usual not in held and "." not in call.container_id and services.reserve(usual, owner):
+    if "." not in call.container_id and not await context.is_held(usual) and services.reserve(usual, owner):
         services.unreserve(usual, owner)
         names.append(usual)
     return names
+
+
+def _is_namespace(context: Context) -> bool:
+    if not context.call.netns:
+        return False
+    try:
+        context.services.attacher.check_netns(context.call.netns)
+    except KernelError:
+        return False
+    return True
 
 
 async def _release(context: Context, mine: WorkloadEndpoint | None, rest: Sequence[WorkloadEndpoint]) -> bool:

@@ -31,6 +31,8 @@ from libcalico.model import codec, defaults
 from libcalico.model.keys import (
     ResourceKey,
     key_path,
+    list_prefix,
+    parse_path,
     split_workload_endpoint_name,
     workload_endpoint_name,
     workload_endpoint_prefix,
@@ -49,6 +51,8 @@ from libcalico.model.validation import validate
 
 ORCHESTRATOR = "cni"
 KIND = "WorkloadEndpoint"
+LEFT = "projectcalico.org/left-networks"
+"""Annotation of an endpoint: the networks that shared its interface until their DEL."""
 _NESTED_ID = re.compile(r"[a-zA-Z0-9]([-.a-zA-Z0-9]*[a-zA-Z0-9])?")
 _ENDPOINT = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _SHARED = 11
@@ -148,6 +152,23 @@ async def find_related(
     return own, others
 
 
+async def holds_name(client: AsyncClient, node: str, container_id: str, host_interface: str) -> bool:
+    """Some container of the node whose id begins alike, in whatever namespace, has a host end of this name.
+
+    Lists the names of all endpoints: for callers that know no better."""
+    prefix = workload_endpoint_prefix(node, ORCHESTRATOR) + container_id[:_SHARED].replace("-", "--")
+    listed = await client.datastore.range(list_prefix(KIND).encode(), keys_only=True)
+    for kv in listed.kvs:
+        key = parse_path(kv.key.decode("utf-8", "replace"))
+        if not isinstance(key, ResourceKey) or not key.name.startswith(prefix.removesuffix("-")):
+            continue
+        with contextlib.suppress(ResourceDoesNotExist):
+            found = await client.get(KIND, key.name, key.namespace)
+            if found.spec.node == node and found.spec.interface_name == host_interface:
+                return True
+    return False
+
+
 class NewEndpoint(NamedTuple):
     """An endpoint that is ready to be stored, with where and as what."""
 
@@ -175,6 +196,13 @@ def endpoint_path(endpoint: WorkloadEndpoint) -> str:
     return key_path(ResourceKey(KIND, endpoint.metadata.name, endpoint.metadata.namespace))
 
 
+async def revision_of(client: AsyncClient, new: NewEndpoint) -> int:
+    """The revision at which this very endpoint (by its uid) is stored now, 0 when it is not."""
+    found = await client.datastore.range(new.path.encode())
+    uid = new.endpoint.metadata.uid.encode()
+    return next((kv.mod_revision for kv in found.kvs if kv.key == new.path.encode() and uid in kv.value), 0)
+
+
 async def create_endpoint(client: AsyncClient, endpoint: WorkloadEndpoint) -> WorkloadEndpoint:
     """Store a new endpoint; returns it as stored. `ResourceAlreadyExists` when there is one."""
     new = new_endpoint(endpoint, client.clock.now())
@@ -199,6 +227,33 @@ async def update_endpoint(client: AsyncClient, endpoint: WorkloadEndpoint) -> Wo
     if not answer.succeeded:
         raise ResourceUpdateConflict(key) if answer.responses[0] else ResourceDoesNotExist(key)
     return _replace(endpoint, metadata=_replace(metadata, resource_version=str(answer.revision)))
+
+
+def networks_that_left(endpoint: WorkloadEndpoint) -> list[str]:
+    """The networks that shared the endpoint's interface until their DEL."""
+    return [name for name in endpoint.metadata.annotations.get(LEFT, "").split(",") if name]
+
+
+def with_network(endpoint: WorkloadEndpoint, network: str) -> WorkloadEndpoint:
+    """The network shares the endpoint's interface."""
+    profiles = endpoint.spec.profiles
+    profiles = profiles if network in profiles else [*profiles, network]
+    return _with_networks(endpoint, profiles, [name for name in networks_that_left(endpoint) if name != network])
+
+
+def without_network(endpoint: WorkloadEndpoint, network: str) -> WorkloadEndpoint:
+    """The network shares it no more. That is noted: a repeated DEL of it must not be taken for that of a network which
+    was renamed, and takes the endpoint (spec/cni.md 12)."""
+    profiles = [profile for profile in endpoint.spec.profiles if profile != network]
+    return _with_networks(endpoint, profiles, [*networks_that_left(endpoint), network])
+
+
+def _with_networks(endpoint: WorkloadEndpoint, profiles: list[str], left: list[str]) -> WorkloadEndpoint:
+    annotations = {name: value for name, value in endpoint.metadata.annotations.items() if name != LEFT}
+    if left:
+        annotations[LEFT] = ",".join(left)
+    metadata = _replace(endpoint.metadata, annotations=annotations)
+    return _replace(endpoint, metadata=metadata, spec=_replace(endpoint.spec, profiles=profiles))
 
 
 async def delete_endpoint(client: AsyncClient, endpoint: WorkloadEndpoint) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from typing import Any, Protocol
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Any, Protocol, TypeVar
 
 from libcalico.clock import Clock, SystemClock
 from libcalico.datastore.resources import AsyncClient
@@ -16,6 +18,10 @@ from libcalico.workload.cni.conf import NetConf
 from libcalico.workload.cni.request import Call
 
 VERSION = "0.1.0"
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
 class WaitProgrammed(Protocol):
@@ -33,11 +39,12 @@ class Services:
 
     `connect(conf)` gives the datastore client (the agent returns its own whatever the configuration says);
     `open_ipam(client, node)` the IPAM service of a node; `wait_programmed` is the agent's promise.
-    `own_node` is what the agent calls this host ("" = only the configuration and the files say). `protect` is awaited
-    before an interface is made: from then on it must be closed until its policy is programmed. `hold_netns(path)`
-    keeps other processes off a container for the length of a block, where there may be some. `datastore_ready`,
-    `has_profile` and `is_unused` (no interface and no endpoint of this node has that name) spare a request each when
-    the agent's own view of the datastore knows (None, False: ask)."""
+    `own_node` is what the agent calls this host ("" = only the configuration and the files say). `protect(addresses)`
+    is awaited before an interface with these is made: from then on it must be closed until its policy is programmed,
+    and get no packets of flows that a former owner of an address had. `hold_netns(path)` keeps other processes off a
+    container for the length of a block, where there may be some. `datastore_ready`, `has_profile`, `is_unused` (no
+    interface and no endpoint of this node has that name) and `is_held` (an endpoint of this node has it) spare a
+    request each when the agent's own view of the datastore knows (None, False: ask)."""
 
     def __init__(
         self,
@@ -48,11 +55,12 @@ class Services:
         open_ipam: Callable[[AsyncClient, str], IpamService] | None = None,
         clock: Clock | None = None,
         own_node: str = "",
-        protect: Callable[[], Awaitable[object]] | None = None,
+        protect: Callable[[Sequence[str]], Awaitable[object]] | None = None,
         hold_netns: Callable[[str], AbstractAsyncContextManager[object]] = nullcontext,
         datastore_ready: Callable[[], bool | None] = lambda: None,
         has_profile: Callable[[str], bool] = lambda _name: False,
         is_unused: Callable[[str], bool] = lambda _interface: False,
+        is_held: Callable[[str], bool | None] = lambda _interface: None,
     ) -> None:
         self.attacher = attacher
         self.connect = connect
@@ -65,32 +73,28 @@ class Services:
         self.datastore_ready = datastore_ready
         self.has_profile = has_profile
         self.is_unused = is_unused
-        self._background: set[asyncio.Task[None]] = set()
+        self.is_held = is_held
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
         self._reserved: dict[str, str] = {}
 
-    @asynccontextmanager
-    async def one_at_a_time(self, call: Call) -> AsyncIterator[None]:
-        """Calls about the same interface of the same container wait for each other."""
-        name = f"{call.container_id}/{call.interface}"
-        lock, users = self._locks.get(name, (asyncio.Lock(), 0))
-        self._locks[name] = (lock, users + 1)
+    async def one_at_a_time(
+        self, call: Call, work: Callable[[], Coroutine[Any, Any, T]], when_gone: Callable[[], object] = lambda: None
+    ) -> T:
+        """Do a call's work, alone at its container.
+
+        A caller that goes away meanwhile (is cancelled, however often) does not break it off half-way: `when_gone`
+        tells the work, which ends in its own way before anybody else may come to the container."""
+        lock, users = self._locks.get(call.container_id, (asyncio.Lock(), 0))
+        self._locks[call.container_id] = (lock, users + 1)
         try:
             async with lock, self.hold_netns(call.netns):
-                yield
+                return await _to_the_end(work(), when_gone)
         finally:
-            _, users = self._locks[name]
+            _, users = self._locks[call.container_id]
             if users == 1:
-                del self._locks[name]
+                del self._locks[call.container_id]
             else:
-                self._locks[name] = (lock, users - 1)
-
-    def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Work that goes on when its caller is gone."""
-        task = asyncio.ensure_future(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-        return task
+                self._locks[call.container_id] = (lock, users - 1)
 
     def reserve(self, host_interface: str, owner: str) -> bool:
         """Take a host interface's name until `unreserve`; False when a call for another endpoint holds it."""
@@ -102,5 +106,19 @@ class Services:
             del self._reserved[host_interface]
 
 
-async def _no_need() -> None:
+async def _to_the_end(work: Coroutine[Any, Any, T], when_gone: Callable[[], object]) -> T:
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            when_gone()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({task})
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.info("a call whose caller has gone: %s", error)
+        raise
+
+
+async def _no_need(_addresses: Sequence[str]) -> None:
     """The agent's own table drops what it does not know."""

@@ -132,18 +132,25 @@ async def _remove(context: Context, stored: WorkloadEndpoint) -> list[Exception]
         context.services,
         context.notes,
     )
-    async with context.services.one_at_a_time(call):
-        return await remove_attachment(gone)
+    return await context.services.one_at_a_time(call, lambda: remove_attachment(gone))
 
 
 async def _release_strays(context: Context, valid: set[str]) -> list[Exception]:
-    """Handles of this network that no endpoint tells of: left by an ADD that was killed."""
+    """Handles of this network that are not listed: left by an ADD that was killed, say.
+
+    Those of network `prod.eu` begin like those of `prod`: an endpoint tells which network they are of."""
     prefix = f"{context.call.network}."
+    others = {
+        f"{profile}.{stored.spec.container_id}"
+        for stored in (await context.client.list(endpoint.KIND)).items
+        for profile in stored.spec.profiles
+        if profile != context.call.network
+    }
     found = await context.client.datastore.range(_HANDLES + prefix.encode(), keys_only=True)
     problems: list[Exception] = []
     for pair in found.kvs:
         key = parse_path(pair.key.decode("utf-8", "replace"))
-        if not isinstance(key, HandleKey) or key.id.removeprefix(prefix) in valid:
+        if not isinstance(key, HandleKey) or key.id in others or key.id.removeprefix(prefix) in valid:
             continue
         try:
             await context.ipam.release_held([key.id])

@@ -1,0 +1,188 @@
+"""A world for CNI calls without etcd and kernel: the datastore in memory, and a kernel that only remembers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from libcalico.datastore.contract import KeyValue
+from libcalico.datastore.memory import MemoryDatastore
+from libcalico.datastore.resources import AsyncClient
+from libcalico.ipam.service import IpamService
+from libcalico.kernel.errors import KernelError
+from libcalico.kernel.objects import Link
+from libcalico.model.codec import from_input
+from libcalico.workload.attach import EndState, Inspection, InterfaceExists, NameTaken
+from libcalico.workload.cni import CniAnswer, CniRequestData, Services, handle
+from libcalico.workload.plan import Wiring
+
+NODE = "10.0.4.17"
+ID = "5f0c9e11-2b7a-4c1e-9d55-0a1b2c3d4e5f"
+
+
+class FakeKernel:
+    """Stands in for `Attacher`: host interfaces by name, container interfaces by (namespace, name)."""
+
+    def __init__(self) -> None:
+        self.host: dict[str, tuple[str, str]] = {}
+        self.boxes: dict[tuple[str, str], Wiring] = {}
+        self.fail: Exception | None = None
+        self.pause_s = 0.0
+
+    def is_host(self, path: str) -> bool:
+        return path == "/host"
+
+    async def host_addresses(self) -> list[str]:
+        return ["192.0.2.7", NODE]
+
+    def check_netns(self, path: str) -> None:
+        if path == "/nowhere":
+            raise KernelError(f"open network namespace {path}", 2)
+
+    async def attach(self, wiring: Wiring, path: str) -> str:
+        await asyncio.sleep(self.pause_s)
+        if self.fail is not None:
+            raise self.fail
+        standing = self.host.get(wiring.host_interface)
+        if standing is not None and standing != (path, wiring.container_interface):
+            raise NameTaken(wiring.host_interface)
+        if standing is None and (path, wiring.container_interface) in self.boxes:
+            raise InterfaceExists(wiring.container_interface)
+        self.host[wiring.host_interface] = (path, wiring.container_interface)
+        self.boxes[path, wiring.container_interface] = wiring
+        return wiring.mac or f"0a:00:00:00:00:{len(self.boxes):02x}"
+
+    async def complete(self, wiring: Wiring, path: str) -> None:
+        assert self.host[wiring.host_interface] == (path, wiring.container_interface)
+        self.boxes[path, wiring.container_interface] = wiring
+
+    async def detach(self, path: str, interface: str, names: Iterable[str]) -> None:
+        gone = self.boxes.pop((path, interface), None)
+        if gone is not None:
+            self.host.pop(gone.host_interface, None)
+        for name in names:
+            far = self.host.pop(name, None)
+            if far is not None:
+                self.boxes.pop(far, None)
+
+    async def inspect(self, path: str, interface: str, host_interface: str) -> Inspection:
+        wiring = self.boxes.get((path, interface))
+        link = Link(7, interface, True, True, 1500, (wiring and wiring.mac) or "0a:00:00:00:00:01")
+        container = EndState(link, wiring.addresses) if wiring is not None else None
+        far = self.host.get(host_interface)
+        near = Link(
+            8, host_interface, True, True, 1500, "ee:ee:ee:ee:ee:ee", lower=7 if far == (path, interface) else 9
+        )
+        routed = self.boxes[far].addresses if far is not None else ()
+        return Inspection(EndState(near, ()) if far is not None else None, container, routed)
+
+
+class World:
+    def __init__(self) -> None:
+        self.store = MemoryDatastore()
+        self.client = AsyncClient(self.store)
+        self.kernel = FakeKernel()
+        self.waited: list[str] = []
+        self.wait_error: Exception | None = None
+        self.services = Services(
+            self.kernel,  # type: ignore[arg-type]
+            self._connect,
+            self._wait,
+            open_ipam=lambda client, node: IpamService(client.datastore, node),
+            is_unused=lambda name: self.has_agent and not self._is_held(name) and name not in self.kernel.host,
+            is_held=lambda name: self._is_held(name) if self.has_agent else None,
+        )
+        self.has_agent = False
+        self.plugin_path = "/opt/cni"
+        self.connect_error: Exception | None = None
+
+    def now(self) -> list[KeyValue]:
+        """All that is stored."""
+        return self.store._below(b"/", b"", 0)
+
+    def _is_held(self, interface: str) -> bool:
+        stored = (msgspec.json.decode(kv.value) for kv in self.now() if b"/workloadendpoints/" in kv.key)
+        return interface in {document["spec"]["interfaceName"] for document in stored}
+
+    async def _connect(self, _conf: Any) -> AsyncClient:
+        if self.connect_error is not None:
+            raise self.connect_error
+        return self.client
+
+    async def _wait(self, key: Any, revision: int, timeout_s: float) -> None:
+        stored = await self.client.get(key.kind, key.name, key.namespace)
+        assert int(stored.metadata.resource_version) <= revision
+        self.waited.append(key.name)
+        if self.wait_error is not None:
+            raise self.wait_error
+
+    async def start(self, cidr: str = "172.29.0.0/26", **spec: Any) -> None:
+        await self.client.ensure_initialized()
+        pool = {"cidr": cidr, "blockSize": 31 if cidr.endswith("/31") else 26, **spec}
+        for kind, name, body in (("IPPool", "pool", pool), ("Node", NODE, {})):
+            await self.client.create(
+                from_input(
+                    {"apiVersion": "projectcalico.org/v3", "kind": kind, "metadata": {"name": name}, "spec": body}
+                )
+            )
+
+    async def call(
+        self,
+        command: str,
+        container: str = ID,
+        netns: str = "/box",
+        interface: str = "eth0",
+        args: str = "",
+        program: str = "calico",
+        **conf: Any,
+    ) -> CniAnswer:
+        merged: dict[str, Any] = {
+            "name": "calico",
+            "type": "calico",
+            "cniVersion": "0.3.1",
+            "nodename": NODE,
+            "nodename_file_optional": True,
+            "ipam": {"type": "calico-ipam"},
+            **conf,
+        }
+        environment = {
+            "CNI_COMMAND": command,
+            "CNI_CONTAINERID": container,
+            "CNI_NETNS": netns,
+            "CNI_IFNAME": interface,
+            "CNI_PATH": self.plugin_path,
+            "CNI_ARGS": args,
+        }
+        data = json.dumps(merged).encode()
+        return await handle(CniRequestData(program, environment, data), self.services)
+
+    async def ok(self, command: str, *args: Any, **kwargs: Any) -> Any:
+        answer = await self.call(command, *args, **kwargs)
+        assert answer.exit_code == 0, answer.stdout.decode()
+        return json.loads(answer.stdout) if answer.stdout else None
+
+    async def refused(self, command: str, *args: Any, **kwargs: Any) -> Any:
+        answer = await self.call(command, *args, **kwargs)
+        assert answer.exit_code == 1
+        assert answer.stderr
+        return json.loads(answer.stdout)
+
+    async def endpoints(self) -> list[Any]:
+        return list((await self.client.list("WorkloadEndpoint")).items)
+
+    async def held(self) -> set[str]:
+        found = set()
+        for kv in (await self.store.range(b"/calico/ipam/v2/assignment/")).kvs:
+            block = json.loads(kv.value)
+            base, _, _ = block["cidr"].partition("/")
+            prefix, _, last = base.rpartition(".")
+            found |= {f"{prefix}.{int(last) + i}" for i, a in enumerate(block["allocations"]) if a is not None}
+        return found
+
+    async def is_clean(self) -> bool:
+        handles = (await self.store.range(b"/calico/ipam/v2/handle/")).kvs
+        return not (await self.endpoints() or await self.held() or handles or self.kernel.host or self.kernel.boxes)
