@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from libcalico.datastore.contract import TxnResult
@@ -197,6 +197,13 @@ async def test_a_damaged_block_is_an_error_that_names_it() -> None:
 
 
 @settings(max_examples=25, deadline=None)
+@example(  # the second conflict must not make what the first has told be forgotten
+    [
+        *(("assign", 0, 0, 1), ("assign", 0, 0, 1), ("affinities", 0, 0, 0)),
+        *(("release", 0, 0, 0), ("assign", 0, 1, 1), ("affinities", 0, 0, 0)),
+        *(("assign", 0, 1, 1), ("assign", 1, 1, 1), ("release", 0, 0, 0)),
+    ]
+)
 @given(
     st.lists(
         st.one_of(

@@ -273,12 +273,10 @@ class Transactions:
                 await self._refresh(view.looked)
                 fresh = True
                 continue
-            if not view.writes or await self._write(view):
+            if not view.writes or await self._write(view, again=attempt > 0):
                 for waiting, result in zip(group, results, strict=False):
                     _settle(waiting.done, result)
                 return len(results)
-            if attempt and not fed:
-                self.cache.forget()
             pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**attempt)
             await asyncio.sleep(random.uniform(0, pause))
         raise ResourceUpdateConflict(f"IPAM gave up after {TRIES} conflicts with other writers")
@@ -323,7 +321,8 @@ class Transactions:
     async def _refresh(self, paths: set[str]) -> None:
         await self._read(tuple((path, False) for path in sorted(paths)))
 
-    async def _write(self, view: View) -> bool:
+    async def _write(self, view: View, again: bool) -> bool:
+        """False when somebody else was faster; what is stored now is then known. `again`: so is little else."""
         paths = [*view.writes, *(view.relied - set(view.writes))]
         compares = [
             self._compare(path, path in view.created, view.dropped.get(path, 0))
@@ -336,6 +335,8 @@ class Transactions:
         answer = await self._datastore.txn(compares, success, [Get(path.encode()) for path in paths])
         if answer.succeeded:
             view.revision = answer.revision
+        elif again and not self.cache.fed:
+            self.cache.forget()  # it may all be out of date, except what this very answer tells
         for path, kvs in zip(paths, answer.responses, strict=False):
             if answer.succeeded:
                 if path in view.created or path in view.dropped:
