@@ -204,6 +204,16 @@ async def test_a_damaged_block_is_an_error_that_names_it() -> None:
         *(("assign", 0, 1, 1), ("assign", 1, 1, 1), ("release", 0, 0, 0)),
     ]
 )
+@example(  # a handle that came to be between the reading of its key and that of its block
+    [
+        *(("affinities", 0, 0, 0), ("assign", 1, 1, 4), ("assign", 1, 0, 5)),
+        *(("affinities", 0, 0, 0), ("assign", 1, 0, 5), ("release", 0, 2, 0)),
+        *(("release", 1, 1, 0), ("release", 0, 3, 0), ("assign", 1, 3, 3)),
+        *(("assign", 0, 1, 2), ("assign", 0, 2, 4), ("release", 0, 1, 0)),
+        *(("assign", 1, 0, 5), ("affinities", 0, 0, 0), ("assign", 0, 1, 2)),
+        *(("assign", 0, 4, 3), ("affinities", 0, 0, 0), ("release", 1, 4, 0)),
+    ]
+)
 @given(
     st.lists(
         st.one_of(

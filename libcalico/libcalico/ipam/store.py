@@ -175,6 +175,7 @@ class Store:
             return
         current = self.handle(view, handle, optimistic=count > 0)
         if current is None and count < 0:
+            view.rely(key_path(HandleKey(handle)))  # it may have come to be since it was read, with these addresses
             return
         self.put_handle(view, handle, plan.add_to_handle(current or {}, cidr, count))
 
