@@ -71,12 +71,13 @@ class FakeKernel:
 
     async def inspect(self, path: str, interface: str, host_interface: str) -> Inspection:
         wiring = self.boxes.get((path, interface))
-        link = Link(7, interface, True, True, 1500, (wiring and wiring.mac) or "0a:00:00:00:00:01")
+        link = Link(7, interface, True, True, 1500, (wiring and wiring.mac) or "0a:00:00:00:00:01", lower=8)
         container = EndState(link, wiring.addresses) if wiring is not None else None
         far = self.host.get(host_interface)
         near = Link(
-            8, host_interface, True, True, 1500, "ee:ee:ee:ee:ee:ee", lower=7 if far == (path, interface) else 9
-        )
+            8, host_interface, True, True, 1500, "ee:ee:ee:ee:ee:ee",
+            lower=7 if far == (path, interface) else 9, leads_away=True,
+        )  # fmt: skip
         routed = self.boxes[far].addresses if far is not None else ()
         return Inspection(EndState(near, ()) if far is not None else None, container, routed)
 

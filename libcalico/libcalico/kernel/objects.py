@@ -23,7 +23,7 @@ RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 IFF_UP, IFF_RUNNING, IFF_LOWER_UP = 0x1, 0x40, 0x10000
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_OPERSTATE = 1, 3, 4, 5, 16
 IFLA_LINKINFO, IFLA_NET_NS_FD, IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES = 18, 28, 31, 32
-IFLA_EXT_MASK, IFLA_AF_SPEC, IFLA_INET_CONF, IFLA_INET6_CONF = 29, 26, 1, 2
+IFLA_EXT_MASK, IFLA_AF_SPEC, IFLA_INET_CONF, IFLA_INET6_CONF, IFLA_LINK_NETNSID = 29, 26, 1, 2, 37
 IPV4_SETTINGS = {"forwarding": 1, "proxy_arp": 3, "rp_filter": 8, "route_localnet": 26}
 """Places in IFLA_INET_CONF, from 1 (linux/ip.h, IPV4_DEVCONF_*), of what stands below net/ipv4/conf/."""
 IPV6_SETTINGS = {"forwarding": 0, "accept_ra": 3, "proxy_ndp": 22}
@@ -64,6 +64,8 @@ _ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 class Link(NamedTuple):
     """An interface. `up` is what was asked for, `running` whether it can carry packets.
 
+    `lower` is the index of a veth's other end, or of the device below; `leads_away`: it is in another namespace.
+
     `ipv4` and `ipv6` are its settings, four bytes each, as they were when the kernel told of it; see `setting`."""
 
     ifindex: int
@@ -77,6 +79,7 @@ class Link(NamedTuple):
     vxlan: VxlanAttributes | None = None
     ipv4: bytes = b""
     ipv6: bytes = b""
+    leads_away: bool = False
 
     def setting(self, area: str, name: str) -> int | None:
         """A setting of `ipv4` or `ipv6`, such as "forwarding"; None when the kernel did not tell."""
@@ -266,6 +269,7 @@ def decode_link(body: memoryview) -> Link:
         vxlan=_decode_vxlan(data) if kind == "vxlan" and data is not None else None,
         ipv4=_decode_settings(families.get(socket.AF_INET), IFLA_INET_CONF),
         ipv6=_decode_settings(families.get(socket.AF_INET6), IFLA_INET6_CONF),
+        leads_away=IFLA_LINK_NETNSID in found,
     )
 
 

@@ -63,8 +63,8 @@ class Inspection(NamedTuple):
 def attach(wiring: Wiring, netns_path: str, host_netns: str = "") -> str:
     """Do all of a wiring; returns the container end's MAC. On any error nothing is left behind.
 
-    A pair that stands, of these two names, is a left-over of an earlier life and goes first. `host_netns` is for
-    tests: the namespace that plays the host ("" = ours)."""
+    A host interface of that name which leads to no other container is a left-over and goes first. `host_netns` is
+    for tests: the namespace that plays the host ("" = ours)."""
     with Rtnl(host_netns) as here, ExitStack() as opened, ExitStack() as undo:
         home = netns.open_path(host_netns) if host_netns else netns.open_here()
         opened.callback(os.close, home)
@@ -190,14 +190,19 @@ def _create_pair(wiring: Wiring, here: Rtnl, there: Rtnl, home: int) -> None:
         if error.errno != errno.EEXIST:
             raise
     near, far = here.link(wiring.host_interface), there.link(wiring.container_interface)
-    if near is not None and (far is None or near.lower != far.ifindex or far.lower != near.ifindex):
+    if near is not None and leads_elsewhere(near, far):
         raise NameTaken(f"host interface {wiring.host_interface} stands, and leads to another network namespace")
-    if near is None and far is not None:
+    if near is not None:
+        here.delete_index(near.ifindex)  # its other end, if it has one here, goes with it
+    if there.index(wiring.container_interface):
         text = f"interface {wiring.container_interface} exists already in the container's network namespace"
         raise InterfaceExists(text)
-    if near is not None:
-        here.delete_index(near.ifindex)
     _create_veth(wiring, there, home)
+
+
+def leads_elsewhere(near: Link, far: Link | None) -> bool:
+    """The other end of a host interface is in a network namespace, and is not the container's `far`."""
+    return near.leads_away and (far is None or near.lower != far.ifindex or far.lower != near.ifindex)
 
 
 def _create_veth(wiring: Wiring, there: Rtnl, home: int) -> None:

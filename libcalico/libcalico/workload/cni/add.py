@@ -14,7 +14,7 @@ from libcalico.kernel.errors import KernelError
 from libcalico.model.keys import ResourceKey
 from libcalico.model.resources import WorkloadEndpoint
 from libcalico.workload import plan
-from libcalico.workload.attach import Inspection
+from libcalico.workload.attach import Inspection, leads_elsewhere
 from libcalico.workload.cni import addresses, endpoint, errors, result
 from libcalico.workload.cni.conf import NetConf, read_conf
 from libcalico.workload.cni.context import Context, open_context, read_mtu
@@ -225,7 +225,8 @@ class _Addition:
         call = self._context.call
         if usual and not is_further and "." not in call.container_id and not await self._context.is_held(usual):
             seen = await self._context.services.attacher.inspect(call.netns, call.interface, usual)
-            if seen.host is None or _is_wired(seen):
+            far = seen.container.link if seen.container is not None else None
+            if seen.host is None or not leads_elsewhere(seen.host.link, far):
                 return usual
         return plan.hashed_interface_name(call.container_id, call.interface)
 
