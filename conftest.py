@@ -3,12 +3,16 @@
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import libcalico  # noqa: F401
 
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = (
     "0"  # else its threads come to life in a child between fork and exec, and abort
 )
+
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 pytest_plugins = ["tests.services"]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import re
 import shutil
 import socket
@@ -16,7 +18,9 @@ from pathlib import Path
 import pytest
 
 NAMESPACES = "/run/netns"
+LONGEST_START_S = 60.0
 OWNED = re.compile(r"t-[a-z]+-([0-9]+)-.*")
+EPHEMERAL = max(20_000, int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0]))
 DIE_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 """Before a command: it ends with the process that starts it, however that ends."""
 
@@ -53,10 +57,12 @@ def sweep() -> None:
 
 
 def free_port() -> int:
-    """A TCP port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port that is free now, and that the kernel does not give to whoever asks for any."""
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            port = random.SystemRandom().randrange(10_000, EPHEMERAL)
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Etcd:
@@ -64,8 +70,8 @@ class Etcd:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.port = free_port()
-        self._peer = free_port()
+        self.port, self._peer = free_port(), free_port()
+        self._started = False
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -75,6 +81,16 @@ class Etcd:
 
     def start(self) -> None:
         """Start, and wait until it answers."""
+        deadline = time.monotonic() + LONGEST_START_S
+        while not self._answers(deadline):  # somebody else has taken a port
+            assert time.monotonic() < deadline, f"etcd does not start: see {self._folder}/etcd.log"
+            if not self._started:
+                self.port, self._peer = free_port(), free_port()
+            time.sleep(0.05)
+        self._started = True
+
+    def _answers(self, deadline: float) -> bool:
+        """Start it once; whether it answers, or has ended."""
         peer = f"http://127.0.0.1:{self._peer}"
         self._process = subprocess.Popen(
             [*DIE_WITH_US, "etcd", "--data-dir", str(self._folder / "data"), "--listen-client-urls", self.endpoint,
@@ -83,16 +99,16 @@ class Etcd:
             stdout=(self._folder / "etcd.log").open("ab"),
             stderr=subprocess.STDOUT,
         )  # fmt: skip
-        deadline = time.monotonic() + 20
-        while True:
+        while self._process.poll() is None:
             try:
                 with urllib.request.urlopen(f"{self.endpoint}/health", timeout=1) as answer:
                     if b"true" in answer.read():
-                        return
+                        return True
             except OSError:
                 pass
-            assert time.monotonic() < deadline, f"etcd does not start: see {self._folder}/etcd.log"
+            assert time.monotonic() < deadline, f"etcd does not answer: see {self._folder}/etcd.log"
             time.sleep(0.05)
+        return False
 
     def backup(self) -> None:
         """Keep a copy of the data; not while it runs."""

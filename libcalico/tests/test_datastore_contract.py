@@ -104,7 +104,7 @@ async def read(batches: AsyncIterator[WatchBatch], count: int) -> list[Event]:
     """The next `count` events."""
     events: list[Event] = []
     while len(events) < count:
-        events += (await asyncio.wait_for(anext(batches), 5)).events
+        events += (await asyncio.wait_for(anext(batches), 30)).events
     return events
 
 

@@ -77,7 +77,7 @@ async def test_a_watch_from_the_future_is_refused(server: Etcd) -> None:
     store = EtcdDatastore(EtcdConfig((server.endpoint,)))
     revision = await store.put(b"/calico/a", b"1")
     with pytest.raises(Compacted):
-        async with asyncio.timeout(5), contextlib.aclosing(store.watch(b"/calico/", revision + 50)) as batches:  # type: ignore[type-var]
+        async with asyncio.timeout(30), contextlib.aclosing(store.watch(b"/calico/", revision + 50)) as batches:  # type: ignore[type-var]
             async for _ in batches:
                 pass
     await store.close()

@@ -24,18 +24,23 @@ POOL = "10.61.0.0/24"
 
 
 class Wire(MemoryDatastore):
-    """A datastore whose writes can be delayed, or be done while their answer is lost."""
+    """A datastore whose writes can be held up, or be done while their answer is lost."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.delay_s = 0.0
+        self.reached = asyncio.Event()  # by a write
+        self.open = asyncio.Event()
+        self.open.set()
         self.lose_answers = 0
         self.lose_requests = 0
 
     async def txn(
         self, compares: Sequence[Compare], success: Sequence[Operation], failure: Sequence[Operation] = ()
     ) -> TxnResult:
-        await asyncio.sleep(self.delay_s)
+        await asyncio.sleep(0)
+        if compares:
+            self.reached.set()
+            await self.open.wait()
         if compares and self.lose_requests:
             self.lose_requests -= 1
             raise DatastoreError("connection refused")
@@ -170,19 +175,31 @@ async def test_a_caller_that_is_cancelled_leaves_the_others_alone() -> None:
     store, _ = await cluster("a1")
     service = await fed_service(store, "a1")
     await service.auto_assign(num4=1, handle="warm")
-    store.delay_s = 0.02
+    store.reached.clear()
+    store.open.clear()
     tasks = [asyncio.ensure_future(service.auto_assign(num4=1, handle="h0"))]
-    await asyncio.sleep(0.005)  # h0 is on its way, the others wait
-    tasks += [asyncio.ensure_future(service.auto_assign(num4=1, handle=f"h{n}")) for n in range(1, 8)]
-    await asyncio.sleep(0.005)
+    await store.reached.wait()  # h0 is on its way, the others wait
+    tasks += [asyncio.ensure_future(service.auto_assign(num4=1, handle=f"h{n}")) for n in range(1, 9)]
+    while len(service._transactions._waiting) < 8:
+        await asyncio.sleep(0)
     for place in (0, 3):
         tasks[place].cancel()
+    await asyncio.wait((tasks[0], tasks[3]), timeout=1)  # both are told before h0's write goes on
+    store.reached.clear()
+    store.open.set()
+    store.open.clear()
+    async with asyncio.timeout(10):  # now all the others are, and h1 is the one that writes for them
+        await store.reached.wait()
+    tasks[1].cancel()
+    await asyncio.wait((tasks[1],), timeout=1)
+    store.open.set()
     results = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [isinstance(result, asyncio.CancelledError) for result in results] == [place in (0, 3) for place in range(8)]
+    cancelled = [place for place, result in enumerate(results) if isinstance(result, asyncio.CancelledError)]
+    assert cancelled == [0, 1, 3]
     await service.get_config()
     held = await used(store)
     assert "h3" not in held and all(len(addresses) == 1 for addresses in held.values())
-    assert {f"h{n}" for n in (1, 2, 4, 5, 6, 7)} <= set(held)
+    assert {f"h{n}" for n in (2, 4, 5, 6, 7, 8)} <= set(held)
 
 
 async def test_a_lost_answer_is_an_error_and_the_next_call_sees_what_was_done() -> None:

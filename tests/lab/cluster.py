@@ -167,6 +167,15 @@ class Cluster:
 
         self.wait(f"the agent of {name}", ready, timeout_s=60)
 
+    def wait_programmed(self, name: str, timeout_s: float = 30.0) -> None:
+        """Until a host's kernel reflects all that is in the datastore now."""
+        revision = json.loads(self.etcdctl("get", "-w", "json", "/none").stdout)["header"]["revision"]
+        self.wait(
+            f"{name} to reflect revision {revision}",
+            lambda: self.agent_status(name).get("programmed_revision", 0) >= revision,
+            timeout_s,
+        )
+
     def log(self, name: str) -> str:
         """The end of a daemon's log."""
         path = self.folder / f"{name}.log"
@@ -184,7 +193,7 @@ class Cluster:
         """Our command line, on a host."""
         return self.hosts[host].run([str(BIN / "calicoctl"), *words], stdin=stdin.encode(), check=check)
 
-    def wait(self, what: str, condition: Callable[[], bool], timeout_s: float = 10.0, pause_s: float = 0.05) -> float:
+    def wait(self, what: str, condition: Callable[[], bool], timeout_s: float = 30.0, pause_s: float = 0.05) -> float:
         """Until a condition holds; returns how long it took, raises with the logs' ends when it does not."""
         started = time.monotonic()
         while not condition():

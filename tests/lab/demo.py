@@ -44,6 +44,8 @@ TASKS = {
 }
 SERVER = "bookstore-server"
 TIMES_OUT = 28
+ANSWER_S, SILENCE_S = 5.0, 2.0
+"""How long an answer is waited for, and how long one that must not come."""
 PROVEN = (
     "tasks on two hosts reached each other; the policy let in by label alone, across hosts, and changed nothing else;"
     " an established connection lived on; deleting the policy restored everything"
@@ -154,6 +156,7 @@ class Story:
         """Bookstore yes, fruitstore no; what was connected stays connected."""
         with self.step("5. Under the policy: bookstore still gets the id, fruitstore times out"):
             started = time.monotonic()
+            self.cluster.wait_programmed(TASKS[SERVER][0])
             self.cluster.wait("the policy", lambda: self.fetch("fruitstore-frontend", 0.3)[0] == TIMES_OUT)
             taken = (time.monotonic() - started) * 1000
             print(f"   fruitstore is kept out: seen after {taken:.0f} ms, of which a probe that gives up takes 300")
@@ -181,7 +184,7 @@ class Story:
     def expect(self, client: str, allowed: bool) -> str:
         """A request that must get through, or must time out."""
         started = time.monotonic()
-        status, body = self.fetch(client, 2.0)
+        status, body = self.fetch(client, ANSWER_S if allowed else SILENCE_S)
         taken = (time.monotonic() - started) * 1000
         shown = {0: f"answer {body!r}", TIMES_OUT: "timed out", 7: "REFUSED"}.get(status, f"exit {status}")
         print(f"   {client} -> http://{self.tasks[SERVER].address}/id: {shown} ({taken:.0f} ms)")
@@ -193,7 +196,7 @@ class Story:
         """Who reaches whom now."""
         words = {0: "yes", TIMES_OUT: "-"}
         return {
-            (one, other): words.get(self.tasks[one].fetch(self.tasks[other].address, timeout_s=0.5)[0], "?")
+            (one, other): words.get(self.tasks[one].fetch(self.tasks[other].address, timeout_s=SILENCE_S)[0], "?")
             for one in self.tasks
             for other in self.tasks
             if one != other

@@ -175,7 +175,7 @@ def matrix(state: Mapping[str, Any]) -> int:
     for one in everybody:
         cells = []
         for other in everybody:
-            status = one.fetch(other.address, timeout_s=0.5)[0] if one is not other else None
+            status = one.fetch(other.address, timeout_s=2.0)[0] if one is not other else None
             cells.append({None: "", 0: "yes", 28: "-"}.get(status, "?"))
         print(one.name.ljust(width) + "".join(cell.ljust(width) for cell in cells), flush=True)
     return 0

@@ -87,7 +87,7 @@ class Task:
         """Start the id server."""
         command = [sys.executable, "-S", str(PROGRAMS / "id_server.py"), str(port)]
         self.start(command)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while not self.listens(f"tcp:{port}"):
             if time.monotonic() > deadline:
                 raise TaskFailed(f"{self.name}: its server did not start")

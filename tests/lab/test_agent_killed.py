@@ -9,12 +9,14 @@ import random
 import time
 from typing import Any
 
-from tests.lab import Cluster
+from tests.lab import Cluster, Task
 from tests.lab.test_first_packet import policy
 
 ROUNDS = 12
 STEPS = 6
 PROBE_MS = 5
+MOST_LOST = 50
+"""In a row, a quarter of a second. Numbers count, not time: who sends or answers may have to wait for a processor."""
 
 
 def kernel_state(cluster: Cluster, host: str) -> dict[str, Any]:
@@ -32,15 +34,10 @@ def kernel_state(cluster: Cluster, host: str) -> dict[str, Any]:
     return {"table": table, "routes": sorted(cluster.hosts[host].run("ip route").stdout.splitlines())}
 
 
-def wait_programmed(cluster: Cluster, host: str) -> None:
-    """Until the kernel reflects all that is in the datastore now."""
-    revision = json.loads(cluster.etcdctl("get", "-w", "json", "/none").stdout)["header"]["revision"]
-
-    def programmed() -> bool:
-        status = cluster.agent_status(host)
-        return bool(status) and status["programmed_revision"] >= revision and not status.get("pending")
-
-    cluster.wait(f"{host} to reflect revision {revision}", programmed)
+def answers(task: Task) -> list[int]:
+    """The numbers of its probe's datagrams that were answered."""
+    lines = task.host.run(["cat", f"/run/probe-{task.name}"], check=False).stdout.splitlines(keepends=True)
+    return sorted(int(line.split()[1]) for line in lines if line.endswith("\n"))
 
 
 def test_kill_9_while_everything_changes(cluster: Cluster) -> None:
@@ -52,12 +49,13 @@ def test_kill_9_while_everything_changes(cluster: Cluster) -> None:
     cluster.calicoctl("apply", "-f", "-", stdin=policy("server", "role == 'server'", types=["Ingress"], ingress=allow))
     server = mesos.launch("server", labels={"role": "server"}, serve=False)
     server.start_traffic("echo", 9000, "/run/echo")
-    wait_programmed(cluster, "a2")
+    cluster.wait_programmed("a2")
     good = cluster.mesos("a1").launch("good", labels={"role": "good"}, serve=False)
     near = mesos.launch("near", labels={"role": "bad"}, serve=False)
     far = cluster.mesos("a1").launch("far", labels={"role": "bad"}, serve=False)
     for task in (good, near, far):
         task.start_traffic("probe", server.address, 9000, PROBE_MS, f"/run/probe-{task.name}")
+    cluster.wait("the allowed flow", lambda: bool(answers(good)))
     changes = Changes(cluster, dice)
     for _ in range(ROUNDS):
         for _ in range(dice.randrange(1, STEPS)):
@@ -71,21 +69,23 @@ def test_kill_9_while_everything_changes(cluster: Cluster) -> None:
     cluster.wait_agent("a2")
     for _ in range(3 * STEPS):
         changes.one()
-    wait_programmed(cluster, "a2")
+    cluster.wait_programmed("a2")
     by_steps = kernel_state(cluster, "a2")
     cluster.stop_agent("a2", 9)
     cluster.start_agent("a2")
     cluster.wait_agent("a2")
-    wait_programmed(cluster, "a2")
+    cluster.wait_programmed("a2")
     assert kernel_state(cluster, "a2") == by_steps
 
     senders = {line.split()[0] for line in server.host.read("/run/echo").splitlines()}
     assert senders == {good.address}, f"forbidden packets got through: {senders}"
     for task in (near, far):
         assert task.host.read(f"/run/probe-{task.name}") == ""
-    times = [float(line.split()[0]) for line in good.host.read("/run/probe-good").splitlines()]
-    gap = max(after - before for before, after in itertools.pairwise(times))
-    assert gap < 1.0, f"the allowed flow stood still for {gap:.2f} s"
+    answered = answers(good)
+    cluster.wait("the allowed flow to go on", lambda: answers(good)[-1] > answered[-1] + MOST_LOST)
+    lost = max(after - before - 1 for before, after in itertools.pairwise(answers(good)))
+    print(f"{lost} lost in a row, of {answered[-1]}")
+    assert lost < MOST_LOST, "the allowed flow stood still"
 
 
 class Changes:

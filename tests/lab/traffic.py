@@ -8,6 +8,8 @@ probe ADDRESS PORT MS FILE
     UDP from port 5000: a numbered datagram every MS milliseconds until killed; "TIME NUMBER" in FILE for each answer.
 syn ADDRESS PORT FILE
     TCP: try to connect every 2 ms, from before there is even an address, until killed; "TIME" for each connection.
+connect ADDRESS PORT
+    TCP: connect, which the other side's kernel answers; exit 0 if its first SYN was, 2 if one had to be sent again.
 send PORT COUNT
     TCP: serve COUNT bytes to everyone.
 receive ADDRESS PORT COUNT
@@ -27,6 +29,11 @@ from pathlib import Path
 
 PMTU_DISCOVERY, NEVER = 10, 0
 """IP_MTU_DISCOVER and IP_PMTUDISC_DONT of linux/in.h; Python's socket module has no names for them."""
+SO_RCVBUFFORCE = 33
+RECEIVE_BUFFER = 1 << 23
+"""Many seconds of datagrams, for whom has to wait for a processor."""
+TOTAL_RETRANS = slice(100, 104)
+"""Where struct tcp_info (linux/tcp.h) has tcpi_total_retrans: how many segments were sent again."""
 
 
 def echo(port: str, file: str) -> int:
@@ -81,6 +88,13 @@ def syn(address: str, port: str, file: str) -> int:
                 one.close()
 
 
+def connect(address: str, port: str) -> int:
+    """See the module."""
+    with socket.create_connection((address, int(port)), 20) as connection:
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TOTAL_RETRANS.stop)
+    return 0 if int.from_bytes(info[TOTAL_RETRANS], sys.byteorder) == 0 else 2
+
+
 def send(port: str, count: str) -> int:
     """See the module."""
     server = socket.create_server(("", int(port)))
@@ -102,12 +116,13 @@ def receive(address: str, port: str, count: str) -> int:
 def _udp(port: int = 0) -> socket.socket:
     result = socket.socket(type=socket.SOCK_DGRAM)
     result.setsockopt(socket.IPPROTO_IP, PMTU_DISCOVERY, NEVER)
+    result.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
     result.bind(("", port))
     return result
 
 
 ROLES: dict[str, Callable[..., str | int | None]]
-ROLES = {"echo": echo, "ask": ask, "probe": probe, "syn": syn, "send": send, "receive": receive}
+ROLES = {"echo": echo, "ask": ask, "probe": probe, "syn": syn, "connect": connect, "send": send, "receive": receive}
 
 if __name__ == "__main__":
     sys.exit(ROLES[sys.argv[1]](*sys.argv[2:]))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import json
 import os
 import random
@@ -48,6 +49,20 @@ def sh(*argv: str, check: bool = True) -> str:
     return done.stdout
 
 
+def free_pair(device: str) -> tuple[str, str]:
+    """Give a device of this namespace an address that nobody else here has; it, and that for its other end.
+
+    Between the gateway of containers (169.254.1.1) and what clouds use (169.254.169.254)."""
+    while True:
+        network = ipaddress.IPv4Address("169.254.16.0") + 4 * random.randrange(140 * 64)
+        outer, inner = str(network + 1), str(network + 2)
+        sh("ip", "addr", "add", f"{outer}/30", "dev", device)
+        held = json.loads(sh("ip", "-j", "addr", "show", "to", f"{network}/30"))
+        if [link["ifname"] for link in held if link] == [device]:  # whoever comes at the same moment sees two as well
+            return outer, inner
+        sh("ip", "addr", "del", f"{outer}/30", "dev", device)
+
+
 def build_plugins(target: Path) -> str:
     """Put the plug-in's programs into a directory, as installed; "" or why that cannot be."""
     command = ["gcc", "-std=c11", "-O2", "-static", str(SOURCE), "-o", str(target / "calico"), "-lnghttp2"]
@@ -72,18 +87,17 @@ class Host:
         self.conf: dict[str, Any] = {}
         sh("ip", "netns", "add", self.name)
         self.path = f"/run/netns/{self.name}"
-        net = f"169.254.{random.randrange(10, 250)}"
         sh("ip", "link", "add", f"tc-{self.tag}", "type", "veth", "peer", "name", "up0", "netns", self.name)
-        sh("ip", "addr", "add", f"{net}.1/30", "dev", f"tc-{self.tag}")
+        outer, inner = free_pair(f"tc-{self.tag}")
         sh("ip", "link", "set", f"tc-{self.tag}", "up")
-        self.ip("addr", "add", f"{net}.2/30", "dev", "up0")
+        self.ip("addr", "add", f"{inner}/30", "dev", "up0")
         self.ip("link", "set", "up0", "up")
         self.ip("link", "set", "lo", "up")
-        self.ip("route", "add", "default", "via", f"{net}.1")
-        self.endpoint = f"http://{net}.1:2379"
+        self.ip("route", "add", "default", "via", outer)
+        self.endpoint = f"http://{outer}:2379"
         self.etcd = subprocess.Popen(
             [*DIE_WITH_US, "etcd", "--data-dir", str(tmp_path / "etcd"), "--listen-client-urls", self.endpoint,
-             "--advertise-client-urls", self.endpoint, "--listen-peer-urls", f"http://{net}.1:2380",
+             "--advertise-client-urls", self.endpoint, "--listen-peer-urls", f"http://{outer}:2380",
              "--log-level", "error"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
@@ -100,7 +114,7 @@ class Host:
     async def start(self) -> None:
         self.store = EtcdDatastore(EtcdConfig((self.endpoint,)))
         self.client = AsyncClient(self.store)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 with contextlib.suppress(CalicoError):
                     await self.client.ensure_initialized()

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from libcalico.obs import debug
 from tests.netns.cni_host import Host, build_plugins, sh
 from tests.scale.bench_cni import start_agent
 from tests.services import need
@@ -28,7 +29,9 @@ CONTAINERS = 6
 TRY_AGAIN = 11
 ODD_SHARE = 0.02
 """A call that meets what a killed one is still undoing may fail; seldom, and never with a wrong state behind it."""
-SETTLED_S = 3.0
+STARTED_S, GONE_S, SETTLED_S = 60.0, 20.0, 3.0
+"""How long a new agent may take until it has programmed all, what is removed until it is gone, and how long both are
+watched then: nothing that was left half-way may come to work."""
 TOLD = 12  # of a container's calls, when it fails
 LOOKS = 0.3
 """How often a container is looked at between two decisions, after what a former one set off has had its time."""
@@ -134,6 +137,18 @@ async def keep_killing(host: Host, dice: random.Random, agents: list[subprocess.
         agents.append(start_agent(host, True))
 
 
+async def programmed(host: Host) -> None:
+    """Until the agent that runs has programmed what is stored now."""
+    revision = (await host.store.range(b"/none")).revision
+    async with asyncio.timeout(STARTED_S):
+        while True:
+            with contextlib.suppress(OSError, ValueError):
+                status = json.loads(await asyncio.to_thread(debug.ask, str(host.directory / "debug.sock"), "status"))
+                if status["programmed_revision"] >= revision:
+                    return
+            await asyncio.sleep(0.05)
+
+
 @pytest.mark.timeout(300)
 async def test_whatever_happened_the_last_call_counts(
     root: None, tmp_path: Path, request: pytest.FixtureRequest
@@ -165,8 +180,9 @@ async def test_whatever_happened_the_last_call_counts(
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
-        while not host.socket.exists():
-            await asyncio.sleep(0.05)
+        if agents[-1].poll() is not None:  # killed, and its successor not started yet
+            agents.append(start_agent(host, True))
+        await programmed(host)
         await asyncio.sleep(SETTLED_S)
         for container in containers:
             await container.check()
@@ -175,6 +191,9 @@ async def test_whatever_happened_the_last_call_counts(
         assert len(odd) <= calls * ODD_SHARE, odd
         for container in containers:
             await container.remove()
+        end = time.monotonic() + GONE_S
+        while await host.problems() and time.monotonic() < end:
+            await asyncio.sleep(0.1)
         await asyncio.sleep(SETTLED_S)
         problems = await host.problems()
         assert problems == [], "\n".join(container.story() for container in containers)

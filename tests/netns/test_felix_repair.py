@@ -17,6 +17,7 @@ import msgspec
 import pytest
 
 from calico_felix.daemon import RESTART_CODE
+from calico_felix.dataplane.loop import ALIVE_S
 from libcalico.datastore.contract import Delete, Put
 from libcalico.obs import debug
 from tests.netns.cni_host import NODE, Host, sh
@@ -25,7 +26,9 @@ from tests.scale.bench_cni import start_agent
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run as root")]
 
-WAIT_S = 15.0
+WAIT_S = 60.0
+RESTS_S, WATCHED_S = 1.0, 5.0
+"""An agent that has done nothing for the first is watched for the second. Who fights acts every second."""
 OBJECTS = (
     endpoint(NODE, "one", "10.99.0.1", {"app": "one"}),
     endpoint("node-2", "two", "10.99.1.1", {"app": "two"}),
@@ -422,10 +425,16 @@ def test_a_quiet_agent_rests(tmp_path: Path) -> None:
         async with asyncio.timeout(WAIT_S):
             while "fd00:99::6 dev" not in sh(*netns, "-6", "route"):
                 await asyncio.sleep(0.05)
-        await asyncio.sleep(2)
-        before = await agent.status()
-        await asyncio.sleep(3)
+        before: dict[str, Any] = {}
+        async with asyncio.timeout(WAIT_S):
+            while (status := await agent.status()).get("applies") != before.get("applies", ""):
+                before = status
+                await asyncio.sleep(RESTS_S)
+        started = time.monotonic()
+        await asyncio.sleep(WATCHED_S)
         after = await agent.status()
-        assert (after["applies"] - before["applies"], after["failures"]) == (0, 0)
+        expected = 2 + int((time.monotonic() - started) / ALIVE_S)  # one to show that it lives, one with the strangers
+        assert after["applies"] - before["applies"] <= expected
+        assert after["failures"] == 0
 
     play(tmp_path, scenario)

@@ -271,7 +271,7 @@ class TestMonitor:
             await netlink.run(Rtnl.replace_route, Route("10.1.0.1/32", device, scope=253))
             await netlink.run(Rtnl.delete_link, "va")
             seen: list[str] = []
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 async for event in monitor:
                     match event:
                         case LinkEvent(link, deleted) if link.name == "va":
@@ -324,7 +324,7 @@ class TestNft:
 class TestNftMonitor:
     @staticmethod
     async def changes(monitor: NftMonitor) -> list[str]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             return await monitor.changes()
 
     @staticmethod

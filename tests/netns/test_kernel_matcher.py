@@ -68,7 +68,7 @@ class Firewall:
             entry = INTERFACE if direction is Direction.EGRESS else OUTSIDE
             os.write(self.ports[entry], tun.encode(packet, number))
         os.write(self.ports[OUTSIDE], tun.encode(SENTINEL, LAST_TAG))
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while not any(tun.tag_of(data) == LAST_TAG for data in tun.drain(self.ports[MARKER])):
             assert time.monotonic() < deadline, "the last packet did not come through"
         found = set()

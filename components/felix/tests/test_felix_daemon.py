@@ -15,7 +15,10 @@ from calico_felix.parameters import PARAMETERS
 from libcalico.config import Configuration
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.datastore.syncer import Batch, Status
-from libcalico.workload.cni.hold import hold_netns
+from libcalico.workload.cni.hold import HOLD_TIMEOUT_S, hold_netns
+
+LONG_S = HOLD_TIMEOUT_S / 2
+"""Who has to wait for a container, waits for longer."""
 
 
 async def test_until_the_watch_has_told_everything_calls_ask_the_datastore() -> None:
@@ -35,10 +38,10 @@ async def test_an_agent_that_has_just_started_waits_for_who_found_none() -> None
         entered = asyncio.ensure_future(held.__aenter__())
         assert not (await asyncio.wait({entered}, timeout=0.05))[0]
     await entered
-    async with asyncio.timeout(1), daemon._hold_netns("/nowhere"):
+    async with asyncio.timeout(LONG_S), daemon._hold_netns("/nowhere"):
         await held.__aexit__(None, None, None)
     daemon._serving_s -= FALLBACKS_END_S
-    async with hold_netns(here), asyncio.timeout(1), daemon._hold_netns(here):
+    async with hold_netns(here), asyncio.timeout(LONG_S), daemon._hold_netns(here):
         pass
 
 
