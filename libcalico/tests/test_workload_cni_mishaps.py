@@ -154,7 +154,8 @@ async def test_another_ipam_plugin_ends_with_the_caller(world: World, tmp_path: 
     plugin.chmod(0o755)
     world.plugin_path = str(tmp_path)
     call = asyncio.ensure_future(world.call("ADD", ipam={"type": "slow-ipam"}))
-    while not log.exists():
+    log.touch()
+    while log.read_text() != "ADD\n":
         await asyncio.sleep(0.01)
     async with asyncio.timeout(10):
         call.cancel()
