@@ -132,6 +132,21 @@ async def test_a_killed_add_is_undone_before_the_next_call(world: World, part: b
         assert await (world.is_clean() if command == "DEL" else is_whole(world))
 
 
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+async def test_a_killed_add_of_calico_ipam_keeps_no_address(world: World, done: bool) -> None:
+    gate = Gate(world, puts(b"/handle/"), done=done)
+    first = asyncio.ensure_future(world.call("ADD", program="calico-ipam"))
+    await gate.reached.wait()
+    await cancel(first, 2)
+    removal = asyncio.ensure_future(world.ok("DEL", program="calico-ipam"))
+    await asyncio.sleep(0.01)
+    assert not removal.done()
+    gate.opened.set()
+    await removal
+    await ended(first)
+    assert await world.is_clean()
+
+
 async def test_a_caller_that_goes_while_its_add_is_undone(world: World) -> None:
     gate = Gate(world, deletes(b"/workloadendpoints/"))
     world.wait_error = TimeoutError()

@@ -74,27 +74,29 @@ class Services:
         self.has_profile = has_profile
         self.is_unused = is_unused
         self.is_held = is_held
-        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._locks: dict[tuple[str, str], tuple[asyncio.Lock, int]] = {}
         self._reserved: dict[str, str] = {}
 
     async def one_at_a_time(
         self, call: Call, work: Callable[[], Coroutine[Any, Any, T]], when_gone: Callable[[], object] = lambda: None
     ) -> T:
-        """Do a call's work, alone at its container.
+        """Do a call's work, alone at its container (at its addresses, when it is one of `calico-ipam`, for which one of
+        `calico` may be waiting).
 
         A caller that goes away meanwhile (is cancelled, however often) does not break it off half-way: `when_gone`
         tells the work, which ends in its own way before anybody else may come to the container."""
-        lock, users = self._locks.get(call.container_id, (asyncio.Lock(), 0))
-        self._locks[call.container_id] = (lock, users + 1)
+        name = (call.program, call.container_id)
+        lock, users = self._locks.get(name, (asyncio.Lock(), 0))
+        self._locks[name] = (lock, users + 1)
         try:
-            async with lock, self.hold_netns(call.netns):
+            async with lock, self.hold_netns(call.netns) if call.program == "calico" else nullcontext():
                 return await _to_the_end(work(), when_gone)
         finally:
-            _, users = self._locks[call.container_id]
+            _, users = self._locks[name]
             if users == 1:
-                del self._locks[call.container_id]
+                del self._locks[name]
             else:
-                self._locks[call.container_id] = (lock, users - 1)
+                self._locks[name] = (lock, users - 1)
 
     def reserve(self, host_interface: str, owner: str) -> bool:
         """Take a host interface's name until `unreserve`; False when a call for another endpoint holds it."""

@@ -16,6 +16,7 @@ from libcalico.workload.cni.context import Context, open_context
 from libcalico.workload.cni.delete import remove_attachment
 from libcalico.workload.cni.errors import CniError
 from libcalico.workload.cni.request import Call
+from libcalico.workload.cni.result import Addresses
 from libcalico.workload.cni.services import Services
 
 STATUS_TIMEOUT_S = 2.0
@@ -196,7 +197,18 @@ async def ipam_add(call: Call, services: Services, notes: list[str]) -> bytes:
     """`calico-ipam` ADD: addresses under the attachment's handle."""
     conf, _ = read_conf(call.conf)
     context = await open_context(call, conf, services, notes)
-    return result.render_result(call.conf.get("cniVersion") or "", await addresses.assign(context))
+    found = await services.one_at_a_time(call, lambda: _assign(context), context.gone.set)
+    return result.render_result(call.conf.get("cniVersion") or "", found)
+
+
+async def _assign(context: Context) -> Addresses:
+    found = await addresses.assign(context)
+    try:
+        context.check_wanted()
+    except CniError:
+        await addresses.give_back(context, [cidr.partition("/")[0] for cidr in found.cidrs])
+        raise
+    return found
 
 
 async def ipam_delete(call: Call, services: Services, notes: list[str]) -> bytes:
@@ -204,7 +216,7 @@ async def ipam_delete(call: Call, services: Services, notes: list[str]) -> bytes
     conf, passed_over = read_conf(call.conf, lenient=True)
     notes += passed_over
     context = await open_context(call, conf, services, notes)
-    await addresses.release(context, [call.network])
+    await services.one_at_a_time(call, lambda: addresses.release(context, [call.network]))
     return b""
 
 
