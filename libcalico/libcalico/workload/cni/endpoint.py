@@ -141,10 +141,9 @@ async def find_related(
     client: AsyncClient, namespace: str, node: str, container_id: str
 ) -> tuple[list[WorkloadEndpoint], list[WorkloadEndpoint]]:
     """The container's own endpoints, and those of containers that share the first eleven characters of its id."""
-    prefix = workload_endpoint_prefix(node, ORCHESTRATOR) + container_id[:_SHARED].replace("-", "--")
     own: list[WorkloadEndpoint] = []
     others: list[WorkloadEndpoint] = []
-    for endpoint in (await client.list(KIND, namespace, prefix.removesuffix("-"))).items:
+    for endpoint in (await client.list(KIND, namespace, _names_alike(node, container_id))).items:
         parts = split_workload_endpoint_name(endpoint.metadata.name)
         if parts is None or parts[:2] != (node, ORCHESTRATOR):
             continue
@@ -156,17 +155,23 @@ async def holds_name(client: AsyncClient, node: str, container_id: str, host_int
     """Some container of the node whose id begins alike, in whatever namespace, has a host end of this name.
 
     Lists the names of all endpoints: for callers that know no better."""
-    prefix = workload_endpoint_prefix(node, ORCHESTRATOR) + container_id[:_SHARED].replace("-", "--")
+    alike = _names_alike(node, container_id).encode()
     listed = await client.datastore.range(list_prefix(KIND).encode(), keys_only=True)
-    for kv in listed.kvs:
-        key = parse_path(kv.key.decode("utf-8", "replace"))
-        if not isinstance(key, ResourceKey) or not key.name.startswith(prefix.removesuffix("-")):
+    for path in (kv.key for kv in listed.kvs if kv.key.rpartition(b"/")[2].startswith(alike)):
+        key = parse_path(path.decode("utf-8", "replace"))
+        if not isinstance(key, ResourceKey):
             continue
         with contextlib.suppress(ResourceDoesNotExist):
             found = await client.get(KIND, key.name, key.namespace)
             if found.spec.node == node and found.spec.interface_name == host_interface:
                 return True
     return False
+
+
+def _names_alike(node: str, container_id: str) -> str:
+    """What the names of endpoints begin with whose containers share the first eleven characters."""
+    prefix = workload_endpoint_prefix(node, ORCHESTRATOR) + container_id[:_SHARED].replace("-", "--")
+    return prefix.removesuffix("-")
 
 
 class NewEndpoint(NamedTuple):
