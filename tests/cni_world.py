@@ -32,6 +32,7 @@ class FakeKernel:
         self.boxes: dict[tuple[str, str], Wiring] = {}
         self.fail: Exception | None = None
         self.pause_s = 0.0
+        self.completed = 0
 
     def is_host(self, path: str) -> bool:
         return path == "/host"
@@ -57,6 +58,7 @@ class FakeKernel:
         return wiring.mac or f"0a:00:00:00:00:{len(self.boxes):02x}"
 
     async def complete(self, wiring: Wiring, path: str) -> None:
+        self.completed += 1
         assert self.host[wiring.host_interface] == (path, wiring.container_interface)
         self.boxes[path, wiring.container_interface] = wiring
 

@@ -165,7 +165,7 @@ async def test_another_ipam_plugin_ends_with_the_caller(world: World, tmp_path: 
     """And is asked to take back what it may have assigned."""
     log = tmp_path / "log"
     plugin = tmp_path / "slow-ipam"
-    plugin.write_text(f"#!/bin/sh\necho $CNI_COMMAND >> {log}\n[ $CNI_COMMAND = DEL ] || exec sleep 60\n")
+    plugin.write_text(f"#!/bin/sh\necho $CNI_COMMAND >> {log}\n[ $CNI_COMMAND = DEL ] || sleep 60\n")
     plugin.chmod(0o755)
     world.plugin_path = str(tmp_path)
     call = asyncio.ensure_future(world.call("ADD", ipam={"type": "slow-ipam"}))
@@ -176,6 +176,34 @@ async def test_another_ipam_plugin_ends_with_the_caller(world: World, tmp_path: 
         call.cancel()
         await ended(call)
     assert log.read_text().split() == ["ADD", "DEL"]
+    assert await world.is_clean()
+
+
+async def test_an_endpoint_whose_policy_does_not_come_waits_no_longer_than_its_caller(world: World) -> None:
+    async def never(*_arguments: Any) -> None:
+        await asyncio.sleep(60)
+
+    programmed, world.services.wait_programmed = world.services.wait_programmed, never  # type: ignore[assignment]
+    first = asyncio.ensure_future(world.call("ADD", policy_setup_timeout_seconds=300))
+    while ("/box", "eth0") not in world.kernel.boxes:
+        await asyncio.sleep(0.01)
+    async with asyncio.timeout(10):
+        await cancel(first, 1)
+        world.services.wait_programmed = programmed
+        await world.ok("ADD")
+    await ended(first)
+    assert await is_whole(world)
+
+
+async def test_a_call_ends_in_time_whatever_it_waits_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(*_arguments: Any) -> None:
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr("libcalico.workload.cni.handler.CALL_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(world.services, "wait_programmed", never)
+    async with asyncio.timeout(10):
+        shown = await world.refused("ADD", policy_setup_timeout_seconds=300)
+    assert shown["code"] == 11
     assert await world.is_clean()
 
 
@@ -243,6 +271,14 @@ async def test_a_further_network_whose_del_got_no_answer_or_met_another_writer(w
     (endpoint,) = await world.endpoints()
     assert (endpoint.spec.profiles, endpoint.metadata.labels["tier"]) == (["neta"], "web")
     assert await is_whole(world)
+
+
+async def test_an_add_for_an_interface_that_stands_changes_nothing_in_its_container(world: World) -> None:
+    """Its programs may have changed routes and settings since."""
+    await world.ok("ADD", name="neta")
+    await world.ok("ADD", name="neta")
+    await world.ok("ADD", name="netb")
+    assert world.kernel.completed == 0
 
 
 # --- names of interfaces

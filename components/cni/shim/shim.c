@@ -39,7 +39,7 @@
 #define LARGEST_STDIN ((size_t)8 << 20)
 #define LARGEST_REPLY ((size_t)16 << 20)
 #ifndef CALL_TIMEOUT_MS
-#define CALL_TIMEOUT_MS 140000 /* the agent gives up, and undoes, after 90 s */
+#define CALL_TIMEOUT_MS 140000 /* the agent gives up after 60 s, and undoes */
 #endif
 #define GRPC_TIMEOUT "130S"
 #define GRPC_UNIMPLEMENTED 12

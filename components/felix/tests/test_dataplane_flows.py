@@ -30,15 +30,11 @@ class Kernel:
     def __init__(self) -> None:
         self.log: list[str] = []
         self.failing: list[Exception] = []
-        self.found: set[str] = set()
 
     def commit(self, _text: str) -> None:
         if self.failing and isinstance(self.failing[0], NftError):
             raise self.failing.pop(0)
         self.log.append("commit")
-
-    def addresses(self) -> set[str]:
-        return self.found
 
     def delete_flows(self, addresses: Iterable[str]) -> int:
         if self.failing:
@@ -63,6 +59,7 @@ async def settled(kernel: Kernel, *flushes: Flush) -> Dataplane:
     dataplane = Dataplane(DataplaneConfig("here", NftOptions()), SystemClock())
     dataplane._programmer = kernel  # type: ignore[assignment]
     dataplane._conntrack = kernel  # type: ignore[assignment]
+    dataplane._flows_found = set()
     dataplane.on_flush(flush(endpoint("a", ADDRESS)))
     await dataplane._apply_ruleset()
     kernel.log.clear()
@@ -95,22 +92,80 @@ def test_an_address_in_new_hands_has_lost_its_flows_when_its_owner_is_ready(flus
     asyncio.run(scenario())
 
 
-async def test_flows_of_an_owner_that_went_unseen_end_before_the_heir_is_ready() -> None:
-    """And those of endpoints that stood when we started do not: a restart cuts nothing."""
-    kernel = Kernel()
-    kernel.found = {"10.0.0.1", "10.0.0.2", "192.0.2.9"}
+@pytest.fixture
+def old_flows(monkeypatch: pytest.MonkeyPatch) -> list[set[str] | KernelError]:
+    """What a listing of the kernel's flows tells: the first of them, or a failure."""
+    told: list[set[str] | KernelError] = [{"10.0.0.1", "10.0.0.2", "192.0.2.9"}]
+
+    def listed() -> set[str]:
+        if isinstance(told[0], KernelError):
+            raise told[0]
+        return told[0]
+
+    monkeypatch.setattr(loop, "_addresses_of_flows", listed)
+    return told
+
+
+def fresh(kernel: Kernel) -> Dataplane:
     dataplane = Dataplane(DataplaneConfig("here", NftOptions()), SystemClock())
     dataplane._programmer = dataplane._conntrack = kernel  # type: ignore[assignment]
+    return dataplane
+
+
+@pytest.mark.parametrize("listed", ["before", "between", "after"])
+async def test_flows_of_an_owner_that_went_unseen_end_before_the_heir_is_ready(
+    listed: str, old_flows: list[set[str] | KernelError]
+) -> None:
+    """And those of endpoints that stood when we started do not: a restart cuts nothing."""
+    kernel = Kernel()
+    dataplane = fresh(kernel)
+    if listed == "before":
+        await dataplane._find_flows()
     dataplane.on_flush(flush(A))
     await dataplane._apply_ruleset()
     assert kernel.log == ["commit"]
+    if listed == "between":
+        await dataplane._find_flows()
+    heir, another = endpoint("heir", OTHER), endpoint("another", (4, 0x0A000003, 32))
     for _ in range(2):
-        heir = endpoint("heir", OTHER)
         dataplane.on_flush(flush(heir))
         await dataplane._apply_ruleset()
-        assert kernel.log[:3] == ["commit", "commit", "end 10.0.0.2"]
-    assert dataplane.programmed_revisions.keys() == {A.key, heir.key}
-    assert len(kernel.log) == 3
+        assert kernel.log == ["commit", "commit", "end 10.0.0.2"]
+    if listed == "after":
+        await dataplane._find_flows()
+    dataplane.on_flush(flush(another))
+    await dataplane._apply_ruleset()
+    assert kernel.log == ["commit", "commit", "end 10.0.0.2", "commit"], "nobody had that address"
+    assert dataplane.programmed_revisions.keys() == {A.key, heir.key, another.key}
+    dataplane.close()
+
+
+async def test_when_the_old_flows_cannot_be_listed_every_address_may_have_some(
+    old_flows: list[set[str] | KernelError],
+) -> None:
+    old_flows[0] = KernelError("list connections")
+    kernel = Kernel()
+    dataplane = fresh(kernel)
+    await dataplane._find_flows()
+    dataplane.on_flush(flush(A))
+    await dataplane._apply_ruleset()
+    for name, net in (("heir", OTHER), ("another", (4, 0x0A000003, 32))):
+        dataplane.on_flush(flush(endpoint(name, net)))
+        await dataplane._apply_ruleset()
+    assert kernel.log == ["commit", "commit", "end 10.0.0.2", "commit", "end 10.0.0.3"]
+    dataplane.close()
+
+
+async def test_an_address_that_is_wired_up_while_we_start_has_no_old_flows() -> None:
+    """Its endpoint may have been stored before the first flush, and counts there as one that stood."""
+    kernel = Kernel()
+    dataplane = fresh(kernel)
+    await dataplane.end_inherited_flows(["10.0.0.2"])
+    dataplane.on_flush(flush(A))
+    await dataplane._apply_ruleset()
+    for _ in range(2):
+        await dataplane.end_inherited_flows(["10.0.0.1", "10.0.0.3"])
+        assert kernel.log == ["end 10.0.0.2", "commit", "end 10.0.0.1"]
     dataplane.close()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
+import signal
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -23,14 +25,16 @@ class Outcome(NamedTuple):
 
 
 async def run(path: str, environment: Mapping[str, str], stdin: bytes, timeout_s: float) -> Outcome:
-    """The program at `path` with exactly this environment and input; killed after `timeout_s` (`TimeoutError`)."""
+    """The program at `path` with exactly this environment and input.
+
+    After `timeout_s` (`TimeoutError`) it is killed with all that it has started: a child would keep its pipes open."""
     process = await _start(path, environment)
     try:
         async with asyncio.timeout(timeout_s):
             stdout, stderr = await process.communicate(stdin)
     except (TimeoutError, asyncio.CancelledError):
         with contextlib.suppress(ProcessLookupError):
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
         raise
     return Outcome(process.returncode or 0, stdout, stderr)
@@ -41,7 +45,7 @@ async def _start(path: str, environment: Mapping[str, str]) -> asyncio.subproces
     for attempt in range(_BUSY_TRIES):
         try:
             return await asyncio.create_subprocess_exec(
-                path, stdin=pipe, stdout=pipe, stderr=pipe, env=dict(environment)
+                path, stdin=pipe, stdout=pipe, stderr=pipe, env=dict(environment), start_new_session=True
             )
         except OSError as error:
             if error.errno != errno.ETXTBSY or attempt == _BUSY_TRIES - 1:

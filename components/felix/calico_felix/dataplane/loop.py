@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -70,6 +70,7 @@ class Dataplane:
         self._nft_thread = ThreadPoolExecutor(1, thread_name_prefix="nft")
         self._programmer: Programmer | None = None
         self._conntrack: Conntrack | None = None
+        self._listing: asyncio.Future[None] | None = None
         self.netlink = Netlink()
         self.links: dict[str, Link] = {}
         self._links_lock = asyncio.Lock()
@@ -88,7 +89,8 @@ class Dataplane:
         self.programmed_revision = 0
         self._revision = 0
         self._flows_to_end: set[str] = set()
-        self._flows_found: set[str] | None = None  # addresses with flows of before our time whose owner has gone
+        self._flows_found: set[str] | None = None  # addresses with flows of before our time; None: not known (yet)
+        self._from_start: set[str] = set()
         self._flows_due: set[str] = set()
         self._flows_at_s = 0.0
         self._unset: dict[str, str] = {}
@@ -105,6 +107,7 @@ class Dataplane:
     async def open(self) -> None:
         """Get hold of the kernel and list its interfaces; nothing is changed yet."""
         loop = asyncio.get_running_loop()
+        self._listing = asyncio.ensure_future(self._find_flows())
         self._programmer = await loop.run_in_executor(self._nft_thread, Programmer)
         self._conntrack = await loop.run_in_executor(self._nft_thread, Conntrack)
         await self.refresh_links()
@@ -129,6 +132,8 @@ class Dataplane:
 
     def close(self) -> None:
         """Let go of the kernel; what was programmed stays."""
+        if self._listing is not None:
+            self._listing.cancel()
         self._nft_thread.shutdown()
         self.netlink.close()
 
@@ -140,9 +145,10 @@ class Dataplane:
             former = self.ruleset.endpoints.get(key)
             interfaces |= {one.interface for one in (former, endpoint) if one is not None}
             kept = set(endpoint.nets) if endpoint is not None else set()
-            for net in former.nets if former is not None else ():
-                if net not in kept:
-                    self._flows_to_end.add(address_text(net[0], net[1]))
+            lost = {net for net in former.nets if net not in kept} if former is not None else set()
+            gained = kept.difference(former.nets) if former is not None else kept
+            self._on_lost({address_text(family, address) for family, address, _ in lost})
+            self._on_gained({address_text(family, address) for family, address, _ in gained})
         self.ruleset.on_flush(flush)
         for key, endpoint in flush.endpoints.items():
             if endpoint is None:
@@ -159,6 +165,40 @@ class Dataplane:
         self._ready = True
         self._nft_dirty = True
         self.wake.set()
+
+    def _on_lost(self, addresses: set[str]) -> None:
+        self._flows_to_end |= addresses
+        self._from_start -= addresses
+
+    def _on_gained(self, addresses: set[str]) -> None:
+        """Endpoints have got addresses; such as have flows of before our time had another owner, who went unseen.
+
+        But the endpoints that stood when we started have their own flows, which a restart must not cut."""
+        if not self._ready:
+            self._from_start |= addresses
+        else:
+            self._flows_to_end |= addresses if self._flows_found is None else addresses & self._flows_found
+        if self._flows_found is not None:
+            self._flows_found -= addresses
+
+    async def _find_flows(self) -> None:
+        try:
+            found = await asyncio.to_thread(_addresses_of_flows)
+        except KernelError as error:
+            self._on_failure("conntrack", error)  # every address that is gained counts as one with flows, then
+            return
+        in_use = {
+            address_text(family, address) for one in self.ruleset.endpoints.values() for family, address, _ in one.nets
+        }
+        self._flows_found = found - in_use
+
+    async def end_inherited_flows(self, addresses: Iterable[str]) -> None:
+        """Before an interface is made: its addresses have no flows of a former owner, even if its endpoint was stored
+        before we started, or began to listen, and so counts as one that stood."""
+        wanted = set(addresses) if not self._ready else self._from_start.intersection(addresses)
+        if wanted and self._conntrack is not None:
+            await asyncio.get_running_loop().run_in_executor(self._nft_thread, self._conntrack.delete_flows, wanted)
+            self._from_start -= wanted
 
     def _without_foreign_interfaces(self, flush: Flush) -> Flush:
         """An endpoint on an interface that is no workload's (the host's own, say) must not rule it."""
@@ -285,10 +325,8 @@ class Dataplane:
                     await self._commit(text)
                 self._programmed = None if self._forgotten else wanted
                 self._flows_due |= ending
-                if self._flows_due or self._flows_found != set():
-                    in_use = {address_text(family, address) for one in present for family, address, _ in one.nets}
-                    await self._find_inherited_flows(in_use)
-                    await self._end_flows(in_use)
+                if self._flows_due:
+                    await self._end_flows({address_text(f, a) for one in present for f, a, _ in one.nets})
                 self._announce(endpoints, revision)
                 return
             except NftError as error:
@@ -410,23 +448,6 @@ class Dataplane:
         if self._clock.monotonic_s() >= self._flows_at_s:
             await self._end_flows()
 
-    async def _find_inherited_flows(self, in_use: set[str]) -> None:
-        """When we start, addresses may have flows of an owner that went unseen; whoever gets one must not have them.
-
-        Those of the endpoints that are there at the start are their own: who wires up an address without an agent
-        ends its flows first."""
-        if self._flows_found is not None:
-            inherited = self._flows_found & in_use
-            self._flows_found -= inherited
-            self._flows_due |= inherited
-        elif self._conntrack is not None:
-            self._flows_found = set()
-            try:
-                found = await asyncio.get_running_loop().run_in_executor(self._nft_thread, self._conntrack.addresses)
-                self._flows_found = found - in_use
-            except KernelError as error:
-                self._on_failure("conntrack", error)
-
     async def _end_flows(self, among: set[str] | None = None) -> None:
         """Forget the connections of addresses whose endpoint is gone and whose rules stand.
 
@@ -499,3 +520,8 @@ class Dataplane:
             "repairs": self.repairs,
             "last_apply_ms": round(self.last_apply_s * 1000, 2),
         }
+
+
+def _addresses_of_flows() -> set[str]:
+    with Conntrack() as conntrack:
+        return conntrack.addresses()

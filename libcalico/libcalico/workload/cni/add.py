@@ -284,9 +284,9 @@ class _Addition:
         elif context.conf.ipam_type == addresses.OWN_PLUGIN:
             await self._claim(existing, ips)
         mac = spec.mac
-        if stands:  # perhaps half-way: an agent that was killed over it
+        if stands and not _is_complete(seen, ips):  # an agent was killed over it, say
             await context.services.attacher.complete(self._wiring(spec.interface_name, ips, mac), context.call.netns)
-        else:
+        elif not stands:
             mac = await self._wire(undo, spec.interface_name, ips, mac)
         cidrs = spec.ip_networks or [f"{ip}/{128 if ':' in ip else 32}" for ip in ips]
         changed = endpoint.with_network(existing, context.call.network)
@@ -330,11 +330,11 @@ class _Addition:
         key = ResourceKey(endpoint.KIND, stored.metadata.name, stored.metadata.namespace)
         timeout_s = float(context.conf.policy_timeout_s) or POLICY_TIMEOUT_S
         try:
-            await context.services.wait_programmed(key, int(stored.metadata.resource_version), timeout_s)
+            programmed = context.services.wait_programmed(key, int(stored.metadata.resource_version), timeout_s)
+            await context.unless_gone(programmed)
         except TimeoutError:
             text = f"policy of endpoint {stored.metadata.name} is not programmed after {timeout_s:g} s"
             raise CniError(errors.TRY_AGAIN, f"{text}: the endpoint was taken away again") from None
-        context.check_wanted()
 
     def _render(self, found: Addresses, stored: WorkloadEndpoint) -> bytes:
         call = self._context.call
@@ -366,3 +366,10 @@ def _is_wired(seen: Inspection) -> bool:
     """The two ends are there and belong to each other."""
     host, container = seen.host, seen.container
     return host is not None and container is not None and host.link.lower == container.link.ifindex
+
+
+def _is_complete(seen: Inspection, ips: Sequence[str]) -> bool:
+    """All has been done to the two ends; host routes come last."""
+    assert seen.host is not None and seen.container is not None
+    up = seen.host.link.up and seen.container.link.up
+    return up and set(ips) <= set(seen.container.addresses) and set(ips) <= set(seen.routed)

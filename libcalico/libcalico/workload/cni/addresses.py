@@ -22,6 +22,7 @@ from libcalico.workload.cni.result import Addresses
 
 OWN_PLUGIN = "calico-ipam"
 POOLS_TIMEOUT_S = 30.0
+PLUGIN_TIMEOUT_S = 15.0
 
 
 async def assign(context: Context, beside: Beside | None = None) -> Addresses:
@@ -235,10 +236,13 @@ def find_plugin(name: str, path: str) -> str:
 
 
 async def run_plugin(context: Context, command: str) -> Addresses:
-    """Another IPAM plug-in with this command and the call's own environment and stdin; its error passes through."""
+    """Another IPAM plug-in with this command and the call's own environment and stdin; its error passes through.
+
+    `TimeoutError` when it has not ended: an ADD has all the time of its call, every other command 15 s."""
     path = find_plugin(context.conf.ipam_type, context.call.path)
     environment = {**context.call.environment, "CNI_COMMAND": command}
-    outcome = await process.run(path, environment, context.call.stdin, CALL_TIMEOUT_S)
+    timeout_s = CALL_TIMEOUT_S if command == "ADD" else PLUGIN_TIMEOUT_S
+    outcome = await process.run(path, environment, context.call.stdin, timeout_s)
     if outcome.stderr:
         context.notes.append(outcome.stderr.decode("utf-8", "replace").rstrip())
     if outcome.exit_code:

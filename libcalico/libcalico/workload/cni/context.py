@@ -22,7 +22,8 @@ from libcalico.workload.cni.services import Services
 T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 10.0
-CALL_TIMEOUT_S = 90.0
+CALL_TIMEOUT_S = 60.0
+"""Then a call goes no further; the step that it is at, and the undo of an ADD, may take 30 s more."""
 DEFAULT_NAMESPACE = "default"
 
 

@@ -123,4 +123,4 @@ async def _to_the_end(work: Coroutine[Any, Any, T], when_gone: Callable[[], obje
 
 
 async def _no_need(_addresses: Sequence[str]) -> None:
-    """The agent's own table drops what it does not know."""
+    """For services that police nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 from libcalico.errors import CalicoError, ResourceDoesNotExist
@@ -87,7 +88,8 @@ async def collect_garbage(call: Call, services: Services, notes: list[str]) -> b
     valid = _valid_attachments(call.conf)
     context = await open_context(call, conf, services, notes)
     problems: list[Exception] = []
-    for stored in (await context.client.list(endpoint.KIND)).items:
+    endpoints = (await context.client.list(endpoint.KIND)).items
+    for stored in endpoints:
         spec = stored.spec
         if spec.node != context.node or spec.orchestrator != endpoint.ORCHESTRATOR or call.network not in spec.profiles:
             continue
@@ -97,7 +99,7 @@ async def collect_garbage(call: Call, services: Services, notes: list[str]) -> b
         ):
             problems += await _remove(context, stored)
     if conf.ipam_type in {"", addresses.OWN_PLUGIN}:
-        problems += await _release_strays(context, {container for container, _interface in valid})
+        problems += await _release_strays(context, {container for container, _interface in valid}, endpoints)
     else:
         await addresses.run_plugin(context, "GC")
     if problems:
@@ -136,14 +138,14 @@ async def _remove(context: Context, stored: WorkloadEndpoint) -> list[Exception]
     return await context.services.one_at_a_time(call, lambda: remove_attachment(gone))
 
 
-async def _release_strays(context: Context, valid: set[str]) -> list[Exception]:
+async def _release_strays(context: Context, valid: set[str], endpoints: Iterable[WorkloadEndpoint]) -> list[Exception]:
     """Handles of this network that are not listed: left by an ADD that was killed, say.
 
     Those of network `prod.eu` begin like those of `prod`: an endpoint tells which network they are of."""
     prefix = f"{context.call.network}."
     others = {
         f"{profile}.{stored.spec.container_id}"
-        for stored in (await context.client.list(endpoint.KIND)).items
+        for stored in endpoints
         for profile in stored.spec.profiles
         if profile != context.call.network
     }
@@ -235,7 +237,7 @@ async def ipam_collect_garbage(call: Call, services: Services, notes: list[str])
     conf, _ = read_conf(call.conf, lenient=True)
     valid = {container for container, _interface in _valid_attachments(call.conf)}
     context = await open_context(call, conf, services, notes)
-    problems = await _release_strays(context, valid)
+    problems = await _release_strays(context, valid, (await context.client.list(endpoint.KIND)).items)
     if problems:
         raise CniError(errors.GENERAL, "; ".join(str(problem) for problem in problems))
     return b""
