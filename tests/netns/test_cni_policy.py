@@ -108,15 +108,21 @@ def is_silent(box: str, address: str) -> bool:
     return {inside(box, ASKER, address, str(SILENCE_S)).communicate()[0] for _ in range(2)} == {"silence\n"}
 
 
-async def test_an_address_in_new_hands_has_no_flows_of_its_former_owner(host: Host) -> None:
-    """No agent was there when the owner went, so nobody ended them."""
-    peer, old, new = host.box(), host.box(), host.box()
+async def unseen_departure(host: Host) -> tuple[str, str]:
+    """A peer, and an address with which it has a flow; its owner went while no agent was there to see it."""
+    peer, old = host.box(), host.box()
     async with running_agent(host):
         await add(host, peer, "peer")
         address = await add(host, old, "old")
         with answering(old):
             assert answers(peer, address)
     await host.ok("DEL", old, "old")
+    return peer, address
+
+
+async def test_an_address_in_new_hands_has_no_flows_of_its_former_owner(host: Host) -> None:
+    peer, address = await unseen_departure(host)
+    new = host.box()
     async with running_agent(host):
         await add(host, new, "new", MUTE, address)
         with answering(new):
@@ -124,13 +130,8 @@ async def test_an_address_in_new_hands_has_no_flows_of_its_former_owner(host: Ho
 
 
 async def test_a_container_that_is_wired_up_without_an_agent_has_no_flows_of_a_former_owner(host: Host) -> None:
-    peer, old, new = host.box(), host.box(), host.box()
-    async with running_agent(host):
-        await add(host, peer, "peer")
-        address = await add(host, old, "old")
-        with answering(old):
-            assert answers(peer, address)
-    await host.ok("DEL", old, "old")
+    peer, address = await unseen_departure(host)
+    new = host.box()
     await add(host, new, "new", MUTE, address)
     with answering(new):
         assert is_silent(peer, address)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 
 from libcalico import client_config
 from libcalico.datastore.etcd import EtcdDatastore
@@ -42,7 +42,7 @@ def datastore_settings(conf: NetConf, environment: Mapping[str, str]) -> dict[st
 
 def _end_flows(addresses: Sequence[str]) -> None:
     """Those that a former owner of an address had: no agent was there to see it go."""
-    with closing(Conntrack()) as conntrack:
+    with Conntrack() as conntrack:
         conntrack.delete_flows(addresses)
 
 
