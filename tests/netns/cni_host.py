@@ -95,12 +95,7 @@ class Host:
         self.ip("link", "set", "lo", "up")
         self.ip("route", "add", "default", "via", outer)
         self.endpoint = f"http://{outer}:2379"
-        self.etcd = subprocess.Popen(
-            [*DIE_WITH_US, "etcd", "--data-dir", str(tmp_path / "etcd"), "--listen-client-urls", self.endpoint,
-             "--advertise-client-urls", self.endpoint, "--listen-peer-urls", f"http://{outer}:2380",
-             "--log-level", "error"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        self.start_etcd()
         self.conf = {
             "name": "calico",
             "type": "calico",
@@ -110,6 +105,15 @@ class Host:
             "nodename_file_optional": True,
             "ipam": {"type": "calico-ipam"},
         }
+
+    def start_etcd(self) -> None:
+        """With the data that it had."""
+        peers = self.endpoint.replace(":2379", ":2380")
+        self.etcd = subprocess.Popen(
+            [*DIE_WITH_US, "etcd", "--data-dir", str(self.directory / "etcd"), "--listen-client-urls", self.endpoint,
+             "--advertise-client-urls", self.endpoint, "--listen-peer-urls", peers, "--log-level", "error"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
 
     async def start(self) -> None:
         self.store = EtcdDatastore(EtcdConfig((self.endpoint,)))

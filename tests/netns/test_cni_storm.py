@@ -1,4 +1,4 @@
-"""A storm of CNI calls on a real agent: killed half-way, repeated at once, two at a time, the agent killed meanwhile.
+"""A storm of CNI calls on a real agent: killed, repeated at once, two at a time, agent and etcd killed meanwhile.
 
 Whatever happened before, a container whose last call is an ADD that succeeded has what it was told, and after a last
 DEL there is nothing of it. `--seed` repeats the dice; CALICO_STORM_S is the length.
@@ -14,11 +14,13 @@ import random
 import subprocess
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from libcalico.errors import DatastoreError
 from libcalico.obs import debug
 from tests.netns.cni_host import Host, build_plugins, sh
 from tests.scale.bench_cni import start_agent
@@ -114,7 +116,7 @@ class Container:
         links = json.loads(sh("ip", "-n", self.box.rpartition("/")[2], "-j", "addr"))
         found = {info["local"] for link in links for info in link["addr_info"] if link["ifname"] == "eth0"}
         host_interface = f"cali{self.id[:11]}"
-        stored = [e for e in (await self.host.client.list("WorkloadEndpoint")).items if e.spec.container_id == self.id]
+        stored = [endpoint for endpoint in await stored_endpoints(self.host) if endpoint.spec.container_id == self.id]
         routed = [route for route in self.host.ip("route") if route.get("dev") == host_interface]
         assert (found >= {address}, [e.spec.ip_networks for e in stored], {route["dst"] for route in routed}) == (
             True,
@@ -125,6 +127,24 @@ class Container:
     def story(self) -> str:
         """The last calls and their answers."""
         return "\n".join((self.id, *self.log[-TOLD:]))
+
+
+async def stored_endpoints(host: Host) -> Sequence[Any]:
+    """As soon as etcd tells."""
+    async with asyncio.timeout(STARTED_S):
+        while True:
+            with contextlib.suppress(DatastoreError):
+                return (await host.client.list("WorkloadEndpoint")).items
+            await asyncio.sleep(0.1)
+
+
+async def keep_killing_etcd(host: Host, dice: random.Random) -> None:
+    """It comes back at once, and nothing is lost but answers."""
+    while True:
+        await asyncio.sleep(dice.uniform(1.0, 8.0))
+        host.etcd.kill()
+        host.etcd.wait()
+        host.start_etcd()
 
 
 async def keep_killing(host: Host, dice: random.Random, agents: list[subprocess.Popen[str]]) -> None:
@@ -150,8 +170,9 @@ async def programmed(host: Host) -> None:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("etcd_too", [False, True], ids=["agent", "agent and etcd"])
 async def test_whatever_happened_the_last_call_counts(
-    root: None, tmp_path: Path, request: pytest.FixtureRequest
+    root: None, tmp_path: Path, request: pytest.FixtureRequest, etcd_too: bool
 ) -> None:
     missing = build_plugins(tmp_path)
     need(not missing, "gcc and libnghttp2-dev", missing)
@@ -173,9 +194,11 @@ async def test_whatever_happened_the_last_call_counts(
                     await asyncio.sleep(AFTERMATH_S)
                     await container.check()
 
-        tasks = [asyncio.ensure_future(work) for work in (keep_killing(host, dice, agents), *map(live, containers))]
+        work = [*map(live, containers), keep_killing(host, dice, agents)]
+        work += [keep_killing_etcd(host, dice)] if etcd_too else []
+        tasks = list(map(asyncio.ensure_future, work))
         try:
-            await asyncio.gather(*tasks[1:])
+            await asyncio.gather(*tasks[:CONTAINERS])
         finally:
             for task in tasks:
                 task.cancel()
