@@ -97,7 +97,7 @@ class World:
             self._wait,
             open_ipam=lambda client, node: IpamService(client.datastore, node),
             is_unused=lambda name: self.has_agent and not self._is_held(name) and name not in self.kernel.host,
-            is_held=lambda name: self._is_held(name) if self.has_agent else None,
+            is_held=lambda name, own: self._is_held(name, own.name) if self.has_agent else None,
         )
         self.has_agent = False
         self.plugin_path = "/opt/cni"
@@ -107,9 +107,12 @@ class World:
         """All that is stored."""
         return self.store._below(b"/", b"", 0)
 
-    def _is_held(self, interface: str) -> bool:
+    def _is_held(self, interface: str, own: str = "") -> bool:
         stored = (msgspec.json.decode(kv.value) for kv in self.now() if b"/workloadendpoints/" in kv.key)
-        return interface in {document["spec"]["interfaceName"] for document in stored}
+        holders = {
+            document["metadata"]["name"] for document in stored if document["spec"]["interfaceName"] == interface
+        }
+        return bool(holders - {own})
 
     async def _connect(self, _conf: Any) -> AsyncClient:
         if self.connect_error is not None:

@@ -115,9 +115,9 @@ class Container:
         address = self.told["ip4"]["ip"].partition("/")[0]
         links = json.loads(sh("ip", "-n", self.box.rpartition("/")[2], "-j", "addr"))
         found = {info["local"] for link in links for info in link["addr_info"] if link["ifname"] == "eth0"}
-        host_interface = f"cali{self.id[:11]}"
         stored = [endpoint for endpoint in await stored_endpoints(self.host) if endpoint.spec.container_id == self.id]
-        routed = [route for route in self.host.ip("route") if route.get("dev") == host_interface]
+        devices = {endpoint.spec.interface_name for endpoint in stored}
+        routed = [route for route in self.host.ip("route") if route.get("dev") in devices]
         assert (found >= {address}, [e.spec.ip_networks for e in stored], {route["dst"] for route in routed}) == (
             True,
             [[f"{address}/32"]],

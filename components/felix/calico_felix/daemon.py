@@ -340,7 +340,7 @@ class Daemon:
             datastore_ready=lambda: self.graph.datastore_ready,
             has_profile=self.graph.policies.has_profile,
             is_unused=lambda name: self.graph.in_sync and dataplane.is_unused(name),
-            is_held=lambda name: dataplane.ruleset.active(name) is not None if self.graph.in_sync else None,
+            is_held=lambda name, own: dataplane.is_held(name, own) if self.graph.in_sync else None,
         )
         server = open_server(self.configuration["NodeSocket"])
         stubs.add_WorkloadsServicer_to_server(WorkloadsService(services), server)

@@ -179,6 +179,8 @@ async def test_an_endpoint_on_the_interface_of_another_is_never_ready() -> None:
     with pytest.raises(TimeoutError):
         await dataplane.wait_programmed(second.key, 7, 0.01)
     await dataplane.wait_programmed(A.key, 1, 1)
+    assert dataplane.is_held(A.interface, second.key)
+    assert not dataplane.is_held(A.interface, A.key)
     dataplane.on_flush(flush(gone=(A,)))
     await dataplane._apply_ruleset()
     await dataplane.wait_programmed(second.key, 7, 1)

@@ -245,6 +245,11 @@ class Dataplane:
         """No interface of the host and no endpoint of this node has this name."""
         return interface not in self.links and self.ruleset.active(interface) is None
 
+    def is_held(self, interface: str, own: ResourceKey) -> bool:
+        """An endpoint of this node other than `own` has this interface."""
+        holder = self.ruleset.active(interface)
+        return holder is not None and holder.key != own
+
     async def wait_programmed(self, key: ResourceKey, revision: int, timeout_s: float) -> None:
         """Until the kernel enforces an endpoint's policy as of a datastore revision; raises `TimeoutError`."""
         if self.programmed_revisions.get(key, 0) >= revision:

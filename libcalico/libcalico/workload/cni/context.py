@@ -50,11 +50,12 @@ class Context:
             raise CniError(errors.TRY_AGAIN, "the caller went away: try again later")
 
     async def is_held(self, host_interface: str) -> bool:
-        """An endpoint of this node has a host end of this name."""
-        known = self.services.is_held(host_interface)
+        """Another endpoint of this node has a host end of this name."""
+        own = endpoint.endpoint_key(self.node, self.namespace, self.call.container_id, self.call.interface)
+        known = self.services.is_held(host_interface, own)
         if known is not None:
             return known
-        return await endpoint.holds_name(self.client, self.node, self.call.container_id, host_interface)
+        return await endpoint.is_name_held(self.client, self.node, self.call.container_id, host_interface, own)
 
     async def unless_gone(self, wait: Coroutine[Any, Any, T]) -> T:
         """The outcome of something that may be broken off, and is when the caller goes (`CniError`)."""

@@ -73,6 +73,12 @@ def legal_namespace(text: str) -> str:
     return re.sub(r"[^a-z0-9-]+", "-", text.lower())[:63].strip("-")
 
 
+def endpoint_key(node: str, namespace: str, container_id: str, interface: str) -> ResourceKey:
+    """The endpoint of an attachment."""
+    name = workload_endpoint_name(node, ORCHESTRATOR, container_id, endpoint_segment(interface))
+    return ResourceKey(KIND, name, namespace)
+
+
 def build_endpoint(
     node: str,
     namespace: str,
@@ -151,15 +157,17 @@ async def find_related(
     return own, others
 
 
-async def holds_name(client: AsyncClient, node: str, container_id: str, host_interface: str) -> bool:
-    """Some container of the node whose id begins alike, in whatever namespace, has a host end of this name.
+async def is_name_held(
+    client: AsyncClient, node: str, container_id: str, host_interface: str, own: ResourceKey
+) -> bool:
+    """An endpoint other than `own` of a container whose id begins alike, in whatever namespace, has this host end.
 
     Lists the names of all endpoints: for callers that know no better."""
     alike = _names_alike(node, container_id).encode()
     listed = await client.datastore.range(list_prefix(KIND).encode(), keys_only=True)
     for path in (kv.key for kv in listed.kvs if kv.key.rpartition(b"/")[2].startswith(alike)):
         key = parse_path(path.decode("utf-8", "replace"))
-        if not isinstance(key, ResourceKey):
+        if not isinstance(key, ResourceKey) or key == own:
             continue
         with contextlib.suppress(ResourceDoesNotExist):
             found = await client.get(KIND, key.name, key.namespace)

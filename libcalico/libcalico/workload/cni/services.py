@@ -43,8 +43,8 @@ class Services:
     is awaited before an interface with these is made: from then on it must be closed until its policy is programmed,
     and get no packets of flows that a former owner of an address had. `hold_netns(path)` keeps other processes off a
     container for the length of a block, where there may be some. `datastore_ready`, `has_profile`, `is_unused` (no
-    interface and no endpoint of this node has that name) and `is_held` (an endpoint of this node has it) spare a
-    request each when the agent's own view of the datastore knows (None, False: ask)."""
+    interface and no endpoint of this node has that name) and `is_held` (an endpoint of this node other than the given
+    one has it) spare a request each when the agent's own view of the datastore knows (None, False: ask)."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Services:
         datastore_ready: Callable[[], bool | None] = lambda: None,
         has_profile: Callable[[str], bool] = lambda _name: False,
         is_unused: Callable[[str], bool] = lambda _interface: False,
-        is_held: Callable[[str], bool | None] = lambda _interface: None,
+        is_held: Callable[[str, ResourceKey], bool | None] = lambda _interface, _own: None,
     ) -> None:
         self.attacher = attacher
         self.connect = connect
