@@ -335,7 +335,7 @@ class Daemon:
             open_ipam=self._open_ipam,
             clock=self.clock,
             own_node=self.host,
-            protect=dataplane.end_inherited_flows,
+            protect=dataplane.flows.end_inherited,
             hold_netns=self._hold_netns,
             datastore_ready=lambda: self.graph.datastore_ready,
             has_profile=self.graph.policies.has_profile,

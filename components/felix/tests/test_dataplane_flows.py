@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from calico_felix.dataplane import drivers, loop
+from calico_felix.dataplane import drivers, flows, loop
 from calico_felix.dataplane.config import DataplaneConfig
 from calico_felix.dataplane.loop import Dataplane
 from calico_felix.messages import Endpoint, Flush
@@ -58,8 +58,8 @@ async def settled(kernel: Kernel, *flushes: Flush) -> Dataplane:
     """A dataplane over a fake kernel, with the first endpoint programmed, then told all of `flushes` at once."""
     dataplane = Dataplane(DataplaneConfig("here", NftOptions()), SystemClock())
     dataplane._programmer = kernel  # type: ignore[assignment]
-    dataplane._conntrack = kernel  # type: ignore[assignment]
-    dataplane._flows_found = set()
+    dataplane.flows._conntrack = kernel  # type: ignore[assignment]
+    dataplane.flows._found = set()
     dataplane.on_flush(flush(endpoint("a", ADDRESS)))
     await dataplane._apply_ruleset()
     kernel.log.clear()
@@ -102,13 +102,13 @@ def old_flows(monkeypatch: pytest.MonkeyPatch) -> list[set[str] | KernelError]:
             raise told[0]
         return told[0]
 
-    monkeypatch.setattr(loop, "_addresses_of_flows", listed)
+    monkeypatch.setattr(flows, "_addresses_of_flows", listed)
     return told
 
 
 def fresh(kernel: Kernel) -> Dataplane:
     dataplane = Dataplane(DataplaneConfig("here", NftOptions()), SystemClock())
-    dataplane._programmer = dataplane._conntrack = kernel  # type: ignore[assignment]
+    dataplane._programmer = dataplane.flows._conntrack = kernel  # type: ignore[assignment]
     return dataplane
 
 
@@ -120,19 +120,19 @@ async def test_flows_of_an_owner_that_went_unseen_end_before_the_heir_is_ready(
     kernel = Kernel()
     dataplane = fresh(kernel)
     if listed == "before":
-        await dataplane._find_flows()
+        await dataplane.flows.find()
     dataplane.on_flush(flush(A))
     await dataplane._apply_ruleset()
     assert kernel.log == ["commit"]
     if listed == "between":
-        await dataplane._find_flows()
+        await dataplane.flows.find()
     heir, another = endpoint("heir", OTHER), endpoint("another", (4, 0x0A000003, 32))
     for _ in range(2):
         dataplane.on_flush(flush(heir))
         await dataplane._apply_ruleset()
         assert kernel.log == ["commit", "commit", "end 10.0.0.2"]
     if listed == "after":
-        await dataplane._find_flows()
+        await dataplane.flows.find()
     dataplane.on_flush(flush(another))
     await dataplane._apply_ruleset()
     assert kernel.log == ["commit", "commit", "end 10.0.0.2", "commit"], "nobody had that address"
@@ -146,7 +146,7 @@ async def test_when_the_old_flows_cannot_be_listed_every_address_may_have_some(
     old_flows[0] = KernelError("list connections")
     kernel = Kernel()
     dataplane = fresh(kernel)
-    await dataplane._find_flows()
+    await dataplane.flows.find()
     dataplane.on_flush(flush(A))
     await dataplane._apply_ruleset()
     for name, net in (("heir", OTHER), ("another", (4, 0x0A000003, 32))):
@@ -156,15 +156,28 @@ async def test_when_the_old_flows_cannot_be_listed_every_address_may_have_some(
     dataplane.close()
 
 
+async def test_nobody_is_ready_whose_address_still_has_flows_of_another() -> None:
+    kernel = Kernel()
+    dataplane = await settled(kernel, flush(B, endpoint("c", OTHER), gone=(A,)))
+    kernel.failing = [KernelError("list connections")]
+    await dataplane._apply_ruleset()
+    assert {key.name for key in dataplane.programmed_revisions} == {"c"}
+    assert dataplane._next_try_s() is not None
+    await dataplane._apply_ruleset()
+    assert kernel.log == ["commit", "end 10.0.0.1"]
+    assert {key.name for key in dataplane.programmed_revisions} == {"b", "c"}
+    dataplane.close()
+
+
 async def test_an_address_that_is_wired_up_while_we_start_has_no_old_flows() -> None:
     """Its endpoint may have been stored before the first flush, and counts there as one that stood."""
     kernel = Kernel()
     dataplane = fresh(kernel)
-    await dataplane.end_inherited_flows(["10.0.0.2"])
+    await dataplane.flows.end_inherited(["10.0.0.2"])
     dataplane.on_flush(flush(A))
     await dataplane._apply_ruleset()
     for _ in range(2):
-        await dataplane.end_inherited_flows(["10.0.0.1", "10.0.0.3"])
+        await dataplane.flows.end_inherited(["10.0.0.1", "10.0.0.3"])
         assert kernel.log == ["end 10.0.0.2", "commit", "end 10.0.0.1"]
     dataplane.close()
 
@@ -196,7 +209,7 @@ def test_an_endpoint_that_keeps_its_address_keeps_its_flows() -> None:
         kernel = Kernel()
         dataplane = await settled(kernel, flush(endpoint("a", ADDRESS, OTHER, revision=2)))
         await dataplane._apply_ruleset()
-        await dataplane._end_flows()
+        await dataplane.flows._end()
         assert kernel.log == [] or kernel.log == ["commit"]
         dataplane.close()
 
@@ -211,9 +224,9 @@ def test_flows_end_only_after_the_rules_stand_and_are_tried_again() -> None:
         await dataplane._apply_ruleset()
         assert kernel.log == ["commit"]
         kernel.failing = [KernelError("list connections")]
-        await dataplane._end_flows()
+        await dataplane.flows._end()
         assert dataplane._next_try_s() is not None or not dataplane._ready
-        await dataplane._end_flows()
+        await dataplane.flows._end()
         assert kernel.log == ["commit", "end 10.0.0.1"]
         dataplane.close()
 
@@ -231,13 +244,13 @@ def test_flows_that_nobody_waits_for_are_listed_once_a_second() -> None:
         for one in many:
             dataplane.on_flush(flush(gone=(one,)))
             await dataplane._apply_ruleset()
-            await dataplane._end_flows_in_time()
+            await dataplane.flows.end_in_time()
         ends = [entry for entry in kernel.log if entry.startswith("end")]
         assert ends == ["end 0.0.0.0"]
         wait_s = dataplane._next_try_s()
         assert wait_s is not None and 0.2 <= wait_s <= 1.0
-        dataplane._flows_at_s = 0
-        await dataplane._end_flows_in_time()
+        dataplane.flows._at_s = 0
+        await dataplane.flows.end_in_time()
         assert kernel.log[-1] == "end 0.0.0.1,0.0.0.2"
         dataplane.close()
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from calico_felix.dataplane import drivers
 from calico_felix.dataplane.config import DataplaneConfig
+from calico_felix.dataplane.flows import Flows, addresses_of
 from calico_felix.dataplane.programmer import Programmer
 from calico_felix.dataplane.ruleset import Ruleset
 from calico_felix.dataplane.tunnels import Tunnels
@@ -25,7 +26,6 @@ from calico_felix.messages import Route as WantedRoute
 from libcalico.clock import Clock
 from libcalico.errors import Bug
 from libcalico.kernel import sysctl
-from libcalico.kernel.conntrack import Conntrack
 from libcalico.kernel.errors import KernelError
 from libcalico.kernel.netlink import LinkEvent, Netlink, RouteEvent
 from libcalico.kernel.nft import NftError
@@ -45,7 +45,6 @@ ROUTE_METRIC = 1024
 RULESET_TRIES = 10
 RETRY_S = 0.2
 ALIVE_S = 10.0
-FLOWS_PAUSE_S = 1.0  # between two listings of connections that nobody waits for: each costs 10 ms
 ROUTE_PAUSE_S = 1.0  # between two repairs of a route, as above
 REPAIR_INTERVAL_S = 0.1  # between two rewrites because of others: who fights with us must not keep us busy
 
@@ -69,8 +68,6 @@ class Dataplane:
         self._forgotten = False  # while a transaction was at work
         self._nft_thread = ThreadPoolExecutor(1, thread_name_prefix="nft")
         self._programmer: Programmer | None = None
-        self._conntrack: Conntrack | None = None
-        self._listing: asyncio.Future[None] | None = None
         self.netlink = Netlink()
         self.links: dict[str, Link] = {}
         self._links_lock = asyncio.Lock()
@@ -88,11 +85,7 @@ class Dataplane:
         self.programmed_revisions: dict[ResourceKey, int] = {}
         self.programmed_revision = 0
         self._revision = 0
-        self._flows_to_end: set[str] = set()
-        self._flows_found: set[str] | None = None  # addresses with flows of before our time; None: not known (yet)
-        self._from_start: set[str] = set()
-        self._flows_due: set[str] = set()
-        self._flows_at_s = 0.0
+        self.flows = Flows(clock, self._nft_thread, self._on_failure)
         self._unset: dict[str, str] = {}
         self._settings = drivers.interface_settings(config.ipv6, STRICT)
         self._ready = False
@@ -107,9 +100,8 @@ class Dataplane:
     async def open(self) -> None:
         """Get hold of the kernel and list its interfaces; nothing is changed yet."""
         loop = asyncio.get_running_loop()
-        self._listing = asyncio.ensure_future(self._find_flows())
         self._programmer = await loop.run_in_executor(self._nft_thread, Programmer)
-        self._conntrack = await loop.run_in_executor(self._nft_thread, Conntrack)
+        await self.flows.open()
         await self.refresh_links()
         try:
             rp_filter = int(sysctl.read("net/ipv4/conf/default/rp_filter"))
@@ -132,8 +124,7 @@ class Dataplane:
 
     def close(self) -> None:
         """Let go of the kernel; what was programmed stays."""
-        if self._listing is not None:
-            self._listing.cancel()
+        self.flows.close()
         self._nft_thread.shutdown()
         self.netlink.close()
 
@@ -144,11 +135,7 @@ class Dataplane:
         for key, endpoint in flush.endpoints.items():
             former = self.ruleset.endpoints.get(key)
             interfaces |= {one.interface for one in (former, endpoint) if one is not None}
-            kept = set(endpoint.nets) if endpoint is not None else set()
-            lost = {net for net in former.nets if net not in kept} if former is not None else set()
-            gained = kept.difference(former.nets) if former is not None else kept
-            self._on_lost({address_text(family, address) for family, address, _ in lost})
-            self._on_gained({address_text(family, address) for family, address, _ in gained})
+            self.flows.on_endpoint(former, endpoint)
         self.ruleset.on_flush(flush)
         for key, endpoint in flush.endpoints.items():
             if endpoint is None:
@@ -162,43 +149,10 @@ class Dataplane:
                 self._wanted_routes[destination] = route
         self.tunnels.on_vteps(flush.vteps)
         self._revision = flush.revision
+        self.flows.started()
         self._ready = True
         self._nft_dirty = True
         self.wake.set()
-
-    def _on_lost(self, addresses: set[str]) -> None:
-        self._flows_to_end |= addresses
-        self._from_start -= addresses
-
-    def _on_gained(self, addresses: set[str]) -> None:
-        """Endpoints have got addresses; such as have flows of before our time had another owner, who went unseen.
-
-        But the endpoints that stood when we started have their own flows, which a restart must not cut."""
-        if not self._ready:
-            self._from_start |= addresses
-        else:
-            self._flows_to_end |= addresses if self._flows_found is None else addresses & self._flows_found
-        if self._flows_found is not None:
-            self._flows_found -= addresses
-
-    async def _find_flows(self) -> None:
-        try:
-            found = await asyncio.to_thread(_addresses_of_flows)
-        except KernelError as error:
-            self._on_failure("conntrack", error)  # every address that is gained counts as one with flows, then
-            return
-        in_use = {
-            address_text(family, address) for one in self.ruleset.endpoints.values() for family, address, _ in one.nets
-        }
-        self._flows_found = found - in_use
-
-    async def end_inherited_flows(self, addresses: Iterable[str]) -> None:
-        """Before an interface is made: its addresses have no flows of a former owner, even if its endpoint was stored
-        before we started, or began to listen, and so counts as one that stood."""
-        wanted = set(addresses) if not self._ready else self._from_start.intersection(addresses)
-        if wanted and self._conntrack is not None:
-            await asyncio.get_running_loop().run_in_executor(self._nft_thread, self._conntrack.delete_flows, wanted)
-            self._from_start -= wanted
 
     def _without_foreign_interfaces(self, flush: Flush) -> Flush:
         """An endpoint on an interface that is no workload's (the host's own, say) must not rule it."""
@@ -285,7 +239,7 @@ class Dataplane:
             self.routes.next_try_s(now),
             self.tunnels.next_try_s(now),
             RETRY_S if self._unset else None,
-            max(0.0, self._flows_at_s - now) if self._flows_due else None,
+            self.flows.next_try_s(now),
         ]
         known = [max(time, RETRY_S) for time in times if time is not None]
         return min(known) if known else None
@@ -303,7 +257,7 @@ class Dataplane:
         self._plan_tunnel_routes()
         await self.routes.apply(now)
         await self._apply_settings()
-        await self._end_flows_in_time()
+        await self.flows.end_in_time()
         self.last_apply_s = self._clock.monotonic_s() - started
 
     async def _apply_ruleset(self) -> None:
@@ -317,11 +271,10 @@ class Dataplane:
 
     async def _apply_table(self) -> None:
         revision = self._revision
-        present = list(self.ruleset.endpoints.values())
-        endpoints = {one.key: one for one in present if self.ruleset.active(one.interface) is one}
+        endpoints = {k: e for k, e in self.ruleset.endpoints.items() if self.ruleset.active(e.interface) is e}
         for attempt in range(1, RULESET_TRIES + 1):
             wanted = self.ruleset.table.copy()
-            ending, self._flows_to_end = self._flows_to_end, set()
+            lost = self.flows.take_lost()
             former = self._programmed
             text = wanted.render_replace() if former is None else wanted.render_delta(former)
             try:
@@ -329,13 +282,13 @@ class Dataplane:
                 if text:
                     await self._commit(text)
                 self._programmed = None if self._forgotten else wanted
-                self._flows_due |= ending
-                if self._flows_due:
-                    await self._end_flows({address_text(f, a) for one in present for f, a, _ in one.nets})
+                if unended := await self.flows.on_rules(lost):
+                    endpoints = {k: e for k, e in endpoints.items() if not addresses_of(e) & unended}
+                    self._nft_dirty = True  # to try again
                 self._announce(endpoints, revision)
                 return
             except NftError as error:
-                self._flows_to_end |= ending
+                self.flows.take_back(lost)
                 self.failures += 1
                 log.error("nftables refused a transaction (attempt %d): %s", attempt, error)
                 self._programmed = None
@@ -449,25 +402,6 @@ class Dataplane:
             elif interface in self._unset:
                 self._unset[interface] = problem
 
-    async def _end_flows_in_time(self) -> None:
-        if self._clock.monotonic_s() >= self._flows_at_s:
-            await self._end_flows()
-
-    async def _end_flows(self, among: set[str] | None = None) -> None:
-        """Forget the connections of addresses whose endpoint is gone and whose rules stand.
-
-        Those that another endpoint has taken over come first (`among`), before anybody is told that it is ready."""
-        addresses = set(self._flows_due)
-        if not addresses or self._conntrack is None or (among is not None and not addresses & among):
-            return
-        self._flows_due.clear()
-        self._flows_at_s = self._clock.monotonic_s() + FLOWS_PAUSE_S
-        try:
-            await asyncio.get_running_loop().run_in_executor(self._nft_thread, self._conntrack.delete_flows, addresses)
-        except KernelError as error:
-            self._flows_due |= addresses
-            self._on_failure("conntrack", error)
-
     def _on_failure(self, what: str, error: Exception) -> None:
         self.failures += 1
         log.warning("%s: %s", what, error)
@@ -525,8 +459,3 @@ class Dataplane:
             "repairs": self.repairs,
             "last_apply_ms": round(self.last_apply_s * 1000, 2),
         }
-
-
-def _addresses_of_flows() -> set[str]:
-    with Conntrack() as conntrack:
-        return conntrack.addresses()
