@@ -10,6 +10,7 @@ with Client() as calico:
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import functools
 import inspect
@@ -48,6 +49,9 @@ class Client:
         environment: Mapping[str, str] | None = None,
         datastore: Datastore | None = None,
     ) -> None:
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._is_open = True
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="libcalico-client", daemon=True)
         self._thread.start()
@@ -115,10 +119,21 @@ class Client:
         self._run(self._async.ensure_initialized(version, cluster_type))
 
     def close(self) -> None:
-        """Give back the connection; may be called twice."""
-        if self._thread.is_alive():
-            self._run(self._async.datastore.close())
+        """Give back the connection; may be called twice. Calls of other threads that are under way fail."""
+        if self._process != os.getpid():
+            return
+        with self._lock:
+            was_open, self._is_open = self._is_open, False
+        if was_open:
+            asyncio.run_coroutine_threadsafe(self._shut_down(), self._loop).result()
             self._stop()
+
+    async def _shut_down(self) -> None:
+        calls = asyncio.all_tasks() - {asyncio.current_task()}
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        await self._async.datastore.close()
 
     def __enter__(self) -> Client:
         return self
@@ -129,12 +144,18 @@ class Client:
         self.close()
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        if self._loop.is_closed():
+        if self._process != os.getpid():
             work.close()
-            raise CalicoError("the client is closed: make a new one")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+            raise CalicoError("the client is another process's: make a new one after a fork")
+        with self._lock:
+            if not self._is_open:
+                work.close()
+                raise CalicoError("the client is closed: make a new one")
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
+        except concurrent.futures.CancelledError:
+            raise CalicoError("the client was closed during the call: whether it was done is unknown") from None
         finally:
             future.cancel()  # of one that is done it changes nothing; a caller that is interrupted wants it no more
 

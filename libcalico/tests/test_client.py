@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import os
 import pydoc
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,6 +59,76 @@ def test_a_closed_client_says_so(calico: Client) -> None:
     for call in (lambda: calico.list("Node"), lambda: calico.apply(POOL), calico.ipam.get_config):
         with pytest.raises(CalicoError, match="the client is closed: make a new one"):
             call()
+
+
+def test_calls_of_other_threads_end_when_the_client_is_closed() -> None:
+    class Slow(MemoryDatastore):
+        async def get(self, *arguments: Any, **options: Any) -> Any:
+            await asyncio.sleep(60)
+
+    failures: list[Exception] = []
+
+    def call(client: Client) -> None:
+        try:
+            client.get("Node", HOST)
+        except CalicoError as error:
+            failures.append(error)
+
+    client = Client(datastore=Slow())
+    threads = [threading.Thread(target=call, args=(client,), daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.2)
+    client.close()
+    for thread in threads:
+        thread.join(20)
+    assert [str(error) for error in failures] == [
+        "the client was closed during the call: whether it was done is unknown"
+    ] * 4
+
+
+def test_a_client_is_not_carried_into_another_process(calico: Client) -> None:
+    """Its connection's thread is not there: a call would wait for ever."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            calico.close()
+            calico.get("Node", HOST)
+        except CalicoError as error:
+            os.write(writer, str(error).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reader, 999) == b"the client is another process's: make a new one after a fork"
+    assert calico.get("Node", HOST).metadata.name == HOST
+
+
+def test_an_address_is_meant_whatever_length_it_is_told_with(calico: Client) -> None:
+    """`auto_assign` tells addresses with the length of their block."""
+    first, _ = calico.ipam.auto_assign(1, handle="first", host=HOST)
+    mine, _ = calico.ipam.auto_assign(3, handle="mine", host=HOST)
+    assert all(address.endswith("/26") for address in mine.addresses)
+    assert calico.ipam.get_assignment_attributes(mine.addresses[0]).handle == "mine"
+    released = calico.ipam.release_ips(mine.addresses)
+    assert released.done == tuple(address.removesuffix("/26") for address in mine.addresses)
+    assert calico.ipam.ips_by_handle("first") == (first.addresses[0].removesuffix("/26"),)
+    calico.ipam.assign_ip("172.29.3.77/24", handle="fixed", host=HOST)
+    assert calico.ipam.ips_by_handle("fixed") == ("172.29.3.77",)
+    for bad in ("172.29.3.77/x", "172.29.3/24", ""):
+        with pytest.raises(BadData, match="invalid IP address specified"):
+            calico.ipam.release_ips([bad])
+
+
+@pytest.mark.parametrize("attributes", [{"node": 1}, {"node": None}, {1: "x"}])
+def test_attributes_of_addresses_are_text(calico: Client, attributes: Any) -> None:
+    with pytest.raises(BadData, match="is not text"):
+        calico.ipam.auto_assign(1, handle="h", attributes=attributes, host=HOST)
+
+
+def test_a_range_of_too_many_blocks_is_refused(calico: Client) -> None:
+    calico.create({"kind": "IPPool", "metadata": {"name": "six"}, "spec": {"cidr": "fd00:9::/64"}})
+    with pytest.raises(BadData, match=r"has 2\^58 blocks: name parts of it"):
+        calico.ipam.claim_affinity("fd00:9::/64", host=HOST)
 
 
 def test_address_management_shows_its_operations(calico: Client) -> None:

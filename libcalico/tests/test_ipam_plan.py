@@ -274,6 +274,26 @@ def test_every_block_of_a_pool_is_visited_once() -> None:
     assert cidrs[0] == "10.1.0.208/28" and len(set(cidrs)) == len(cidrs) == 16
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 1023), st.integers(22, 32)), max_size=6),
+    st.integers(0, 63),
+)
+def test_blocks_that_are_reserved_whole_are_not_visited(reserved: list[tuple[int, int]], first: int) -> None:
+    base = int(ipaddress.ip_address("10.1.0.0"))
+    reservations = [ipaddress.IPv4Network((base + offset, length), strict=False) for offset, length in reserved]
+    some = pool("p", "10.1.0.0/22", block_length=28)
+    taken = {address for one in reservations for address in one}
+    wanted = [cidr for cidr in plan.block_cidrs(some, first) if not set(ipaddress.ip_network(cidr)) <= taken]
+    assert list(plan.block_cidrs(some, first, reservations)) == wanted
+
+
+def test_half_of_a_large_pool_may_be_reserved() -> None:
+    half = ipaddress.ip_network("fd00:9::/65")
+    some = pool("p", "fd00:9::/64", block_length=122)
+    assert next(plan.block_cidrs(some, 5, [half])) == "fd00:9:0:0:8000::/122"
+    assert list(plan.block_cidrs(some, 5, [ipaddress.ip_network("fd00::/8")])) == []
+
+
 @given(st.data())
 def test_any_history_of_a_block_keeps_its_invariants(data: st.DataObject) -> None:
     block = fresh()

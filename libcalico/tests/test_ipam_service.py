@@ -144,6 +144,15 @@ async def test_exhausted_pool_says_what_is_missing() -> None:
     assert v4.shortfall == ("Assigned 4 out of 6 requested IPv4 addresses; No IPs available in pools: [10.61.0.0/30]")
 
 
+async def test_a_negative_limit_of_blocks_is_none() -> None:
+    """Upstream's `ipam configure` stores it."""
+    store = await cluster("a1", cidr="10.61.0.0/24", block_size=26)
+    service = IpamService(store, "a1")
+    await service.set_config((await service.get_config())._replace(max_blocks_per_host=-1))
+    v4, _ = await service.auto_assign(num4=1, handle="h", max_blocks=-1)
+    assert v4 is not None and len(v4.addresses) == 1
+
+
 async def test_strict_affinity_does_not_borrow() -> None:
     store = await cluster("a1", "a2", cidr="10.61.0.0/30", block_size=30)
     await IpamService(store, "a1").set_config(Config(strict_affinity=True))

@@ -110,7 +110,7 @@ class Assignment:
         return self.request.wanted - len(self.found)
 
     def _limit(self) -> int:
-        configured, wanted = self.config.max_blocks_per_host, self.request.max_blocks
+        configured, wanted = max(0, self.config.max_blocks_per_host), max(0, self.request.max_blocks)
         if configured and wanted:
             return min(configured, wanted)
         return configured or wanted or plan.DEFAULT_BLOCK_LIMIT
@@ -158,7 +158,7 @@ class Assignment:
         idle: list[Block] = []
         cover = plan.Cover(block.network for block in blocks.values())
         for pool in self.pools:
-            for cidr in plan.block_cidrs(pool, self._first(pool)):
+            for cidr in plan.block_cidrs(pool, self._first(pool), self.reservations):
                 block = blocks.get(cidr)
                 network = host_net(cidr)
                 reserved = self._reserved(network)

@@ -132,16 +132,43 @@ def start_index(host: str, blocks: int) -> int:
     return (mixed ^ mixed >> 29) % blocks
 
 
-def block_cidrs(pool: Pool, first: int) -> Iterator[str]:
-    """Every block of a pool once, from block number `first` on, wrapping."""
+def block_cidrs(pool: Pool, first: int, reservations: Sequence[IPNetwork] = ()) -> Iterator[str]:
+    """Every block of a pool once, from block number `first` on, wrapping; without those that are reserved whole."""
     length = pool.block_length
     if length < pool.network.prefixlen:
         return
     count = 1 << (length - pool.network.prefixlen)
     base, width = int(pool.network.network_address), pool.network.max_prefixlen - length
     kind = ipaddress.IPv4Network if pool.network.version == 4 else ipaddress.IPv6Network
-    for place in range(count):
-        yield str(kind((base + ((first + place) % count << width), length)))
+    skipped = _reserved_blocks(pool, reservations)
+    place = 0
+    while place < count:
+        number = (first + place) % count
+        at = bisect.bisect_right(skipped, (number, count)) - 1
+        if at >= 0 and number < skipped[at][1]:
+            place += skipped[at][1] - number
+            continue
+        yield str(kind((base + (number << width), length)))
+        place += 1
+
+
+def _reserved_blocks(pool: Pool, reservations: Sequence[IPNetwork]) -> list[tuple[int, int]]:
+    """The numbers of a pool's blocks that lie in reservations: from, to (exclusive), in order."""
+    base, last = int(pool.network.network_address), int(pool.network.broadcast_address)
+    spans = sorted(
+        (max(int(one.network_address), base) - base, min(int(one.broadcast_address), last) + 1 - base)
+        for one in reservations
+        if one.version == pool.network.version and one.overlaps(pool.network)
+    )
+    merged: list[tuple[int, int]] = []
+    for start, end in spans:
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    width = pool.network.max_prefixlen - pool.block_length
+    blocks = ((-(-start >> width), end >> width) for start, end in merged)
+    return [(first, after) for first, after in blocks if first < after]
 
 
 def reserved_bits(network: IPNetwork, reservations: Sequence[IPNetwork]) -> int:

@@ -25,12 +25,13 @@ from libcalico.ipam import model, plan
 from libcalico.ipam.assignment import Assigned, Assignment, Request
 from libcalico.ipam.model import Attribute, Block, Config
 from libcalico.ipam.plan import Pool
-from libcalico.ipam.store import CONFIG, LOAD_BALANCER, POOLS, RESERVATIONS, ClaimConflict, Store, host_net
+from libcalico.ipam.store import CONFIG, LOAD_BALANCER, POOLS, RESERVATIONS, ClaimConflict, Store, address_net, host_net
 from libcalico.ipam.transaction import Transactions, View
 from libcalico.model.keys import AFFINITIES, BLOCKS, BlockKey, HandleKey, ResourceKey, key_path
 from libcalico.model.scalars import IPNetwork, parse_net
 
 ADDRESSES_AT_ONCE = 50
+MOST_BLOCK_BITS = 16
 Beside = Callable[[View, Sequence[str]], None]
 """Told the assigned CIDRs inside the transaction: what it writes is stored together with them, or not at all."""
 FEED_PREFIXES = (POOLS, RESERVATIONS, BLOCKS, CONFIG)
@@ -161,11 +162,12 @@ class IpamService:
         """Assign this very address; raises `ResourceAlreadyExists` when it is in use."""
         attribute = _attribute(handle, attributes)
         await self._transactions.run(
-            lambda view: self._plan_assign_ip(view, host_net(address), attribute, host or self.host, use, max_alloc)
+            lambda view: self._plan_assign_ip(view, address_net(address), attribute, host or self.host, use, max_alloc)
         )
 
     async def release_ips(self, addresses: Iterable[str | Release]) -> Released:
-        """Free addresses; those that are not in use are reported, not an error.
+        """Free addresses; those that are not in use are reported, not an error. A length, as `auto_assign` tells it, is
+        passed over: `10.1.0.5/26` is 10.1.0.5.
 
         Many are freed in several transactions: all are tried, then the first error is raised."""
         wanted = [Release(entry) if isinstance(entry, str) else entry for entry in addresses]
@@ -442,7 +444,7 @@ class IpamService:
         done, unallocated = [], []
         view.need((POOLS, True), (CONFIG, False))
         for entry in wanted:
-            network = host_net(entry.address)
+            network = address_net(entry.address)
             address = str(network.network_address)
             block = self._find_block(view, network)
             if block is None:
@@ -567,7 +569,7 @@ class IpamService:
         return tuple(block.address(ordinal) for block, ordinals in held for ordinal in ordinals)
 
     def _plan_attributes(self, view: View, address: str) -> Attribute:
-        network = host_net(address)
+        network = address_net(address)
         text = str(network.network_address)
         pool = plan.pool_for(self._store.pools(view), network, enabled_only=True)
         if pool is None:
@@ -588,10 +590,18 @@ class IpamService:
             raise BadData(f"The requested CIDR ({network}) is not within any configured pools.")
         if network.prefixlen > pool.block_length:
             raise BadData(f"The requested CIDR ({network}) is smaller than the minimum.")
+        if pool.block_length - network.prefixlen > MOST_BLOCK_BITS:
+            blocks = f"2^{pool.block_length - network.prefixlen} blocks"
+            raise BadData(
+                f"The requested CIDR ({network}) has {blocks}: name parts of it, 2^{MOST_BLOCK_BITS} at most."
+            )
         return [str(part) for part in network.subnets(new_prefix=pool.block_length)]
 
 
 def _attribute(handle: str | None, attributes: Mapping[str, str] | None) -> Attribute:
+    for name, value in (attributes or {}).items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise BadData(f"attribute {name!r} = {value!r} is not text: other programs could not read the block")
     return Attribute(handle or None, tuple(sorted((attributes or {}).items())))
 
 

@@ -250,6 +250,14 @@ def host_net(text: str) -> IPNetwork:
     return network
 
 
+def address_net(text: str) -> IPNetwork:
+    """The one-address network of an address, also of one that is told with its block's length; raises `BadData`."""
+    address, slash, length = text.partition("/")
+    if slash and not length.isdecimal():
+        raise BadData(f"invalid IP address specified: {text}")
+    return host_net(address)
+
+
 def _decode_pool(path: str, value: bytes) -> Pool | None:
     key = parse_path(path)
     try:
