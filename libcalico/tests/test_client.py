@@ -131,6 +131,14 @@ def test_a_range_of_too_many_blocks_is_refused(calico: Client) -> None:
         calico.ipam.claim_affinity("fd00:9::/64", host=HOST)
 
 
+def test_a_key_that_is_no_text_hides_nothing() -> None:
+    store = MemoryDatastore()
+    with Client(datastore=store) as client:
+        client.create(POOL)
+        asyncio.run(store.put(b"/calico/resources/v3/projectcalico.org/ippools/\xff", b"{}"))
+        assert [pool.metadata.name for pool in client.list("IPPool")] == ["pool"]
+
+
 def test_address_management_shows_its_operations(calico: Client) -> None:
     found = [name for name, member in vars(IpamService).items() if inspect.iscoroutinefunction(member)]
     operations = [name for name in found if not name.startswith("_")]

@@ -27,6 +27,7 @@ from tests.scale.bench_cni import start_agent
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run as root")]
 
 WAIT_S = 60.0
+SOON_S = 40.0
 RESTS_S, WATCHED_S = 1.0, 5.0
 """An agent that has done nothing for the first is watched for the second. Who fights acts every second."""
 OBJECTS = (
@@ -438,3 +439,71 @@ def test_a_quiet_agent_rests(tmp_path: Path) -> None:
         assert after["failures"] == 0
 
     play(tmp_path, scenario)
+
+
+def test_devices_that_go_down_and_up_have_their_routes_again(tmp_path: Path) -> None:
+    """The kernel forgets routes and neighbours of a device that is down, and tells nobody."""
+
+    async def scenario(agent: Agent) -> None:
+        host = agent.host
+        (inner,) = (a["local"] for link in host.ip("-4", "addr", "show", "dev", "up0") for a in link["addr_info"])
+        gateway = next(route["gateway"] for route in host.ip("route") if route["dst"] == "default")
+        objects = (
+            resource("IPPool", "vxlan", {"cidr": "10.99.0.0/16", "vxlanMode": "CrossSubnet", "blockSize": 26}),
+            node(NODE, f"{inner}/30", "10.99.0.0"),
+            node("node-2", f"{gateway}/30", "10.99.1.0"),
+            node("node-3", "9.9.9.9/24", "10.99.2.0"),
+            block("10.99.1.0/26", "node-2"),
+            block("10.99.2.0/26", "node-3"),
+        )
+        await host.store.txn((), tuple(Put(key.encode(), msgspec.json.encode(value)) for key, value in objects))
+        name = OBJECTS[0][1]["spec"]["interfaceName"]
+        host.ip("link", "add", name, "type", "veth", "peer", "name", "peer")
+        host.ip("link", "set", name, "up")
+        agent.start()
+
+        def shown() -> set[tuple[str, str]]:
+            wanted = {"10.99.0.1", "10.99.1.0/26", "10.99.2.0/26"}
+            routes = {(route["dst"], route["dev"]) for route in host.ip("route") if route["dst"] in wanted}
+            found = sh(
+                "ip", "-n", host.name, "-j", "neigh", "show", "dev", "vxlan.calico", "nud", "permanent", check=False
+            )
+            return routes | {("neighbour", entry["dst"]) for entry in json.loads(found or "[]")}
+
+        whole = {
+            *(("10.99.0.1", name), ("10.99.1.0/26", "up0"), ("10.99.2.0/26", "vxlan.calico")),
+            *(("neighbour", "10.99.1.0"), ("neighbour", "10.99.2.0")),
+        }
+        await until(lambda: shown() == whole)
+        for device in (name, "vxlan.calico", "up0"):
+            host.ip("link", "set", device, "down")
+            await until(lambda: shown() != whole)
+            host.ip("link", "set", device, "up")
+            if device == "up0":
+                host.ip("route", "add", "default", "via", gateway)
+            await until(lambda: shown() == whole)
+
+    play(tmp_path, scenario)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Long before everything is read anew (90 s)."""
+    async with asyncio.timeout(SOON_S):
+        while not condition():
+            await asyncio.sleep(0.05)
+
+
+def resource(kind: str, name: str, spec: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    path = f"/calico/resources/v3/projectcalico.org/{kind.lower()}s/{name}"
+    return path, {"kind": kind, "apiVersion": "projectcalico.org/v3", "metadata": {"name": name}, "spec": spec}
+
+
+def node(name: str, address: str, tunnel: str) -> tuple[str, dict[str, Any]]:
+    return resource("Node", name, {"bgp": {"ipv4Address": address}, "ipv4VXLANTunnelAddr": tunnel})
+
+
+def block(cidr: str, owner: str) -> tuple[str, dict[str, Any]]:
+    return f"/calico/ipam/v2/assignment/ipv4/block/{cidr.replace('/', '-')}", {
+        "cidr": cidr, "affinity": f"host:{owner}", "allocations": [None] * 64, "unallocated": list(range(64)),
+        "attributes": [], "deleted": False,
+    }  # fmt: skip

@@ -72,7 +72,7 @@ class StatusReporter:
 
     async def _read_stored(self) -> dict[str, str]:
         found = await self._datastore.range(f"{FELIX_STATUS}{self._host}/workload/".encode())
-        return {kv.key.decode(): kv.value.decode() for kv in found.kvs}
+        return {kv.key.decode("utf-8", "surrogateescape"): kv.value.decode("utf-8", "replace") for kv in found.kvs}
 
     async def _write_changes(self, stored: dict[str, str]) -> None:
         wanted = {}
@@ -82,7 +82,7 @@ class StatusReporter:
                 state = "up" if not self._dataplane.endpoint_problem(endpoint) else "down"
                 wanted[path] = f'{{"status":"{state}"}}'
         for path in [path for path in stored if path not in wanted]:
-            await self._datastore.txn([], [Delete(path.encode())])
+            await self._datastore.txn([], [Delete(path.encode("utf-8", "surrogateescape"))])
             del stored[path]
         for path, value in wanted.items():
             if stored.get(path) != value:

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from calico_felix.calc.graph import Graph
+from calico_felix.dataplane.ruleset import Ruleset
 from calico_felix.messages import Flush, IPSetDelta
 from libcalico.model.keys import BlockKey, ResourceKey, key_path
 from libcalico.policy.ir import Action, PolicyId
+from libcalico.policy.nft.rules import NftOptions
 from tests.random_policies import World
 
 HOST = "here"
@@ -299,3 +301,58 @@ class TestRoutes:
         store.put("Node", "there", spec)
         store.flush()
         assert store.state["vteps"][("there", 4)].mac.startswith("66:")
+
+    @pytest.mark.parametrize("text", ["66:AA:BB:CC:DD:EE", "67:AA:BB:CC:DD:EE"])
+    def test_a_mac_is_what_the_kernel_tells_of_it(self, store: Datastore, text: str) -> None:
+        """A difference would make the device anew again and again. One of a group is none for a device."""
+        spec = {"bgp": {"ipv4Address": "192.0.2.2/24"}, "ipv4VXLANTunnelAddr": "10.0.2.0", "vxlanTunnelMACAddr": text}
+        store.put("Node", "there", spec)
+        store.flush()
+        mac = store.state["vteps"][("there", 4)].mac
+        assert mac == text.lower() if text.startswith("66") else mac.startswith("66:")
+
+    def test_addresses_of_a_block_that_nobody_owns_any_more_are_reached(self, store: Datastore) -> None:
+        self.block(store, "10.0.2.0/26", "there", {0: "there", 7: HOST, 8: "elsewhere"})
+        store.flush()
+        block = {"cidr": "10.0.2.0/26", "allocations": [None, 0, *[None] * 62], "unallocated": [0, *range(2, 64)],
+                 "attributes": [{"handle_id": "h", "secondary": {"node": "there"}}], "deleted": False}  # fmt: skip
+        store.raw(BlockKey("10.0.2.0/26"), block)
+        assert self.routes(store) == {"10.0.2.1/32": ("vxlan", "there")}
+
+    @pytest.mark.parametrize("damage", [{"affinity": 5}, {"attributes": [{"secondary": {"node": ["x"]}}]}])
+    def test_a_damaged_block_counts_as_absent(self, store: Datastore, damage: dict[str, Any]) -> None:
+        self.block(store, "10.0.1.0/26", "there", {})
+        block = {"cidr": "10.0.2.0/26", "affinity": "host:there", "allocations": [0, *[None] * 63],
+                 "unallocated": [], "attributes": [{"handle_id": "h"}], **damage}  # fmt: skip
+        store.raw(BlockKey("10.0.2.0/26"), block)
+        assert self.routes(store) == {"10.0.1.0/26": ("vxlan", "there")}
+        assert list(store.graph.problems) == ["BlockKey(cidr=10.0.2.0/26)"]
+
+
+def test_what_has_come_and_gone_leaves_nothing_behind(store: Datastore) -> None:
+    ruleset = Ruleset(HOST, NftOptions())
+    sizes = []
+    for number in range(60):
+        store.put("Profile", f"p{number}", {"labelsToApply": {"x": "y"}, "egress": [{"action": "Allow"}]})
+        store.put("GlobalNetworkPolicy", f"g{number}", {"selector": "all()", "ingress": [{"action": "Allow"}]})
+        store.put("Node", f"n{number}", {"bgp": {"ipv4Address": "192.0.2.9/24"}})
+        store.endpoint(f"w{number}", {"a": "b"}, profiles=[f"p{number}"])
+        store.raw(BlockKey("10.0.0.0/30"), {
+            "cidr": "10.0.0.0/30", "affinity": f"host:n{number}", "allocations": [0, None, None, None],
+            "unallocated": [1, 2, 3], "attributes": [{"handle_id": "h", "secondary": {"node": f"m{number}"}}],
+        })  # fmt: skip
+        ruleset.on_flush(store.flush())
+        for key in (
+            ResourceKey("WorkloadEndpoint", f"{HOST}-cni-w{number}-eth0", "default"),
+            *(ResourceKey("Profile", f"p{number}"), ResourceKey("GlobalNetworkPolicy", f"g{number}")),
+            *(BlockKey("10.0.0.0/30"), ResourceKey("Node", f"n{number}")),
+        ):
+            store.raw(key, None)
+        ruleset.on_flush(store.flush())
+        sizes.append(sum(map(_entries, (ruleset, ruleset.table, store.graph, store.graph.routing, store.graph.sets))))
+    assert sizes[-1] == sizes[0]
+
+
+def _entries(thing: object) -> int:
+    """Of all its containers."""
+    return sum(len(value) for value in vars(thing).values() if isinstance(value, dict | set | list))

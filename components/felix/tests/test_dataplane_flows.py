@@ -10,10 +10,11 @@ import pytest
 from calico_felix.dataplane import drivers, flows, loop
 from calico_felix.dataplane.config import DataplaneConfig
 from calico_felix.dataplane.loop import Dataplane
-from calico_felix.messages import Endpoint, Flush
+from calico_felix.messages import Endpoint, Flush, Vtep
 from libcalico.clock import SystemClock
+from libcalico.errors import Bug
 from libcalico.kernel.errors import KernelError
-from libcalico.kernel.netlink import RouteEvent
+from libcalico.kernel.netlink import LinkEvent, RouteEvent
 from libcalico.kernel.nft import NftError
 from libcalico.kernel.objects import Link, Route
 from libcalico.model.keys import ResourceKey
@@ -383,3 +384,96 @@ def test_what_others_change_during_a_transaction_is_written_anew_after_it() -> N
         dataplane.close()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("when", ["between", "meanwhile"])
+async def test_an_interface_that_goes_down_and_up_gets_its_route_again(when: str) -> None:
+    """The kernel forgets the route and tells nobody, also while the route is being written."""
+    dataplane = fresh(Kernel())
+    link = Link(5, "calia", True, True, 1500, "")
+    dataplane.links = {"calia": link}
+    bounced: list[bool] = []
+
+    class Routes:
+        async def read(self) -> dict[drivers.RouteKey, Route]:
+            return {}
+
+        async def apply(self, deletes: object, updates: object) -> dict[drivers.RouteKey, Exception]:
+            if when == "meanwhile" and not bounced:
+                bounce()
+            return {}
+
+    def bounce() -> None:
+        bounced.append(True)
+        dataplane.on_link(LinkEvent(link._replace(up=False), False))
+        dataplane.on_link(LinkEvent(link, False))
+
+    dataplane.routes._driver = Routes()
+    dataplane.on_flush(flush(A))
+    await dataplane.routes.apply(0.0)
+    if when == "between":
+        assert len(dataplane.routes.delta) == 0
+        bounce()
+    assert [key for key, _ in dataplane.routes.delta.updates()] == [("10.0.0.1/32", 1024)]
+    await dataplane.routes.apply(0.0)
+    assert len(dataplane.routes.delta) == 0
+    dataplane.close()
+
+
+async def test_a_fight_over_a_route_leaves_one_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataplane = fresh(Kernel())
+    key, timers = ("10.0.0.1/32", 1024), list[object]()
+    route = Route("10.0.0.1/32", 5, metric=1024)
+    dataplane.routes.set(key, route)
+    monkeypatch.setattr(asyncio.get_running_loop(), "call_later", lambda *arguments: timers.append(arguments))
+    for _ in range(100):
+        dataplane.on_route(RouteEvent(route._replace(device=6), False))
+    assert len(timers) == 1
+    dataplane.close()
+
+
+async def test_an_address_that_two_endpoints_have_is_clean_for_each() -> None:
+    kernel = Kernel()
+    dataplane = await settled(kernel, flush(B))
+    await dataplane._apply_ruleset()
+    assert kernel.log == ["commit", "end 10.0.0.1"]
+    assert dataplane.programmed_revisions.keys() == {A.key, B.key}
+    dataplane.close()
+
+
+async def test_many_chains_that_the_kernel_refuses_are_closed_one_by_one() -> None:
+    """But not one that every packet of the host goes through."""
+    kernel = Kernel()
+    dataplane = fresh(kernel)
+    dataplane.on_flush(flush(*(endpoint(f"e{number}", (4, number + 1, 32)) for number in range(20))))
+    chains = [name for name in dataplane.ruleset.table.chains if name.startswith("tw-")]
+    assert len(chains) == 20
+    kernel.failing = [NftError("no", 1, f"add rule inet calico {chain} accept") for chain in chains]
+    await dataplane._apply_ruleset()
+    assert set(dataplane.ruleset.quarantined) == set(chains)
+    assert kernel.log == ["commit"]
+    base = next(name for name, chain in dataplane.ruleset.table.chains.items() if chain.hook)
+    dataplane.forget_programmed()
+    kernel.failing = [NftError("no", 1, f"add rule inet calico {base} accept")] * 10
+    with pytest.raises(Bug, match="refused the ruleset 10 times"):
+        await dataplane._apply_ruleset()
+    dataplane.close()
+
+
+def vtep(node: str, address: str, mac: str, parent: str) -> tuple[tuple[str, int], Vtep]:
+    return (node, 4), Vtep(node, 4, address, mac, parent)
+
+
+def test_of_two_nodes_with_one_tunnel_address_the_other_s_entry_outlives_the_first() -> None:
+    tunnels = Dataplane(DataplaneConfig("here", NftOptions()), SystemClock()).tunnels
+    tunnels._ready[4] = Link(7, "vxlan.calico", True, True, 1450, "")
+    tunnels.on_vteps(dict([vtep("a", "10.9.0.1", "66:00:00:00:00:01", "192.0.2.1")]))
+    tunnels.on_vteps(dict([vtep("b", "10.9.0.1", "66:00:00:00:00:02", "192.0.2.2")]))
+    tunnels._set_neighbours(tunnels._plan_neighbours())
+    key = (7, "10.9.0.1", "")
+    assert tunnels.neighbours.delta.desired[key].mac == "66:00:00:00:00:01"
+    tunnels.neighbours.delta.replace_actual(dict(tunnels.neighbours.delta.desired))
+    tunnels.on_vteps({("a", 4): None})
+    tunnels._set_neighbours(tunnels._plan_neighbours())
+    assert dict(tunnels.neighbours.delta.updates())[key].mac == "66:00:00:00:00:02"
+    assert [gone for gone, _ in tunnels.neighbours.delta.deletes()] == [(7, "192.0.2.1", "66:00:00:00:00:01")]

@@ -56,6 +56,10 @@ _TARGETS = {
 _NEVER_SENT = "failed to connect"
 _STALE_TOKEN = "invalid auth token"  # etcd refused before it did anything: ask for a new one, and try again
 
+_NEEDS_LEADER = ("hasleader", "true")
+"""A member that is cut off from the others ends the watch, instead of telling that nothing changes (etcd's
+clientv3.WithRequireLeader)."""
+
 
 class EtcdConfig(NamedTuple):
     """How to reach etcd. `endpoints` are URLs; certificates are PEM bytes; `metadata` goes with every call."""
@@ -131,7 +135,7 @@ class EtcdDatastore:
         )
         try:
             await self._authenticate()
-            call = stubs.WatchStub(self._channels[self._current]).Watch(metadata=self._metadata())
+            call = stubs.WatchStub(self._channels[self._current]).Watch(metadata=(*self._metadata(), _NEEDS_LEADER))
             await call.write(pb.WatchRequest(create_request=create))
             async for batch in _watch_batches(call, start_revision):
                 yield batch

@@ -276,9 +276,9 @@ def _read(stored: KeyValue) -> Any:
 
 def _try_read(stored: KeyValue, kind: str) -> Any:
     try:
-        key = parse_path(stored.key.decode("utf-8", "replace"))
+        key = parse_path(stored.key.decode())
         return _read(stored) if isinstance(key, ResourceKey) and key.kind == kind else None
-    except ParsingDatastoreEntry:
+    except (ParsingDatastoreEntry, UnicodeDecodeError):
         return None
 
 

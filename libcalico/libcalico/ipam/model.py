@@ -93,6 +93,8 @@ def decode_block(key: Key, value: bytes) -> Block:
             raise ValueError(f"it is stored as {key.cidr} and says that it is {raw['cidr']}")
         if network.num_addresses != len(allocations):
             raise ValueError("the number of allocations is not the block's size")
+        if not all(isinstance(raw.get(name), str | None) for name in ("affinity", "affinity_claim_time")):
+            raise ValueError("affinity or its time is no text")
         return Block(
             cidr=raw["cidr"],
             affinity=raw.get("affinity"),
@@ -114,6 +116,9 @@ def decode_block(key: Key, value: bytes) -> Block:
 
 def _attribute(raw: dict[str, Any]) -> Attribute:
     handle = raw.get("handle_id")
+    texts = [*(raw.get("secondary") or {}).values(), *(raw.get("alternateOwnerAttrs") or {}).values()]
+    if not all(isinstance(text, str) for text in (*texts, raw.get("releasedAt") or "")):
+        raise ValueError("an attribute of an address is no text")
     return Attribute(
         handle=handle.partition("\r")[0] if isinstance(handle, str) else None,
         secondary=tuple(sorted((raw.get("secondary") or {}).items())),

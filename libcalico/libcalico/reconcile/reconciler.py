@@ -79,6 +79,7 @@ class Reconciler(Generic[K, V]):
         self._failures: dict[K, Failure] = {}
         self._spared: dict[K, float] = {}
         self._known: set[K] = set()
+        self._forgotten: set[K] = set()
 
     def set(self, key: K, value: V) -> None:
         """`key` should have `value`; a changed one is tried at once."""
@@ -96,6 +97,16 @@ class Reconciler(Generic[K, V]):
     def refresh(self) -> None:
         """Read everything anew at the next `apply`."""
         self._stale = True
+
+    def forget(self, key: K) -> None:
+        """The object is gone or has changed, or may have: write it again, also if it is being written just now."""
+        self._failures.pop(key, None)
+        self._forgotten.add(key)
+        self.delta.delete_actual(key)
+
+    def retry_all(self) -> None:
+        """Forget every back-off."""
+        self._failures.clear()
 
     def retry(self, key: K) -> None:
         """Forget the back-off of a key: something changed that may help (its interface came up)."""
@@ -119,18 +130,27 @@ class Reconciler(Generic[K, V]):
         """Do what can be done now."""
         if self._interval_s and now_s >= self._read_at_s + self._interval_s:
             self._stale = True
+        self._forgotten.clear()
         if self._stale:
+            self._stale = False  # again, if somebody asks for it meanwhile
             try:
                 self.delta.replace_actual(await self._driver.read())
+                self._forget_again()
             except CalicoError as error:
-                self._error = str(error)
+                self._stale, self._error = True, str(error)
                 self._report("read", error)
                 return self.status()
-            self._stale, self._error, self._read_at_s = False, "", now_s
+            self._error, self._read_at_s = "", now_s
         deletes, updates = self._select(now_s)
         if deletes or updates:
             self._account(deletes, updates, await self._driver.apply(deletes, updates), now_s)
+            self._forget_again()
         return self.status()
+
+    def _forget_again(self) -> None:
+        """What was forgotten while the kernel was at work: its answer is older."""
+        for key in self._forgotten:
+            self.delta.delete_actual(key)
 
     def _select(self, now_s: float) -> tuple[dict[K, V], dict[K, V]]:
         updates = {key: value for key, value in self.delta.updates() if self._due(key, now_s)}

@@ -81,7 +81,8 @@ def _network(text: str, version: int) -> IPNetwork | None:
 
 
 def _mac(text: str, name: str) -> str:
-    return text if MAC.fullmatch(text) else tunnel_mac(name)
+    """As the kernel tells it; what no device can have counts as not given."""
+    return text.lower() if MAC.fullmatch(text) and not int(text[1], 16) & 1 else tunnel_mac(name)
 
 
 class Routing:
@@ -149,7 +150,9 @@ class Routing:
         """A block is there, has changed, or (None) is gone."""
         former = self._blocks.get(cidr)
         for node in () if former is None else _nodes_of(former):
-            self._blocks_of.get(node, set()).discard(cidr)
+            self._blocks_of[node].discard(cidr)
+            if not self._blocks_of[node]:
+                del self._blocks_of[node]
         if block is None:
             self._blocks.pop(cidr, None)
         else:
@@ -185,17 +188,19 @@ class Routing:
                 self._vteps.remove((name, family))
 
     def _routes_of(self, block: Block | None) -> list[Route]:
-        if block is None or block.affinity is None or not block.affinity.startswith("host:"):
+        """Of a block that nobody owns (any more), or that is no host's, those to the addresses in use alone."""
+        if block is None:
             return []
         network = block.network
         pool = self._pool_of(network)
         if pool is None or pool.vxlan_mode == "Never":
             return []
-        owner = block.affinity.removeprefix("host:")
+        kind, _, owner = (block.affinity or "").partition(":")
+        owner = owner if kind == "host" else ""
         routes = []
-        if owner != self._host:
+        if owner and owner != self._host:
             routes += self._to_node(str(network), owner, pool)
-        elif network.num_addresses > 1:
+        elif owner and network.num_addresses > 1:
             routes.append(Route(str(network), "blackhole"))
         for ordinal, index in enumerate(block.allocations):
             holder = _holder(block, index)

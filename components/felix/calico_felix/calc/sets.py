@@ -76,11 +76,10 @@ class SetMembers:
 
     def update_profile_labels(self, profile: str, labels: dict[str, str]) -> None:
         """What endpoints inherit from a profile."""
-        self._index.update_parent_labels(profile, labels)
-
-    def remove_profile(self, profile: str) -> None:
-        """Nothing is inherited from it any more."""
-        self._index.delete_parent(profile)
+        if labels:
+            self._index.update_parent_labels(profile, labels)
+        else:
+            self._index.delete_parent(profile)
 
     def flush(self) -> dict[str, IPSet | IPSetDelta | None]:
         """Sets that have changed since the last flush."""

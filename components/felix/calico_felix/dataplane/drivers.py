@@ -25,6 +25,7 @@ RTN_BLACKHOLE = 6
 PROXY_DELAY = "proxy_delay"
 
 RouteKey = tuple[str, int]
+NeighbourKey = tuple[int, str, str]
 
 
 class RouteDriver:
@@ -72,16 +73,22 @@ class NeighbourDriver:
         self._netlink = netlink
         self._devices = devices
 
-    async def read(self) -> Mapping[Neighbour, Neighbour]:
+    async def read(self) -> Mapping[NeighbourKey, Neighbour]:
         """Every permanent entry."""
         found = await self._netlink.run(_all_neighbours, self._devices())
-        return {entry: entry for entry in found}
+        return {neighbour_key(entry): entry for entry in found}
 
     async def apply(
-        self, deletes: Mapping[Neighbour, Neighbour], updates: Mapping[Neighbour, Neighbour]
-    ) -> Mapping[Neighbour, Exception]:
+        self, deletes: Mapping[NeighbourKey, Neighbour], updates: Mapping[NeighbourKey, Neighbour]
+    ) -> Mapping[NeighbourKey, Exception]:
         """Delete, then replace."""
-        return dict(await self._netlink.run(Rtnl.apply_neighbours, list(deletes), list(updates)))
+        failed = await self._netlink.run(Rtnl.apply_neighbours, list(deletes.values()), list(updates.values()))
+        return {neighbour_key(entry): error for entry, error in failed.items()}
+
+
+def neighbour_key(entry: Neighbour) -> NeighbourKey:
+    """What makes two entries the same one to the kernel: the address, and in the forwarding table the MAC as well."""
+    return (entry.device, entry.address, entry.mac if entry.fdb else "")
 
 
 def _all_neighbours(rtnl: Rtnl, devices: dict[int, int]) -> list[Neighbour]:

@@ -62,13 +62,14 @@ class Flows:
     def on_endpoint(self, former: Endpoint | None, endpoint: Endpoint | None) -> None:
         """An endpoint has come, changed or gone."""
         old, new = addresses_of(former), addresses_of(endpoint)
+        shared = (new - old) & self._in_use.keys()  # of two that have it, each gets it clean
         for address in new - old:
             self._in_use[address] = self._in_use.get(address, 0) + 1
         for address in old - new:
             self._in_use[address] -= 1
             if not self._in_use[address]:
                 del self._in_use[address]
-        self._lost |= old - new
+        self._lost |= (old - new) | (shared if self._started else set())
         self._of_start -= old - new
         gained = new - old
         if not self._started:

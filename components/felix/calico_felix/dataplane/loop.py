@@ -79,6 +79,7 @@ class Dataplane:
         )  # fmt: skip
         self.tunnels = Tunnels(config, self.netlink, self._on_failure)
         self._route_mended_s: dict[drivers.RouteKey, float] = {}
+        self._routes_harmed: set[drivers.RouteKey] = set()
         self._wanted_routes: dict[str, WantedRoute] = {}
         self._routes_of: dict[str, set[drivers.RouteKey]] = {}
         self._waiters: list[Waiter] = []
@@ -166,9 +167,22 @@ class Dataplane:
         """An interface appeared, changed or is gone."""
         if self._told_meanwhile is not None:
             self._told_meanwhile.append(event)
+        was_up = (former := self.links.get(event.link.name)) is not None and former.up
         self._take_in_link(event)
+        self._on_down_or_up(event.link, was_up, event.link.up and not event.deleted)
         self._plan_interface(event.link.name)
         self.wake.set()
+
+    def _on_down_or_up(self, link: Link, was_up: bool, is_up: bool) -> None:
+        """The kernel forgets a device's routes and neighbours when it goes down, and tells of none of them."""
+        if not is_up:
+            for key in self._routes_of.get(link.name, ()):
+                actual = self.routes.delta.actual.get(key)
+                if actual is None or actual.device == link.ifindex:
+                    self.routes.forget(key)
+        if was_up != is_up and self.tunnels.on_device(link.ifindex):
+            self.routes.refresh()
+            self.routes.retry_all()
 
     def _take_in_link(self, event: LinkEvent) -> None:
         name = event.link.name
@@ -182,18 +196,25 @@ class Dataplane:
         key = drivers.route_key(event.route)
         if event.route.table != RT_TABLE_MAIN or key not in self.routes.delta.desired:
             return
-        if event.route == self.routes.delta.desired[key] and not event.deleted:
-            return
-        pause_s = self._route_mended_s.get(key, 0.0) + ROUTE_PAUSE_S - self._clock.monotonic_s()
-        if pause_s > 0:
-            asyncio.get_running_loop().call_later(pause_s, self.on_route, event)
-            return
-        self._route_mended_s[key] = self._clock.monotonic_s()
-        if event.deleted:
-            self.routes.delta.delete_actual(key)
-        else:
-            self.routes.delta.set_actual(key, event.route)
-        self.wake.set()
+        if event.deleted or event.route != self.routes.delta.desired[key]:
+            self._mend_route(key)
+
+    def _mend_route(self, key: drivers.RouteKey) -> None:
+        """At most once a second: who fights with us must not keep us busy."""
+        now_s = self._clock.monotonic_s()
+        pause_s = self._route_mended_s.get(key, 0.0) + ROUTE_PAUSE_S - now_s
+        if pause_s <= 0:
+            self._route_mended_s[key] = now_s
+            self.routes.forget(key)
+            self.wake.set()
+        elif key not in self._routes_harmed:
+            self._routes_harmed.add(key)
+            asyncio.get_running_loop().call_later(pause_s, self._mend_later, key)
+
+    def _mend_later(self, key: drivers.RouteKey) -> None:
+        self._routes_harmed.discard(key)
+        if key in self.routes.delta.desired:
+            self._mend_route(key)
 
     def is_unused(self, interface: str) -> bool:
         """No interface of the host and no endpoint of this node has this name."""
@@ -272,7 +293,8 @@ class Dataplane:
     async def _apply_table(self) -> None:
         revision = self._revision
         endpoints = {k: e for k, e in self.ruleset.endpoints.items() if self.ruleset.active(e.interface) is e}
-        for attempt in range(1, RULESET_TRIES + 1):
+        tries = 0
+        while tries < RULESET_TRIES:
             wanted = self.ruleset.table.copy()
             lost = self.flows.take_lost()
             former = self._programmed
@@ -290,16 +312,20 @@ class Dataplane:
             except NftError as error:
                 self.flows.take_back(lost)
                 self.failures += 1
-                log.error("nftables refused a transaction (attempt %d): %s", attempt, error)
+                log.error("nftables refused a transaction: %s", error)
                 self._programmed = None
-                if former is None:  # else the kernel may not hold what this was a difference to
-                    self._quarantine(error)
+                # a difference: the kernel may not hold what it is one to
+                if former is not None or not self._quarantine(error):
+                    tries += 1
         raise Bug(f"nftables refused the ruleset {RULESET_TRIES} times: the former rules stay in force")
 
-    def _quarantine(self, error: NftError) -> None:
+    def _quarantine(self, error: NftError) -> bool:
+        """True when the rest may be accepted now: one chain more is closed."""
         words = error.command.split()
-        if words[:2] == ["add", "rule"] and len(words) > 4 and self.ruleset.quarantine(words[4], error.text):
-            log.error("chain %s is closed until its policy changes: %s", words[4], error.text)
+        if words[:2] != ["add", "rule"] or len(words) <= 4 or not self.ruleset.quarantine(words[4], error.text):
+            return False
+        log.error("chain %s is closed until its policy changes: %s", words[4], error.text)
+        return True
 
     async def _commit(self, text: str) -> None:
         assert self._programmer is not None

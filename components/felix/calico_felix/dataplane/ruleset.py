@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from typing import Any
 
 from calico_felix.messages import Endpoint, Flush, IPSet, IPSetDelta, Pools, Vtep
 from libcalico.model.keys import ResourceKey
@@ -58,8 +59,9 @@ class Ruleset:
             self._on_vteps(flush.vteps)
 
     def quarantine(self, chain: str, why: str) -> bool:
-        """Close a chain that the kernel refused; False when there is no such chain or it is closed already."""
-        if chain in self.quarantined or chain not in self.table.chains:
+        """Close a chain that the kernel refused; False when there is no such chain or it is closed already, or when it
+        is one that all the host's packets go through."""
+        if chain in self.quarantined or chain not in self.table.chains or self.table.chains[chain].hook:
             return False
         self.quarantined[chain] = why
         self.table.chains[chain] = self.table.chains[chain]._replace(rules=(f"counter {self.options.deny}",))
@@ -116,9 +118,9 @@ class Ruleset:
         former = self.endpoints.pop(key, None)
         if former is not None:
             changed.add(former.interface)
-            self._by_interface[former.interface].discard(key)
+            _discard(self._by_interface, former.interface, key)
             for identity in _references(former):
-                self._users[identity].discard(key)
+                _discard(self._users, identity, key)
         if endpoint is not None:
             self.endpoints[key] = endpoint
             changed.add(endpoint.interface)
@@ -165,6 +167,12 @@ class Ruleset:
         for family in (4, 6):
             peers = frozenset(parent for (_, of), parent in self._peers.items() if of == family)
             self.table.sets[f"{base.VXLAN_PEERS}-{family}"] = Set(base.ADDRESS_TYPES[family], False, peers)
+
+
+def _discard(sets: dict[Any, set[ResourceKey]], name: object, key: ResourceKey) -> None:
+    sets[name].discard(key)
+    if not sets[name]:
+        del sets[name]
 
 
 def _references(endpoint: Endpoint) -> set[PolicyId]:

@@ -34,7 +34,8 @@ class Tunnels:
         self._parents: dict[int, Link] = {}
         self._problems: dict[int, str] = {}
         self._check_at_s = 0.0
-        self.neighbours: Reconciler[Neighbour, Neighbour] = Reconciler(
+        self._replan = False
+        self.neighbours: Reconciler[drivers.NeighbourKey, Neighbour] = Reconciler(
             "neighbour", drivers.NeighbourDriver(netlink, self._devices), refresh_interval_s=90.0, on_failure=on_failure
         )
 
@@ -47,6 +48,17 @@ class Tunnels:
                 self._vteps[key] = vtep
         if vteps:
             self._check_at_s = 0.0
+            self._replan = True
+
+    def on_device(self, ifindex: int) -> bool:
+        """A device went down, up or away: if it is one of ours, or below one, what the kernel has forgotten is written
+        again, and True is returned."""
+        if ifindex not in {link.ifindex for link in (*self._ready.values(), *self._parents.values())}:
+            return False
+        self._check_at_s = 0.0
+        self.neighbours.refresh()
+        self.neighbours.retry_all()
+        return True
 
     def next_try_s(self, now_s: float) -> float | None:
         """Seconds until `apply` has something to do."""
@@ -68,26 +80,23 @@ class Tunnels:
                     self._check_at_s = now_s + RETRY_S
                     self._problems[family] = str(error)
                     self._on_failure(f"device {DEVICES[family]}", error)
-        wanted = self._plan_neighbours()
-        for entry in list(self.neighbours.delta.desired):
-            if entry not in wanted:
-                self.neighbours.delete(entry)
-        for entry in wanted:
-            self.neighbours.set(entry, entry)
+        if self._replan:
+            self._replan = False
+            self._set_neighbours(self._plan_neighbours())
         if self._ready:
             await self.neighbours.apply(now_s)
 
     async def _ensure_device(self, family: int, links: dict[str, Link]) -> None:
         own, name = self._vteps.get((self._config.host, family)), DEVICES[family]
         if own is None:
-            self._ready.pop(family, None)
+            self._forget_device(family)
             if name in links:
                 await self._netlink.run(Rtnl.delete_link, name)
                 links.pop(name, None)
             return
         parent = await self._netlink.run(_link_with_address, own.parent)
         if parent is None:
-            self._ready.pop(family, None)
+            self._forget_device(family)
             raise KernelError(f"no interface has this node's address {own.parent}")
         mtu = self._config.vxlan_mtu or parent.mtu - VXLAN_OVERHEAD[family]
         attributes = VxlanAttributes(self._config.vxlan_vni, self._config.nft.vxlan_port, own.parent, parent.ifindex)
@@ -96,20 +105,32 @@ class Tunnels:
         await self._netlink.run(Rtnl.ensure_only_address, link.ifindex, [f"{own.address}/{length}"], FAMILIES[family])
         if self._ready.get(family) != link:
             self.neighbours.refresh()
+            self._replan = True
         self._ready[family], self._parents[family] = link, parent
         links[name] = link
+
+    def _forget_device(self, family: int) -> None:
+        self._replan = self._replan or family in self._ready
+        self._ready.pop(family, None)
 
     def _devices(self) -> dict[int, int]:
         return {link.ifindex: FAMILIES[family] for family, link in self._ready.items()}
 
-    def _plan_neighbours(self) -> set[Neighbour]:
-        wanted = set()
-        for (node, family), vtep in self._vteps.items():
+    def _plan_neighbours(self) -> dict[drivers.NeighbourKey, Neighbour]:
+        """Of two nodes with the same tunnel address the one whose name comes first has it."""
+        wanted = []
+        for (node, family), vtep in sorted(self._vteps.items(), reverse=True):
             link = self._ready.get(family)
             if node != self._config.host and link is not None:
-                wanted.add(Neighbour(link.ifindex, vtep.address, vtep.mac))
-                wanted.add(Neighbour(link.ifindex, vtep.parent, vtep.mac, fdb=True))
-        return wanted
+                wanted.append(Neighbour(link.ifindex, vtep.address, vtep.mac))
+                wanted.append(Neighbour(link.ifindex, vtep.parent, vtep.mac, fdb=True))
+        return {drivers.neighbour_key(entry): entry for entry in wanted}
+
+    def _set_neighbours(self, wanted: Mapping[drivers.NeighbourKey, Neighbour]) -> None:
+        for key in self.neighbours.delta.desired.keys() - wanted.keys():
+            self.neighbours.delete(key)
+        for key, entry in wanted.items():
+            self.neighbours.set(key, entry)
 
     def plan_routes(self, routes: Mapping[str, WantedRoute], _links: dict[str, Link]) -> dict[drivers.RouteKey, Route]:
         """Kernel routes for destinations elsewhere; one whose way is not there yet is left out."""
