@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import yaml
@@ -297,15 +297,20 @@ def _members(node: yaml.Node | None, path: tuple[str, ...], seen: set[int]) -> I
                 yield from _members(value, here, seen)
 
 
-def load_placed(text: str) -> list[Placed]:
+def _any_list(document: dict[str, Any]) -> None:
+    pass
+
+
+def load_placed(text: str, check_list: Callable[[dict[str, Any]], None] = _any_list) -> list[Placed]:
     """Every object of a file in order: documents, the items of `...List` objects and of bare lists.
 
-    A document that cannot be read is `BadData` with a note of the line it begins at."""
+    `check_list` may refuse a `...List` by `BadData`. A document that cannot be read is `BadData` with a note of the
+    line it begins at."""
     found: list[Placed] = []
     for first_line, part in split_documents(text):
         try:
             node = _compose(part)
-            objects, nodes = _objects(_build(node, part), node)
+            objects, nodes = _objects(_build(node, part), node, check_list)
         except BadData as error:
             error.add_note(f"in the document that begins at line {first_line}")
             raise
@@ -315,11 +320,14 @@ def load_placed(text: str) -> list[Placed]:
     return found
 
 
-def _objects(document: Any, node: yaml.Node | None) -> tuple[list[Any], list[yaml.Node | None]]:
+def _objects(
+    document: Any, node: yaml.Node | None, check_list: Callable[[dict[str, Any]], None]
+) -> tuple[list[Any], list[yaml.Node | None]]:
     """The objects of a document, each with its node; with the document's node where theirs cannot be told."""
     if isinstance(document, list):
         objects, listed = document, node
     elif isinstance(document, dict) and str(document.get("kind", "")).endswith("List") and "items" in document:
+        check_list(document)
         objects, listed = document["items"] or [], _member(node, "items")
         if not isinstance(objects, list):
             raise BadData(f"the items of a {document['kind']} must be a list")
