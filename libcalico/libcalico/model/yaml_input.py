@@ -84,6 +84,14 @@ def _plain_scalar(text: str) -> Any:
     return text
 
 
+def is_plain_text(text: str) -> bool:
+    """Is this text still text when it stands without quotes?"""
+    try:
+        return isinstance(_plain_scalar(text), str)
+    except BadData:
+        return False
+
+
 def _integer(sign: str, digits: str) -> int:
     lower = digits.lower()
     if lower.startswith(("0x", "0b", "0o")):
