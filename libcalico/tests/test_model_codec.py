@@ -273,7 +273,10 @@ def test_times_are_whole_seconds_in_utc(given: str, stored: str) -> None:
 def test_a_time_out_of_range_is_refused_in_files_and_damaged_when_stored() -> None:
     metadata = {"name": "default", "creationTimestamp": "0001-01-01T00:00:00+10:00"}
     document = {"apiVersion": "projectcalico.org/v3", "kind": "FelixConfiguration", "metadata": metadata, "spec": {}}
-    with pytest.raises(BadData, match=r'parsing time "0001-01-01T00:00:00\+10:00": the year must be from 1 to 9999'):
+    with pytest.raises(
+        BadData,
+        match=r'metadata.creationTimestamp: parsing time "0001-01-01T00:00:00\+10:00": the year must be from 1 to 9999',
+    ):
         codec.from_input(document)
     with pytest.raises(ParsingDatastoreEntry, match="the year must be"):
         codec.decode(ResourceKey("FelixConfiguration", "default"), msgspec.json.encode(document))

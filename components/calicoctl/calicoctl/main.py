@@ -44,7 +44,8 @@ def _check_words(words: list[str]) -> None:
     """Refuse an argument with bytes that are no UTF-8: they cannot be sent, stored or printed."""
     for place, word in enumerate(words, 1):
         if not word.isprintable() and word != word.encode("utf-8", "replace").decode():
-            raise CommandFailed(f"argument {place}, {word!a}, is not UTF-8 text")
+            shown = word.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+            raise CommandFailed(f"argument {place}, '{shown}', is not UTF-8 text")
 
 
 def _run(words: list[str]) -> int:

@@ -254,7 +254,7 @@ def _time(value: Any, place: Place) -> str:
     try:
         moment = datetime.datetime.fromisoformat(value).astimezone(datetime.UTC)
     except OverflowError:
-        raise ValueError(f'parsing time "{value}": the year must be from 1 to 9999 in UTC') from None
+        raise ValueError(f'{place.path}: parsing time "{value}": the year must be from 1 to 9999 in UTC') from None
     return moment.replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
 
