@@ -71,9 +71,9 @@ def _plain_scalar(text: str) -> Any:
         return BOOLEANS[text]
     if text in UNSUPPORTED:
         raise BadData(f"{CONVERTING}: json: unsupported value: {text}: put it in quotes if it is text")
-    bare = text.replace("_", "")
-    if text[0] == "_" or text.startswith("._"):
+    if text[0] not in "+-.0123456789":
         return text
+    bare = re.sub("(?<=[0-9])_(?=[0-9])" if text[0] == "." else "_", "", text)
     whole = INTEGER.fullmatch(bare) if len(bare) <= LONGEST_INTEGER else None
     if whole:
         number = _integer(whole.group(1), whole.group(2))
