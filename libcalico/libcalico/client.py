@@ -74,7 +74,7 @@ class Client:
 
     def get(self, kind: str, name: str, namespace: str = "") -> Any:
         """One object."""
-        return self._run(self._async.get(_known(kind), name, namespace))
+        return self._run(self._async.get(*_identified("get", kind, name, namespace)))
 
     def list(self, kind: str, namespace: str = "") -> tuple[Any, ...]:
         """All objects of a kind, or of one namespace."""
@@ -112,7 +112,7 @@ class Client:
 
     def delete(self, kind: str, name: str, namespace: str = "", resource_version: str = "") -> Any:
         """Delete and return an object."""
-        return self._run(self._async.delete(_known(kind), name, namespace, resource_version))
+        return self._run(self._async.delete(*_identified("delete", kind, name, namespace), resource_version))
 
     def ensure_initialized(self, version: str = "", cluster_type: str = "") -> None:
         """Make sure that ClusterInformation and the fixed tiers are there."""
@@ -215,9 +215,17 @@ for _name, _operation in OPERATIONS.items():
 
 
 def _known(kind: str) -> str:
-    if kind not in STRUCTS:
+    if not isinstance(kind, str) or kind not in STRUCTS:
         raise _unknown(kind, STRUCTS)
     return kind
+
+
+def _identified(operation: str, kind: str, name: str, namespace: str) -> tuple[str, str, str]:
+    if KINDS[_known(kind)].namespaced and not namespace:
+        raise BadData(
+            f"{operation}: a {kind} is in a namespace: name it: {operation}({kind!r}, {name!r}, namespace='default')"
+        )
+    return kind, name, namespace
 
 
 def _unknown(kind: str, known: Mapping[str, object]) -> BadData:
@@ -228,6 +236,9 @@ def _unknown(kind: str, known: Mapping[str, object]) -> BadData:
 
 def _typed(resource: Resource | dict[str, Any]) -> Resource:
     if isinstance(resource, dict):
+        if not resource.get("kind"):
+            raise BadData(f"an object needs its kind: add 'kind', one of {', '.join(sorted(STRUCTS))}")
+        _known(resource["kind"])
         return from_input({"apiVersion": API_VERSION, **resource})
     if type(resource).__name__ not in STRUCTS:
         raise BadData(

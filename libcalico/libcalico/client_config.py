@@ -6,6 +6,7 @@ A file that exists is used alone; file and environment are never merged. Each va
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from libcalico.datastore.etcd import EtcdConfig, read_pem
 from libcalico.errors import BadData
 from libcalico.model import yaml_input
+from libcalico.model.fold import Place, WrongType, as_text
 from libcalico.model.resources import API_VERSION
 
 DEFAULT_FILE = "/etc/calico/calicoctl.cfg"
@@ -27,6 +29,8 @@ VARIABLES = {
     "etcdCACertFile": "ETCD_CA_CERT_FILE",
     "etcdCustomGRPCMetadata": "ETCD_CUSTOM_GRPC_METADATA",
 }
+METADATA_NAME = re.compile(r"[0-9a-z_.-]+")
+METADATA_VALUE = re.compile(r"[ -~]*")
 UNPARSED = "failed to parse config as YAML/JSON"
 INLINE = ("etcdKey", "etcdCert", "etcdCACert")
 IGNORED = frozenset(
@@ -74,10 +78,10 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 def _metadata_pairs(text: str) -> dict[str, str]:
     pairs = {}
     for item in text.split(","):
-        name, colon, value = item.partition(":")
-        if not colon:
+        pair = item.split(":")
+        if len(pair) != 2:
             raise BadData(f'invalid map item: "{item}"')
-        pairs[name] = value
+        pairs[pair[0]] = pair[1]
     return pairs
 
 
@@ -114,10 +118,15 @@ def _setting(member: str, value: Any) -> Any:
     if member == "etcdCustomGRPCMetadata":
         if not isinstance(value, dict):
             raise BadData(f"{UNPARSED}: {member} must be an object")
-        return {name: str(entry) for name, entry in value.items()}
-    if isinstance(value, (dict, list)):
-        raise BadData(f"{UNPARSED}: {member} must be text")
-    return str(value)
+        return {name: _text(f"{member}.{name}", entry) for name, entry in value.items() if entry is not None}
+    return _text(member, value)
+
+
+def _text(member: str, value: Any) -> str:
+    try:
+        return as_text(value, Place("CalicoAPIConfigSpec", member))
+    except WrongType:
+        raise BadData(f"{UNPARSED}: {member} must be text") from None
 
 
 def from_settings(settings: Mapping[str, Any]) -> EtcdConfig:
@@ -144,8 +153,17 @@ def from_settings(settings: Mapping[str, Any]) -> EtcdConfig:
         ca_certificate=_certificate(settings, "etcdCACert"),
         certificate=_certificate(settings, "etcdCert"),
         key=_certificate(settings, "etcdKey"),
-        metadata=tuple((name.lower(), value) for name, value in (settings.get("etcdCustomGRPCMetadata") or {}).items()),
+        metadata=tuple(_sent_pair(*pair) for pair in (settings.get("etcdCustomGRPCMetadata") or {}).items()),
     )
+
+
+def _sent_pair(name: str, value: str) -> tuple[str, str]:
+    """A name and value that gRPC sends; others it refuses with every call, without saying which."""
+    if not METADATA_NAME.fullmatch(name.lower()):
+        raise BadData(f"etcdCustomGRPCMetadata: the name '{name}' may have letters, digits, '-', '_' and '.' only")
+    if not METADATA_VALUE.fullmatch(value):
+        raise BadData(f"etcdCustomGRPCMetadata: {name}: the value {value!r} may have printable ASCII characters only")
+    return name.lower(), value
 
 
 def _certificate(settings: Mapping[str, Any], member: str) -> bytes | None:

@@ -183,3 +183,20 @@ def test_an_operation_may_be_told_its_host(calico: Client) -> None:
     assert calico.ipam.ips_by_handle("h") == ("172.29.0.9",)
     calico.ipam.release_by_handle("h", host=HOST)
     assert calico.ipam.release_ips("172.29.0.9").unallocated == ("172.29.0.9",)
+
+
+def test_an_object_needs_a_kind_that_is_there(calico: Client) -> None:
+    for call in (calico.apply, calico.create, calico.update, calico.replace):
+        with pytest.raises(BadData, match="an object needs its kind: add 'kind', one of ClusterInformation, "):
+            call({"metadata": {"name": "a"}})
+        with pytest.raises(BadData, match="there is no kind 'networkset': write 'NetworkSet'"):
+            call({**POOL, "kind": "networkset"})
+        with pytest.raises(BadData, match=r"there is no kind \['NetworkSet'\]: the kinds are"):
+            call({**POOL, "kind": ["NetworkSet"]})
+
+
+def test_one_object_of_a_namespaced_kind_needs_its_namespace(calico: Client) -> None:
+    for operation in ("get", "delete"):
+        with pytest.raises(BadData, match=rf"{operation}\('NetworkSet', 'a', namespace='default'\)"):
+            getattr(calico, operation)("NetworkSet", "a")
+    assert calico.list("NetworkSet") == ()

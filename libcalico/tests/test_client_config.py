@@ -38,3 +38,31 @@ def test_numbers_become_text(tmp_path: Path) -> None:
     path = write(tmp_path, b"spec: {etcdEndpoints: 'http://[::1]:2379', etcdUsername: 7, etcdPassword: 1234}\n")
     config = client_config.load(path, {})
     assert (config.username, config.password) == ("7", "1234")
+
+
+def test_what_yaml_takes_for_other_types_becomes_text_as_go_writes_it(tmp_path: Path) -> None:
+    content = b"spec: {etcdEndpoints: 'http://[::1]:2379', etcdUsername: 1.0, etcdPassword: yes,"
+    config = client_config.load(write(tmp_path, content + b" etcdCustomGRPCMetadata: {a: no, b: 1.50}}\n"), {})
+    assert (config.username, config.password) == ("1", "true")
+    assert config.metadata == (("a", "false"), ("b", "1.5"))
+
+
+@pytest.mark.parametrize("text", ["a", "a:b:c", "a:b,c", ""])
+def test_metadata_of_the_environment_is_pairs(text: str) -> None:
+    environment = {"ETCD_ENDPOINTS": "http://[::1]:2379", "ETCD_CUSTOM_GRPC_METADATA": f"x:y,{text}"}
+    with pytest.raises(BadData, match=f'invalid map item: "{text.split(",")[-1]}"'):
+        client_config.load(client_config.DEFAULT_FILE, environment)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "problem"),
+    [
+        ({"bad key": "v"}, "the name 'bad key' may have letters, digits"),
+        ({"": "v"}, "the name '' may have letters"),
+        ({"a": "\u00e9"}, "a: the value '\u00e9' may have printable ASCII characters only"),
+        ({"a": "x\n"}, r"a: the value 'x\\n' may have printable ASCII"),
+    ],
+)
+def test_metadata_that_grpc_does_not_send_is_refused(metadata: dict[str, str], problem: str) -> None:
+    with pytest.raises(BadData, match=f"^etcdCustomGRPCMetadata: {problem}"):
+        client_config.from_settings({"etcdEndpoints": "http://[::1]:2379", "etcdCustomGRPCMetadata": metadata})

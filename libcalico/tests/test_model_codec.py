@@ -233,3 +233,66 @@ def test_felix_members_are_stored_in_gos_order() -> None:
 def test_wrong_types_name_the_member(kind: str, spec: dict[str, Any], message: str) -> None:
     with pytest.raises(BadData, match=message):
         _input(kind, spec)
+
+
+@pytest.mark.parametrize(
+    ("order", "shown"), [(float("inf"), "inf"), (float("nan"), "nan"), (10**400, "0x"), ("1e400", "string")]
+)
+def test_numbers_that_json_does_not_know_name_the_member(order: Any, shown: str) -> None:
+    with pytest.raises(BadData, match=rf"cannot unmarshal .*{shown}.* into Go struct field TierSpec\.spec\.order"):
+        _input("Tier", {"order": order})
+    if not isinstance(order, str):
+        with pytest.raises(BadData, match=r"of type string"):
+            _input("GlobalNetworkPolicy", {"selector": order})
+
+
+def test_values_of_python_are_taken_or_named() -> None:
+    assert _input("NetworkSet", {"nets": ("10.0.0.0/8",)}).nets == ["10.0.0.0/8"]
+    with pytest.raises(BadData, match=r"cannot unmarshal Python's set into Go struct field NetworkSetSpec\.spec\.nets"):
+        _input("NetworkSet", {"nets": {"10.0.0.0/8"}})
+
+
+@pytest.mark.parametrize(("kind", "shape"), [(["NetworkSet"], "array"), ({"a": "b"}, "object")])
+def test_a_kind_must_be_text(kind: Any, shape: str) -> None:
+    with pytest.raises(BadData, match=f"cannot unmarshal {shape} into Go struct field TypeMeta.kind of type string"):
+        codec.from_input({"apiVersion": "projectcalico.org/v3", "kind": kind})
+
+
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [
+        ("2026-03-01T10:00:00.5+02:00", "2026-03-01T08:00:00Z"),
+        ("0001-01-02T00:00:00+10:00", "0001-01-01T14:00:00Z"),
+    ],
+)
+def test_times_are_whole_seconds_in_utc(given: str, stored: str) -> None:
+    document = {"apiVersion": "projectcalico.org/v3", "kind": "Node", "metadata": {"creationTimestamp": given}}
+    assert codec.from_input(document).metadata.creation_timestamp == stored
+
+
+def test_a_time_out_of_range_is_refused_in_files_and_damaged_when_stored() -> None:
+    metadata = {"name": "default", "creationTimestamp": "0001-01-01T00:00:00+10:00"}
+    document = {"apiVersion": "projectcalico.org/v3", "kind": "FelixConfiguration", "metadata": metadata, "spec": {}}
+    with pytest.raises(
+        BadData,
+        match=r'metadata.creationTimestamp: parsing time "0001-01-01T00:00:00\+10:00": the year must be from 1 to 9999',
+    ):
+        codec.from_input(document)
+    with pytest.raises(ParsingDatastoreEntry, match="the year must be"):
+        codec.decode(ResourceKey("FelixConfiguration", "default"), msgspec.json.encode(document))
+
+
+OWNED = (
+    b'{"kind":"Node","apiVersion":"projectcalico.org/v3","metadata":{"name":"n",'
+    b'"ownerReferences":[{"apiVersion":"v1","kind":"K","name":"","uid":"u","controller":true}],'
+    b'"managedFields":[{"manager":"m","operation":"Update","apiVersion":"v1","time":"2026-03-01T08:00:00Z",'
+    b'"fieldsType":"FieldsV1","fieldsV1":{"f:spec":{}}}]},"spec":{},"status":{}}'
+)
+
+
+def test_owners_and_managers_are_kept_and_their_members_are_known() -> None:
+    assert codec.encode(codec.decode(ResourceKey("Node", "n"), OWNED)) == OWNED
+    for member in ("ownerReferences", "managedFields"):
+        document = {"apiVersion": "projectcalico.org/v3", "kind": "Node", "metadata": {"name": "n", member: [{"a": 1}]}}
+        with pytest.raises(BadData, match="not recognized or is in the wrong location: a"):
+            codec.from_input(document)

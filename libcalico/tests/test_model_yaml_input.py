@@ -39,6 +39,25 @@ from libcalico.model.yaml_input import decode, load, load_objects, load_placed, 
         ("all()", "all()"),
         ("1.2.3", "1.2.3"),
         ("172.29.0.0/16", "172.29.0.0/16"),
+        ("1e400", "1e400"),
+        ("1" * 400, "1" * 400),
+        ("1" * 5000, "1" * 5000),
+        ("0x1FFFFFFFFFFFFFFFFFFF", "0x1FFFFFFFFFFFFFFFFFFF"),
+        ("18446744073709551615", (1 << 64) - 1),
+        ("+18446744073709551615", float(1 << 64)),
+        ("0777777777777777777777777", 7.777777777777778e23),
+        ("_1", "_1"),
+        ("_1.5", "_1.5"),
+        ("._5", "._5"),
+        (".2_", ".2_"),
+        (".5_0", 0.5),
+        (".iNf", ".iNf"),
+        ("!!str yes", "yes"),
+        ("!!str 1.50", "1.50"),
+        ("!!int '5'", 5),
+        ("!!float 5", 5.0),
+        ("!!timestamp 2026-03-01", "2026-03-01"),
+        ("!!binary aGVsbG8=", "hello"),
     ],
 )
 def test_plain_scalars(text: str, value: Any) -> None:
@@ -48,7 +67,8 @@ def test_plain_scalars(text: str, value: Any) -> None:
 
 
 def test_keys_become_text_and_merges_are_filled_in() -> None:
-    assert load("no: 1\n5: x\n~: z\n") == {"false": 1, "5": "x", "null": "z"}
+    assert load("no: 1\n5: x\n") == {"false": 1, "5": "x"}
+    assert load("1.0: a\n1e3: b\n1e21: c\n") == {"1": "a", "1000": "b", "1e+21": "c"}
     assert load("base: &b {x: 1, y2: 2}\nuse:\n  <<: *b\n  x: 3\n")["use"] == {"x": 3, "y2": 2}
 
 
@@ -60,6 +80,21 @@ def test_a_repeated_member_is_an_error_with_its_line() -> None:
 def test_a_tag_that_swallows_a_selector_names_line_and_fix() -> None:
     with pytest.raises(BadData, match=r"line 2: the YAML tag !has\(app\)"):
         load("spec:\n  selector: !has(app)\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a: 1\nnull: 2", "line 2: a map's key must be text, not null"),
+        ("a: 1\n? [b]\n: 2", "line 2: a map's key must be text, not a list"),
+        ("a: 1\nb: !!int x", "line 2: cannot decode !!str `x` as a !!int"),
+        ("a: !!binary '#'", "line 1: !!binary value contains invalid base64 data"),
+        ("a: -.inf", "json: unsupported value: -.inf: put it in quotes"),
+    ],
+)
+def test_what_json_cannot_hold_is_refused(text: str, problem: str) -> None:
+    with pytest.raises(BadData, match=f"^error converting YAML to JSON: .*{problem}"):
+        load(text)
 
 
 def test_json_is_read_too_and_what_follows_a_document_is_ignored() -> None:

@@ -13,8 +13,9 @@ ROOMS = ("native", "libcalico", "components", "tests")
 LONGEST_FUNCTION = 70
 LONGEST_FILE = 800
 BROAD = ("Exception", "BaseException")
-# file -> how many broad excepts it may have: request handlers, tops of tasks, per-object steps
+# file -> how many broad excepts it may have: request handlers, tops of tasks and of commands, per-object steps
 BROAD_ALLOWED = {
+    "components/calicoctl/calicoctl/main.py": 1,
     "libcalico/libcalico/ipam/transaction.py": 1,
     "libcalico/libcalico/workload/cni/handler.py": 1,
 }

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from calicoctl.failures import CommandFailed, notes_of
 from libcalico.errors import BadData
 from libcalico.model import Resource, from_input
+from libcalico.model.codec import check_list
 from libcalico.model.fold import UnknownField, WrongType
 from libcalico.model.yaml_input import Placed, decode, load_placed
 
@@ -67,8 +68,13 @@ def _contents(name: str, recursive: bool) -> Iterator[tuple[str, bytes]]:
         yield name, path.read_bytes()
         return
     found = path.rglob("*") if recursive else path.iterdir()
-    for entry in sorted(entry for entry in found if entry.is_file() and entry.suffix.lower() in SUFFIXES):
+    for entry in sorted(entry for entry in found if _is_input(entry) and entry.suffix.lower() in SUFFIXES):
         yield str(entry), entry.read_bytes()
+
+
+def _is_input(entry: Path) -> bool:
+    """A link that leads nowhere is one too: it cannot be read, so nothing is done."""
+    return entry.is_file() or entry.is_symlink()
 
 
 def _stdin() -> bytes:
@@ -82,7 +88,7 @@ def _load_file(file: str, data: bytes, loaded: list[Loaded], problems: list[Prob
         problems.append(Problem(file, BadData(f"{file}: {error}")))
         return
     try:
-        objects = load_placed(text)
+        objects = load_placed(text, check_list)
     except BadData as error:
         problems.append(Problem(", ".join([file, *notes_of(error)]), error))
         return

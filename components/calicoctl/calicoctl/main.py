@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     """Returns the exit status."""
     words = sys.argv[1:] if argv is None else argv
     try:
+        _check_words(words)
         return _run(words)
     except CalicoError as error:
         to_stdout = isinstance(error, CommandFailed) and error.to_stdout
@@ -31,6 +33,19 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 1
+    except Exception as error:  # what nobody thought of is our mistake; a stack of calls helps only those who look
+        logging.getLogger(__name__).debug("the command failed", exc_info=True)
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        print(f"calicoctl failed by a mistake of its own: {reason} (--log-level=debug shows where)", file=sys.stderr)
+        return 1
+
+
+def _check_words(words: list[str]) -> None:
+    """Refuse an argument with bytes that are no UTF-8: they cannot be sent, stored or printed."""
+    for place, word in enumerate(words, 1):
+        if not word.isprintable() and word != word.encode("utf-8", "replace").decode():
+            shown = word.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+            raise CommandFailed(f"argument {place}, '{shown}', is not UTF-8 text")
 
 
 def _run(words: list[str]) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import calicoctl.main
 from calicoctl import failures
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.model.resources import STRUCTS
@@ -147,3 +148,91 @@ def test_an_unknown_kind_is_answered_with_the_kinds(command: str) -> None:
     first, second = told(command).stderr.splitlines()
     assert first.endswith("resource type 'nodess' is not supported")
     assert second == f"the kinds are: {', '.join(sorted(STRUCTS))}"
+
+
+def test_what_nobody_thought_of_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(words: list[str]) -> int:
+        raise ZeroDivisionError("by\nzero")
+
+    monkeypatch.setattr(calicoctl.main, "_run", fail)
+    outcome = run_calicoctl(MemoryDatastore(), ["get", "np"], {})
+    problem = "calicoctl failed by a mistake of its own: ZeroDivisionError: by zero (--log-level=debug shows where)\n"
+    assert outcome == (1, "", problem)
+
+
+@pytest.mark.parametrize(("level", "shown"), [("debug", True), ("error", False)])
+def test_its_stack_is_shown_to_those_who_look(monkeypatch: pytest.MonkeyPatch, level: str, shown: bool) -> None:
+    def fail(name: str) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(calicoctl.main, "_commands", fail)
+    outcome = run_calicoctl(MemoryDatastore(), ["-l", level, "get", "np"], {})
+    assert outcome.status == 1
+    assert ("Traceback" in outcome.stderr) is shown
+
+
+def test_an_argument_that_is_not_utf_8_is_named() -> None:
+    outcome = run_calicoctl(MemoryDatastore(), ["get", "np", "\udcff"], {})
+    assert outcome == (1, "", "argument 3, '\\xff', is not UTF-8 text\n")
+    assert run_calicoctl(MemoryDatastore(), ["get", "np", "\u00e9"], {}).status == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("-1s", "-1s is negative: give a time such as 5s"),
+        ("1", 'time: missing unit in duration "1"'),
+        ("x", "duration"),
+    ],
+)
+def test_a_poll_interval_is_a_time(text: str, problem: str) -> None:
+    outcome = run_calicoctl(MemoryDatastore(), ["version", f"--poll={text}"], {})
+    assert (outcome.status, outcome.stdout) == (1, "")
+    assert re.match(rf"invalid poll interval specified: .*{re.escape(problem)}", outcome.stderr)
+
+
+def test_an_empty_address_is_no_question_for_all() -> None:
+    outcome = run_calicoctl(MemoryDatastore(), ["ipam", "show", "--ip="], {})
+    assert outcome == (1, "Error executing command: invalid IP address specified: \n", "")
+
+
+@pytest.mark.parametrize(
+    ("document", "problem"),
+    [
+        ("kind: GlobalNetworkSetList\nmore: 1\nitems: []\n", "field in document is not recognized .*: more"),
+        ("kind: TierList\nmetadata: {name: a}\nitems: []\n", "field in document is not recognized .*: name"),
+        ("kind: FooList\nitems: []\n", r"unknown resource type \(FooList\) and/or version \(projectcalico.org/v3\)"),
+        ("kind: TierList\nmetadata: x\nitems: []\n", "cannot unmarshal string into .* TierList.metadata"),
+    ],
+)
+def test_a_list_is_read_strictly(document: str, problem: str) -> None:
+    outcome = told("validate -f in.yaml", GOOD, f"apiVersion: projectcalico.org/v3\n{document}")
+    assert outcome.status == 1
+    first, *notes = outcome.stderr.splitlines()
+    assert re.search(problem, first)
+    assert notes == ["in.yaml, in the document that begins at line 6", "nothing was done"]
+
+
+def test_a_list_of_kubernetes_is_none_of_ours() -> None:
+    item = "".join(f"  {line}\n" for line in GOOD.splitlines())
+    outcome = told("apply -f in.yaml", f"apiVersion: v1\nkind: List\nitems:\n-{item[1:]}")
+    assert outcome.stderr.splitlines()[0] == (
+        "failed to execute command: unknown resource type (List) and/or version (v1)"
+    )
+
+
+@pytest.mark.parametrize("recursive", [[], ["--recursive"]])
+def test_a_link_that_leads_nowhere_stops_all(tmp_path: Path, recursive: list[str]) -> None:
+    (tmp_path / "a.yaml").write_text(GOOD)
+    (tmp_path / "b.yaml").symlink_to("absent.yaml")
+    outcome = run_calicoctl(MemoryDatastore(), ["apply", "-f", str(tmp_path), *recursive], {})
+    problem = f"failed to execute command: open {tmp_path}/b.yaml: no such file or directory\n"
+    assert outcome == (1, "", problem)
+
+
+@pytest.mark.parametrize("kind", ["[NetworkSet]", "{a: b}"])
+def test_a_kind_that_is_no_text_is_named_with_its_line(kind: str) -> None:
+    outcome = told("validate -f in.yaml", GOOD, f"apiVersion: projectcalico.org/v3\nkind: {kind}\n")
+    first, second, _ = outcome.stderr.splitlines()
+    assert first.endswith("into Go struct field TypeMeta.kind of type string")
+    assert second.startswith("in.yaml, line 7: ")

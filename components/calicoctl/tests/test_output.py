@@ -6,9 +6,12 @@ import json
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from calicoctl.output import boxes, documents, tables
 from libcalico.model.numbers import go_number, json_number
+from libcalico.model.yaml_input import load
 
 
 @pytest.mark.parametrize(
@@ -51,7 +54,8 @@ def test_a_long_list_of_nets_is_cut_at_eighty_characters() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["1", "yes", "n", "null", "2026-03-01T10:00:30Z", "0x10", "12:30:45", "", "~", "1e3", ".5"]
+    "text",
+    ["1", "yes", "n", "null", "2026-03-01T10:00:30Z", "0x10", "12:30:45", "", "~", "1e3", ".5", "0XF", "0B1", "-_1"],
 )
 def test_text_that_yaml_would_misread_is_quoted(text: str) -> None:
     assert documents.to_yaml({"key": text}) == f'key: "{text}"\n'
@@ -67,6 +71,23 @@ def test_yaml_is_sorted_valid_and_does_not_indent_lists() -> None:
     text = documents.to_yaml(value)
     assert text == "items: []\nkind: K\nspec:\n  cidr: x\n  nets:\n  - 10.0.0.0/8\n"
     assert yaml.safe_load(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"), [("a\x85b", r"a\Nb"), ("a\u2028b", r"a\Lb"), ("a\u2029\nb", r"a\P\nb"), ("\x85", r"\N")]
+)
+def test_line_breaks_of_yaml_alone_are_escaped(text: str, shown: str) -> None:
+    assert documents.to_yaml({"key": text}) == f'key: "{shown}"\n'
+
+
+@given(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+    | st.text(" \n\t\r\x85\u2028\ufeff:#-'\"\\%@`|>&*!{}[],?.=~a", max_size=12)
+    | st.text("0123456789abefinoxyBEFINOXY._+-:", max_size=8)
+)
+def test_any_text_is_read_back_as_it_was(text: str) -> None:
+    value = {"key": text, text: [text, {"inner": text}]}
+    assert load(documents.to_yaml(value)) == value
 
 
 def test_json_keeps_member_order_and_escapes_html() -> None:

@@ -12,7 +12,7 @@ import msgspec
 
 from libcalico.errors import BadData, ParsingDatastoreEntry
 from libcalico.model.felix_fields import ORDER
-from libcalico.model.fold import WrongText, fold_struct
+from libcalico.model.fold import Place, UnknownField, WrongText, WrongType, fold_struct
 from libcalico.model.keys import Key, ResourceKey, key_path
 from libcalico.model.numbers import json_number, plain
 from libcalico.model.resources import API_VERSION, STRUCTS, Metadata, Resource
@@ -35,6 +35,8 @@ RULE_ORDER = {
     )
 }
 RULE_KINDS = ("NetworkPolicy", "GlobalNetworkPolicy", "Profile")
+LIST_MEMBERS = frozenset(("apiversion", "kind", "metadata", "items"))
+LIST_METADATA = frozenset(("selflink", "resourceversion", "continue", "remainingitemcount"))
 ALWAYS_STATUS = ("Node", "Tier")
 _DECODERS = {kind: msgspec.json.Decoder(struct) for kind, struct in STRUCTS.items()}
 _ENCODER = msgspec.json.Encoder()
@@ -144,10 +146,31 @@ def from_input(document: Any) -> Resource:
     version = document.get("apiVersion") if isinstance(document, dict) else None
     if isinstance(document, dict) and not kind:
         raise WrongText("json: cannot unmarshal object into Go value of type []unstructured.Unstructured")
+    for name, value in (("kind", kind), ("apiVersion", version)):
+        if isinstance(value, (dict, list)):
+            raise WrongType(Place("TypeMeta", name), "string", value)
     if version != API_VERSION or kind not in STRUCTS:
         raise BadData(f"unknown resource type ({_word(kind)}) and/or version ({_word(version)})")
     found: Resource = fold_struct(STRUCTS[kind], document, strict=True)
     return msgspec.structs.replace(found, kind=kind, api_version=API_VERSION)
+
+
+def check_list(document: dict[str, Any]) -> None:
+    """Refuse a `...List` of a user's file whose kind, version or members are none of ours; its items are not read."""
+    kind, version = document.get("kind"), document.get("apiVersion")
+    if version != API_VERSION or not isinstance(kind, str) or kind.removesuffix("List") not in STRUCTS:
+        raise BadData(f"unknown resource type ({_word(kind)}) and/or version ({_word(version)})")
+    for name in sorted(document):
+        if name.lower() not in LIST_MEMBERS:
+            raise UnknownField(name)
+    metadata = document.get("metadata")
+    if metadata is None:
+        return
+    if not isinstance(metadata, dict):
+        raise WrongType(Place(kind, "metadata"), "v1.ListMeta", metadata)
+    for name in sorted(metadata):
+        if name.lower() not in LIST_METADATA:
+            raise UnknownField(name)
 
 
 def _word(value: Any) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import math
 import re
 import types
 import typing
@@ -63,9 +64,26 @@ class WrongText(BadData):
 
 
 def _shape(value: Any) -> str:
-    names = {dict: "object", list: "array", str: "string", bool: "bool", int: "number", float: "number"}
-    shape = names.get(type(value), "null")
-    return f"number {value}" if shape == "number" else shape
+    """What a value is to JSON; a value that only Python has is called by its type."""
+    names = {dict: "object", list: "array", tuple: "array", str: "string", bool: "bool", type(None): "null"}
+    if type(value) in (int, float):
+        return f"number {_digits(value)}"
+    return names.get(type(value)) or f"Python's {type(value).__name__}"
+
+
+def _digits(value: int | float) -> str:
+    """A number for people; one that no JSON reader takes is cut."""
+    return f"{value:#x}"[:20] + "..." if isinstance(value, int) and value.bit_length() > 1024 else str(value)
+
+
+def _is_number(value: Any) -> bool:
+    """Is it a number that JSON and Go know: finite, and within a float64?"""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _go_type(wanted: Any) -> str:
@@ -139,7 +157,7 @@ def _fold(wanted: Any, value: Any, strict: bool, place: Place) -> Any:
 
 
 def _fold_list(wanted: Any, value: Any, strict: bool, place: Place) -> list[Any]:
-    if not isinstance(value, list):
+    if not isinstance(value, (list, tuple)):
         raise WrongType(place, "[]" + _go_type(wanted), value)
     return [_zero(wanted) if entry is None else _fold(wanted, entry, strict, place) for entry in value]
 
@@ -161,7 +179,7 @@ def _fold_map(wanted: Any, value: Any, strict: bool, place: Place) -> dict[str, 
 
 def _fold_scalar(wanted: Any, value: Any, place: Place) -> Any:
     if wanted is str:
-        return _text(value, place)
+        return as_text(value, place)
     if wanted is bool:
         if not isinstance(value, bool):
             raise WrongType(place, "bool", value)
@@ -180,20 +198,19 @@ def _fold_wire(wire: Wire, value: Any, place: Place) -> Any:
         raise WrongText(error) from None
 
 
-def _text(value: Any, place: Place) -> str:
+def as_text(value: Any, place: Place) -> str:
+    """A scalar where text is wanted: `true`, `1.5`; raises `WrongType` for anything else."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, float):
-        return go_number(value)
+    if _is_number(value):
+        return str(value) if isinstance(value, int) else go_number(value)
     raise WrongType(place, "string", value)
 
 
 def _integer(value: Any, place: Place, form: str) -> int:
-    whole = None if isinstance(value, bool) or not isinstance(value, (int, float)) else plain(value)
+    whole = plain(value) if _is_number(value) else None
     low, high = RANGES[form]
     if not isinstance(whole, int) or not low <= whole <= high:
         raise WrongType(place, form, value)
@@ -234,12 +251,15 @@ def _time(value: Any, place: Place) -> str:
         raise WrongType(place, "string", value)
     if not RFC3339.fullmatch(value):
         raise ValueError(f'parsing time "{value}" as "2006-01-02T15:04:05Z07:00": cannot parse "{value}" as "2006"')
-    moment = datetime.datetime.fromisoformat(value)
-    return moment.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    try:
+        moment = datetime.datetime.fromisoformat(value).astimezone(datetime.UTC)
+    except OverflowError:
+        raise ValueError(f'{place.path}: parsing time "{value}": the year must be from 1 to 9999 in UTC') from None
+    return moment.replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
 
 def _number(value: Any, place: Place) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not _is_number(value):
         raise WrongType(place, "float64", value)
     return plain(float(value))
 

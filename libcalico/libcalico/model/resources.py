@@ -26,6 +26,29 @@ def always(value: Any) -> Any:
     return msgspec.field(default_factory=lambda: value)
 
 
+class OwnerReference(_Struct, frozen=True):
+    """What owns an object, as Kubernetes keeps it: stored, and never acted on."""
+
+    api_version: str = always("")
+    kind: str = always("")
+    name: str = always("")
+    uid: str = always("")
+    controller: bool | None = None
+    block_owner_deletion: bool | None = None
+
+
+class ManagedFields(_Struct, frozen=True):
+    """Who set which members, as Kubernetes keeps it: stored, and never acted on."""
+
+    manager: str = ""
+    operation: str = ""
+    api_version: str = ""
+    time: Time | None = None
+    fields_type: str = ""
+    fields_v1: dict[str, Any] | None = msgspec.field(name="fieldsV1", default=None)
+    subresource: str = ""
+
+
 class Metadata(_Struct, frozen=True):
     """What every object has (spec/resources.md 1.1). `resource_version` is never stored."""
 
@@ -40,9 +63,9 @@ class Metadata(_Struct, frozen=True):
     deletion_grace_period_seconds: int | None = None
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
-    owner_references: list[dict[str, Any]] = []
+    owner_references: list[OwnerReference] = []
     finalizers: list[str] = []
-    managed_fields: list[dict[str, Any]] = []
+    managed_fields: list[ManagedFields] = []
 
 
 class ICMP(_Struct, frozen=True):

@@ -1,20 +1,23 @@
 """How users' files are read: YAML 1.1 as Go reads it, several documents, lists (spec/calicoctl.md 3.1).
 
 Differences from a plain YAML reader, each of which changes what is stored: `20:25` is text, not a base-60 number;
-`y`, `n`, `on`, `off` are booleans; `010` is 8; dates stay text; a repeated member is an error; and a tag that
-swallows a selector (`selector: !has(app)`) is refused, naming the line.
+`y`, `n`, `on`, `off` are booleans; `010` is 8; dates stay text, and so do numbers beyond 64 bits (`1e400`); a repeated
+member is an error; and a tag that swallows a selector (`selector: !has(app)`) is refused, naming the line. Tags of
+YAML's own are obeyed: `!!str yes` is text.
 """
 
 from __future__ import annotations
 
+import base64
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import yaml
 
 from libcalico.errors import BadData
+from libcalico.model.numbers import go_number
 
 BOOLEANS = {
     text: value
@@ -23,33 +26,70 @@ BOOLEANS = {
     for text in (word, word.capitalize(), word.upper())
 }
 NULLS = frozenset(("", "~", "null", "Null", "NULL"))
+UNSUPPORTED = frozenset(
+    sign + text
+    for signs, texts in ((("", "+", "-"), (".inf", ".Inf", ".INF")), (("",), (".nan", ".NaN", ".NAN")))
+    for sign in signs
+    for text in texts
+)
 FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 INTEGER = re.compile(r"([-+]?)(0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO]?[0-7]+|0|[1-9][0-9]*)")
+LONGEST_INTEGER = 70
+"""More characters than this are beyond 64 bits in every base, or are leading zeros that nobody writes."""
 SEPARATOR = "\n---"
 ALIASED_NODES = 100_000
+TIMESTAMP = re.compile(r"\d{4}-\d{1,2}-\d{1,2}([Tt ]\s*\d{1,2}:\d{1,2}:\d{1,2}(\.\d*)?\s*(Z|[-+]\d{1,2}(:?\d{2})?)?)?")
+CONVERTING = "error converting YAML to JSON"
+PLAIN = "plain"
+STANDARD = "tag:yaml.org,2002:"
+MERGES = (PLAIN, f"{STANDARD}merge")
+CONVERTED = {
+    "bool": (bool,),
+    "int": (int,),
+    "float": (float, int),
+    "null": (type(None),),
+    "timestamp": (),
+}
+SHORT_TAGS = {bool: "bool", int: "int", float: "float", str: "str", type(None): "null"}
 
 
 class _GoLoader(yaml.CSafeLoader):
     """libyaml's parser with Go's reading of plain scalars."""
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> Any:
+        """The tag of a node without one: scalars in quotes are text, others are read by `_plain_scalar`."""
+        if kind is yaml.ScalarNode:
+            return PLAIN if implicit[0] else f"{STANDARD}str"
+        return super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
 
 
 def _plain_scalar(text: str) -> Any:
+    """What Go takes a text without quotes for; a number that is too large for it stays text."""
     if text in NULLS:
         return None
     if text in BOOLEANS:
         return BOOLEANS[text]
-    bare = text.replace("_", "")
-    whole = INTEGER.fullmatch(bare)
-    if whole and text[0] != "_":
+    if text in UNSUPPORTED:
+        raise BadData(f"{CONVERTING}: json: unsupported value: {text}: put it in quotes if it is text")
+    if text[0] not in "+-.0123456789":
+        return text
+    bare = re.sub("(?<=[0-9])_(?=[0-9])" if text[0] == "." else "_", "", text)
+    whole = INTEGER.fullmatch(bare) if len(bare) <= LONGEST_INTEGER else None
+    if whole:
         number = _integer(whole.group(1), whole.group(2))
-        return number if -(1 << 63) <= number < 1 << 64 else float(number)
-    if FLOAT.fullmatch(bare):
+        if -(1 << 63) <= number < (1 << 63 if whole.group(1) else 1 << 64):
+            return number
+    if FLOAT.fullmatch(bare) and math.isfinite(float(bare)):
         return float(bare)
-    if bare.lower() in (".inf", "+.inf", "-.inf", ".nan"):
-        raise BadData(f"error converting YAML to JSON: json: unsupported value: {text}")
     return text
+
+
+def is_plain_text(text: str) -> bool:
+    """Is this text still text when it stands without quotes?"""
+    try:
+        return isinstance(_plain_scalar(text), str)
+    except BadData:
+        return False
 
 
 def _integer(sign: str, digits: str) -> int:
@@ -64,14 +104,37 @@ def _integer(sign: str, digits: str) -> int:
 
 
 def _construct_scalar(node: yaml.ScalarNode) -> Any:
+    if node.tag == PLAIN:
+        return _plain_scalar(node.value)
     if node.tag.startswith("!") and node.tag != "!":
         raise BadData(
             f"line {node.start_mark.line + 1}: the YAML tag {node.tag} swallows the value:"
             f" put it in quotes, for example '{node.tag}{node.value}'"
         )
-    if not node.style and node.tag == "tag:yaml.org,2002:str":
-        return _plain_scalar(node.value)
-    return node.value
+    tag = node.tag.removeprefix(STANDARD)
+    if tag == "binary":
+        return _binary(node)
+    return _converted(node, tag) if tag in CONVERTED else node.value
+
+
+def _binary(node: yaml.ScalarNode) -> str:
+    try:
+        data = base64.b64decode(re.sub(r"[\r\n]", "", node.value), validate=True)
+    except ValueError:
+        line = node.start_mark.line + 1
+        raise BadData(f"{CONVERTING}: yaml: line {line}: !!binary value contains invalid base64 data") from None
+    return data.decode("utf-8", "replace")
+
+
+def _converted(node: yaml.ScalarNode, tag: str) -> Any:
+    """A scalar with a tag that asks for a type: `!!int 5`. Times stay text, as in Go's reading to JSON."""
+    if tag == "timestamp" and TIMESTAMP.fullmatch(node.value):
+        return node.value
+    value = _plain_scalar(node.value)
+    if type(value) not in CONVERTED[tag]:
+        line, found = node.start_mark.line + 1, SHORT_TAGS[type(value)]
+        raise BadData(f"{CONVERTING}: yaml: line {line}: cannot decode !!{found} `{node.value}` as a !!{tag}")
+    return float(value) if tag == "float" else value
 
 
 class _Builder:
@@ -85,12 +148,12 @@ class _Builder:
         """The value of a node."""
         self._left -= 1
         if self._left < 0:
-            raise BadData("error converting YAML to JSON: yaml: document contains excessive aliasing")
+            raise BadData(f"{CONVERTING}: yaml: document contains excessive aliasing")
         if isinstance(node, yaml.ScalarNode):
             return _construct_scalar(node)
         if id(node) in self._open:
             line = node.start_mark.line + 1
-            raise BadData(f"error converting YAML to JSON: yaml: line {line}: an anchor's value contains itself")
+            raise BadData(f"{CONVERTING}: yaml: line {line}: an anchor's value contains itself")
         self._open.add(id(node))
         if isinstance(node, yaml.SequenceNode):
             value: Any = [self.build(child) for child in node.value]
@@ -104,13 +167,13 @@ class _Builder:
         found: dict[str, Any] = {}
         merged: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            if isinstance(key_node, yaml.ScalarNode) and key_node.value == "<<" and not key_node.style:
+            if isinstance(key_node, yaml.ScalarNode) and key_node.value == "<<" and key_node.tag in MERGES:
                 merged = {**self._merged(value_node), **merged}
                 continue
-            key = _key_text(self.build(key_node))
+            key = _key_text(self.build(key_node), key_node)
             if key in found:
                 raise BadData(
-                    "error converting YAML to JSON: yaml: unmarshal errors:\n"
+                    f"{CONVERTING}: yaml: unmarshal errors:\n"
                     f'  line {key_node.start_mark.line + 1}: key "{key}" already set in map'
                 )
             found[key] = self.build(value_node)
@@ -121,23 +184,23 @@ class _Builder:
         for other in node.value if isinstance(node, yaml.SequenceNode) else [node]:
             value = self.build(other)
             if not isinstance(value, dict):
-                raise BadData(
-                    "error converting YAML to JSON: yaml: map merge requires map or sequence of maps as the value"
-                )
+                raise BadData(f"{CONVERTING}: yaml: map merge requires map or sequence of maps as the value")
             merged = {**value, **merged}
         return merged
 
 
-def _key_text(key: Any) -> str:
+def _key_text(key: Any, node: yaml.Node) -> str:
     if isinstance(key, bool):
         return "true" if key else "false"
-    if isinstance(key, float) and math.isfinite(key):
-        return repr(key)
-    if key is None:
-        return "null"
+    if isinstance(key, float):
+        return go_number(key)
     if isinstance(key, (str, int)):
         return str(key)
-    raise BadData("error converting YAML to JSON: a map's key must be text")
+    what = "null" if key is None else "a list" if isinstance(key, list) else "a map"
+    raise BadData(
+        f"{CONVERTING}: line {node.start_mark.line + 1}: a map's key must be text, not {what}:"
+        " put it in quotes if it is text"
+    )
 
 
 def decode(data: bytes) -> str:
@@ -161,7 +224,7 @@ def _compose(text: str) -> yaml.Node | None:
     try:
         return loader.get_node() if loader.check_node() else None
     except yaml.YAMLError as error:
-        raise BadData(f"error converting YAML to JSON: yaml: {_problem(error)}") from None
+        raise BadData(f"{CONVERTING}: yaml: {_problem(error)}") from None
     finally:
         loader.dispose()
 
@@ -242,15 +305,20 @@ def _members(node: yaml.Node | None, path: tuple[str, ...], seen: set[int]) -> I
                 yield from _members(value, here, seen)
 
 
-def load_placed(text: str) -> list[Placed]:
+def _any_list(document: dict[str, Any]) -> None:
+    pass
+
+
+def load_placed(text: str, check_list: Callable[[dict[str, Any]], None] = _any_list) -> list[Placed]:
     """Every object of a file in order: documents, the items of `...List` objects and of bare lists.
 
-    A document that cannot be read is `BadData` with a note of the line it begins at."""
+    `check_list` may refuse a `...List` by `BadData`. A document that cannot be read is `BadData` with a note of the
+    line it begins at."""
     found: list[Placed] = []
     for first_line, part in split_documents(text):
         try:
             node = _compose(part)
-            objects, nodes = _objects(_build(node, part), node)
+            objects, nodes = _objects(_build(node, part), node, check_list)
         except BadData as error:
             error.add_note(f"in the document that begins at line {first_line}")
             raise
@@ -260,11 +328,14 @@ def load_placed(text: str) -> list[Placed]:
     return found
 
 
-def _objects(document: Any, node: yaml.Node | None) -> tuple[list[Any], list[yaml.Node | None]]:
+def _objects(
+    document: Any, node: yaml.Node | None, check_list: Callable[[dict[str, Any]], None]
+) -> tuple[list[Any], list[yaml.Node | None]]:
     """The objects of a document, each with its node; with the document's node where theirs cannot be told."""
     if isinstance(document, list):
         objects, listed = document, node
     elif isinstance(document, dict) and str(document.get("kind", "")).endswith("List") and "items" in document:
+        check_list(document)
         objects, listed = document["items"] or [], _member(node, "items")
         if not isinstance(objects, list):
             raise BadData(f"the items of a {document['kind']} must be a list")

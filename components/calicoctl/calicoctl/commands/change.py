@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
+import math
+import re
 from typing import Any
 
 import msgspec
@@ -15,6 +16,8 @@ from libcalico.client import Client
 from libcalico.errors import BadData, CalicoError, ResourceDoesNotExist
 from libcalico.model import ResourceKey, from_input, to_json
 from libcalico.model.fold import UnknownField
+
+LIST_PLACE = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 def patch(arguments: dict[str, Any]) -> int:
@@ -28,7 +31,7 @@ def patch(arguments: dict[str, Any]) -> int:
         except UnknownField as error:
             raise CommandFailed(str(error)) from None
         except CalicoError as error:
-            raise CommandFailed(f"hit error: {error}") from None
+            raise failed_by(error, f"hit error: {error}") from None
     print(f"Successfully patched 1 '{kind}' resource")
     return 0
 
@@ -36,16 +39,16 @@ def patch(arguments: dict[str, Any]) -> int:
 def _patch_one(client: Client, kind: str, name: str, namespace: str, arguments: dict[str, Any]) -> None:
     current = client.get(kind, name, namespace)
     try:
-        change = json.loads(arguments["--patch"])
-    except ValueError:
-        raise BadData("performing strategic merge patch: invalid JSON document") from None
+        change = json.loads(arguments["--patch"], parse_constant=_no_number, parse_float=_number, parse_int=_number)
+    except (ValueError, RecursionError) as error:
+        raise _invalid_patch(f"the patch is no JSON: {error}") from None
     document = to_json(current)
     if arguments["--type"] == "json":
         patched = apply_operations(document, change)
     elif isinstance(change, dict):
         patched = merge(document, change)
     else:
-        raise BadData("performing strategic merge patch: invalid JSON document")
+        raise _invalid_patch('the patch must be an object, such as {"metadata": {"labels": {"a": "b"}}}')
     try:
         resource = from_input(patched)
     except UnknownField:
@@ -62,6 +65,24 @@ def _patch_one(client: Client, kind: str, name: str, namespace: str, arguments: 
         client.update(msgspec.structs.replace(resource, metadata=_kept_metadata(resource, current)))
     except CalicoError as error:
         raise BadData(f"updating existing resource: {error}") from None
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def _number(text: str) -> int | float:
+    """A number within Go's range; a whole one beyond 64 bits becomes a float, as in Go."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]}{'...' if text[20:] else ''} is too large")
+    return int(text) if text.lstrip("-").isdigit() and abs(value) < 2.0**63 else value
+
+
+def _invalid_patch(reason: str) -> BadData:
+    error = BadData("performing strategic merge patch: invalid JSON document")
+    error.add_note(reason)
+    return error
 
 
 def _kept_metadata(resource: Any, current: Any) -> Any:
@@ -89,33 +110,44 @@ def apply_operations(document: Any, operations: Any) -> Any:
     for operation in operations:
         if not isinstance(operation, dict) or operation.get("op") not in ("add", "replace", "remove"):
             raise BadData(f"json patch operation {operation!r}: op must be add, replace or remove")
-        parts = [part.replace("~1", "/").replace("~0", "~") for part in str(operation.get("path", "")).split("/")[1:]]
-        if not parts:
-            raise BadData("json patch: the whole document cannot be replaced")
+        path = operation.get("path")
+        if not isinstance(path, str) or not path.startswith("/"):
+            raise BadData(f"json patch: path {path!r} must be text that begins with '/': the whole cannot be replaced")
+        parts = [part.replace("~1", "/").replace("~0", "~") for part in path.split("/")[1:]]
         document = _changed(document, parts, operation)
     return document
 
 
 def _changed(target: Any, parts: list[str], operation: dict[str, Any]) -> Any:
+    """A copy of what stands at a path's beginning, with the rest of the path changed."""
     name, rest = parts[0], parts[1:]
+    if not isinstance(target, (dict, list, type(None))):
+        raise BadData(f"json patch: {operation['path']}: {target!r} has no member {name}")
     copy: Any = list(target) if isinstance(target, list) else dict(target or {})
-    place: Any = name
-    if isinstance(copy, list):
-        place = len(copy) if name == "-" else int(name) if name.isdigit() else -1
-        if not 0 <= place <= len(copy):
-            raise BadData(f"json patch: there is no entry {name}")
+    inserts = not rest and operation["op"] == "add"
+    place: Any = _entry(name, len(copy), inserts, operation) if isinstance(copy, list) else name
     if rest:
         inner = copy[place] if isinstance(copy, list) else copy.get(place)
         copy[place] = _changed(inner, rest, operation)
     elif operation["op"] == "remove":
-        if (isinstance(copy, dict) and place not in copy) or (isinstance(copy, list) and place >= len(copy)):
-            raise BadData(f"json patch: there is no {name} to remove")
+        if isinstance(copy, dict) and place not in copy:
+            raise BadData(f"json patch: {operation['path']}: there is no {name} to remove")
         del copy[place]
-    elif isinstance(copy, list) and operation["op"] == "add":
+    elif isinstance(copy, list) and inserts:
         copy.insert(place, operation.get("value"))
     else:
         copy[place] = operation.get("value")
     return copy
+
+
+def _entry(name: str, length: int, inserts: bool, operation: dict[str, Any]) -> int:
+    """The place in a list that a part of a path means; only what is inserted may stand behind the last."""
+    if name == "-" and inserts:
+        return length
+    place = int(name) if LIST_PLACE.fullmatch(name) else length + 1
+    if place >= length + inserts:
+        raise BadData(f"json patch: {operation['path']}: there is no entry {name}: the list has {length}")
+    return place
 
 
 def label(arguments: dict[str, Any]) -> int:
@@ -126,9 +158,7 @@ def label(arguments: dict[str, Any]) -> int:
     except BadData as error:
         raise failed_by(error, f"failed to get {word} {name}, error {error}") from None
     namespace = namespace_for(kind, "", arguments)
-    key, equals, value = arguments["<LABEL>"].partition("=")
-    if not arguments["--remove"] and not equals:
-        raise CommandFailed(f"invalid label {arguments['<LABEL>']}")
+    key, value = _label(arguments)
     with session.connect(arguments) as client:
         session.check_version(client, arguments)
         try:
@@ -141,11 +171,25 @@ def label(arguments: dict[str, Any]) -> int:
             if kind == "ClusterInformation":
                 raise BadData("operation apply or replace is not supported on ClusterInformation")
             client.update(msgspec.structs.replace(current, metadata=changed))
-        except CalicoError:
-            print(f"failed to update {word} {name}, label not changed", file=sys.stderr)
-            return 1
+        except CalicoError as error:
+            failure = failed_by(error, f"failed to update {word} {name}, label not changed")
+            failure.add_note(str(error))
+            raise failure from None
     print(sentence)
     return 0
+
+
+def _label(arguments: dict[str, Any]) -> tuple[str, str]:
+    """Key and value to set; the whole word is the key of a label to remove."""
+    text = arguments["<LABEL>"]
+    if arguments["--remove"]:
+        return text, ""
+    if text.count("=") != 1:
+        failure = CommandFailed(f"invalid label {text}")
+        failure.add_note("write key=value, or key --remove")
+        raise failure
+    key, _, value = text.partition("=")
+    return key, value
 
 
 def _changed_labels(

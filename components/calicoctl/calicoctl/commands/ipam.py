@@ -21,7 +21,7 @@ def show(arguments: dict[str, Any]) -> int:
     with session.connect(arguments) as client:
         session.check_version(client, arguments)
         try:
-            if arguments["--ip"]:
+            if arguments["--ip"] is not None:
                 print(_address(client, arguments["--ip"]), end="")
             elif arguments["--show-borrowed"]:
                 print(_borrowed(client), end="")

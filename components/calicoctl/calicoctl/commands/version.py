@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-import durationpy
-
 from calicoctl import session
 from calicoctl.failures import CommandFailed
 from libcalico import __version__
@@ -42,12 +40,18 @@ def run(arguments: dict[str, Any]) -> int:
 
 
 def _pause(text: str | None) -> float:
+    """Seconds; a Go duration."""
     if not text:
         return 0.0
+    from libcalico.model.numbers import NANOSECONDS, parse_duration
+
     try:
-        return float(durationpy.from_str(text).total_seconds())
-    except durationpy.DurationError:
-        raise CommandFailed(f'invalid poll interval specified: time: invalid duration "{text}"') from None
+        pause_ns = parse_duration(text)
+    except ValueError as error:
+        raise CommandFailed(f"invalid poll interval specified: {error}") from None
+    if pause_ns < 0:
+        raise CommandFailed(f"invalid poll interval specified: {text} is negative: give a time such as 5s")
+    return pause_ns / NANOSECONDS["s"]
 
 
 def _cluster(client: Client) -> str:

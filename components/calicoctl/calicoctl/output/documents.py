@@ -13,19 +13,18 @@ from typing import Any
 import yaml
 
 from libcalico.model.numbers import go_number, json_number, plain
+from libcalico.model.yaml_input import is_plain_text
 
-BOOLEANS_AND_NULLS = frozenset(
-    text
-    for word in ("y", "n", "yes", "no", "true", "false", "on", "off", "null")
-    for text in (word, word.capitalize(), word.upper())
-) | {"", "~"}
 NUMBER_LIKE = re.compile(
     r"[-+]?(0b[01_]+|0o?[0-7_]+|0x[0-9a-fA-F_]+|[0-9][0-9_]*|(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?"
     r"|\.(inf|Inf|INF)|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)|\.(nan|NaN|NAN)"
 )
+OTHER_LINE_BREAKS = re.compile("[\x85\u2028\u2029]")
+"""Line breaks to YAML, which a reader makes a blank or a newline of unless they are escaped."""
 TIME_LIKE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}([Tt ]+\d{1,2}:\d{1,2}:\d{1,2}(\.\d*)?\s*(Z|[-+]\d{1,2}(:?\d{2})?)?)?")
 SMALL_FLOAT = re.compile(r"(?<=[\s\[:])-?[0-9.]+e-[0-9]+(?=[,\n])")
 """A number outside of quotes as Python prints it below 1e-4; text holds no unescaped line break and is in quotes."""
+DOCUMENT_END = re.compile(r"^\.\.\.\n\Z", re.MULTILINE)
 FOLD_AT = 80
 
 
@@ -40,9 +39,11 @@ class _GoDumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    if "\n" in text:
-        style: str | None = "|"
-    elif text in BOOLEANS_AND_NULLS or NUMBER_LIKE.fullmatch(text) or TIME_LIKE.fullmatch(text):
+    if OTHER_LINE_BREAKS.search(text):
+        style: str | None = '"'
+    elif "\n" in text:
+        style = "|"
+    elif not is_plain_text(text) or NUMBER_LIKE.fullmatch(text) or TIME_LIKE.fullmatch(text):
         style = '"'
     else:
         style = None
@@ -65,7 +66,7 @@ def to_yaml(value: Any) -> str:
     text = yaml.dump(
         value, Dumper=_GoDumper, sort_keys=True, default_flow_style=False, width=FOLD_AT, allow_unicode=True
     )
-    return str(text).removesuffix("...\n")
+    return DOCUMENT_END.sub("", str(text))
 
 
 def to_json(value: Any) -> str:
