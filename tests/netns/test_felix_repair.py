@@ -477,7 +477,8 @@ def test_devices_that_go_down_and_up_have_their_routes_again(tmp_path: Path) -> 
         await until(lambda: shown() == whole)
         for device in (name, "vxlan.calico", "up0"):
             host.ip("link", "set", device, "down")
-            await until(lambda: shown() != whole)
+            if device != "vxlan.calico":  # which the agent itself sets up again, at once
+                await until(lambda: shown() != whole)
             host.ip("link", "set", device, "up")
             if device == "up0":
                 host.ip("route", "add", "default", "via", gateway)
