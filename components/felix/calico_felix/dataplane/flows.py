@@ -62,24 +62,25 @@ class Flows:
     def on_endpoint(self, former: Endpoint | None, endpoint: Endpoint | None) -> None:
         """An endpoint has come, changed or gone."""
         old, new = addresses_of(former), addresses_of(endpoint)
-        shared = (new - old) & self._in_use.keys()  # of two that have it, each gets it clean
-        for address in new - old:
+        lost, gained = old - new, new - old
+        if self._started:
+            self._lost |= {address for address in gained if self._is_anothers(address)}
+        else:
+            self._of_start |= gained
+        if self._found is not None:
+            self._found -= gained
+        for address in gained:
             self._in_use[address] = self._in_use.get(address, 0) + 1
-        for address in old - new:
+        for address in lost:
             self._in_use[address] -= 1
             if not self._in_use[address]:
                 del self._in_use[address]
-        self._lost |= (old - new) | (shared if self._started else set())
-        self._of_start -= old - new
-        gained = new - old
-        if not self._started:
-            self._of_start |= gained
-        elif self._found is None:
-            self._lost |= gained
-        else:
-            self._lost |= gained & self._found
-        if self._found is not None:
-            self._found -= gained
+        self._lost |= lost
+        self._of_start -= lost
+
+    def _is_anothers(self, address: str) -> bool:
+        """May have flows of somebody else: who went before we started, or has the address, too."""
+        return self._found is None or address in self._found or address in self._in_use
 
     def started(self) -> None:
         """The endpoints so far are those that stood when we started."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -89,21 +90,17 @@ async def _find(context: Context) -> tuple[list[WorkloadEndpoint], list[Workload
 
 async def _leaves_one_network_only(context: Context, mine: WorkloadEndpoint) -> bool:
     """The interface serves another network too, whose address it has: only this network's profile goes."""
-    network, key = context.call.network, (mine.metadata.name, mine.metadata.namespace)
+    network = context.call.network
     for _ in range(UPDATE_TRIES):
         if network in endpoint.networks_that_left(mine):
             return True  # a repeated DEL
         if len(mine.spec.profiles) < 2 or network not in mine.spec.profiles or await _holds_addresses(context):
             return False
         try:
-            await endpoint.update_endpoint(context.client, endpoint.without_network(mine, network))
-            return True
-        except ResourceUpdateConflict:
-            pass  # somebody else has changed it: it is read again
-        except ResourceDoesNotExist:
-            return False
-        try:
-            mine = await context.client.get(endpoint.KIND, *key)
+            with contextlib.suppress(ResourceUpdateConflict):
+                await endpoint.update_endpoint(context.client, endpoint.without_network(mine, network))
+                return True
+            mine = await context.client.get(endpoint.KIND, mine.metadata.name, mine.metadata.namespace)
         except ResourceDoesNotExist:
             return False
     raise CniError(errors.TRY_AGAIN, f"endpoint {mine.metadata.name} is being changed all the time: try again later")
