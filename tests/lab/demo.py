@@ -10,6 +10,7 @@ import argparse
 import os
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from tests.lab.cluster import ADDRESSES, Cluster
 from tests.lab.host import cleanup_leftovers
 from tests.lab.mesos import Task, TaskFailed
 
+# The name is spelled as in DC/OS's own test of this story.
 POLICY = """apiVersion: projectcalico.org/v3
 kind: NetworkPolicy
 metadata:
@@ -138,6 +140,8 @@ class Story:
         """The policy goes in."""
         with self.step("4. calicoctl apply -f bookstore-policy.yaml"):
             self.cluster.hosts["m1"].write("/run/bookstore-policy.yaml", POLICY)
+            print("   it lets bookstores in to the bookstore's server on port 80, and keeps fruitstores out:")
+            print(textwrap.indent(POLICY.rstrip(), "   | "))
             self.calicoctl(
                 "apply", "-f", "/run/bookstore-policy.yaml", "Successfully applied 1 'NetworkPolicy' resource(s)"
             )
@@ -166,6 +170,9 @@ class Story:
             size = self._size(slow_log)
             self.cluster.wait("the established connection to go on", lambda: self._size(slow_log) > size)
             print("   fruitstore's connection from before the policy lives on")
+            print(
+                f"   everybody tries everybody, for the table at the end (no answer in {SILENCE_S:.0f} s is a time-out)"
+            )
             return self.matrix()
 
     def delete(self) -> None:
@@ -208,7 +215,7 @@ def show_matrices(names: list[str], before: Matrix, after: Matrix) -> None:
     expected_denied = ("fruitstore-frontend", SERVER)
     width = max(map(len, names)) + 2
     for title, matrix in (("before the policy", before), ("under the policy", after)):
-        print(f"\n   {title} (row reaches column on port 80)")
+        print(f"\n   {title} (row reaches column on port 80; - is a time-out)")
         print("   " + "".ljust(width) + "".join(name.ljust(width) for name in names))
         for one in names:
             cells = [matrix.get((one, other), "") for other in names]
@@ -231,9 +238,9 @@ def run(keep: bool) -> int:
         story = Story(cluster)
         story.play()
         done = True
+        print(f"\nEvery expectation held, in {time.monotonic() - started:.1f} s: {PROVEN}.")
         if keep:
             kept.keep(cluster)
-        print(f"\nEvery expectation held, in {time.monotonic() - started:.1f} s: {PROVEN}.")
         return 0
     except (Unexpected, TaskFailed) as error:
         print(f"\nFAILED: {error}\n{cluster.dump()}", file=sys.stderr)

@@ -55,11 +55,11 @@ def advice(hosts: Mapping[str, int]) -> str:
     demo = f"{here} {BIN}/python -m tests.lab.demo"
     return f"""
 The lab is standing. Try:
-   enter a host          {enter("a2")} bash     (a1: -t {hosts["a1"]}, m1: -t {hosts["m1"]})
-   use calicoctl there   {enter("m1")} calicoctl get wep -o wide
+   enter a2              {enter("a2")} bash     (a1: -t {hosts["a1"]}, m1: -t {hosts["m1"]})
+   calicoctl, on m1      {enter("m1")} calicoctl get workloadendpoint -o wide     (-o yaml: with labels)
    apply the policy      {enter("m1")} calicoctl apply -f /run/bookstore-policy.yaml
-   ask the agent         {enter("a2")} python -m libcalico.obs.debug /run/calico/felix-debug.sock show endpoints
-   run a script          {enter("m1")} python /path/to/script.py     (there etcd is http://127.0.0.1:2379)
+   ask the agent of a2   {enter("a2")} python -m libcalico.obs.debug /run/calico/felix-debug.sock show endpoints
+   run a script, on m1   {enter("m1")} python /path/to/script.py     (there etcd is http://127.0.0.1:2379)
    start one more task   {demo} --task my-task --on a2 --label biz_type=bookstore
    see who reaches whom  {demo} --matrix
    tear it down          {here} make demo-down"""
