@@ -21,7 +21,7 @@ from tests.lab.cluster import ADDRESSES, Cluster
 from tests.lab.host import cleanup_leftovers
 from tests.lab.mesos import Task, TaskFailed
 
-# The name is spelled as in DC/OS's own test of this story.
+# The double i in the name is the story's own.
 POLICY = """apiVersion: projectcalico.org/v3
 kind: NetworkPolicy
 metadata:
