@@ -90,7 +90,7 @@ class Daemon:
         self._waiting_for = ""
         self._news = asyncio.Event()
         self._is_whole = False
-        self._forwarding = list(FORWARDING)
+        self._forwarding = [key for key in FORWARDING if "ipv6" not in key or sysctl.has_ipv6()]
 
     async def run(self) -> None:
         """Until a task ends or SIGTERM arrives."""

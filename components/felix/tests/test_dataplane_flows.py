@@ -477,3 +477,19 @@ def test_of_two_nodes_with_one_tunnel_address_the_other_s_entry_outlives_the_fir
     tunnels._set_neighbours(tunnels._plan_neighbours())
     assert dict(tunnels.neighbours.delta.updates())[key].mac == "66:00:00:00:00:02"
     assert [gone for gone, _ in tunnels.neighbours.delta.deletes()] == [(7, "192.0.2.1", "66:00:00:00:00:01")]
+
+
+async def test_what_an_interface_had_under_its_former_name_goes_when_it_is_renamed() -> None:
+    dataplane = Dataplane(DataplaneConfig("here", NftOptions()), SystemClock())
+    before, after = Link(5, "calia", True, True, 1500, ""), Link(5, "renamed", True, True, 1500, "")
+    dataplane.on_flush(flush(A))
+    dataplane.on_link(LinkEvent(before, False))
+    assert len(dataplane.routes.delta.desired) == 1
+    dataplane.on_link(LinkEvent(after, False))
+    assert set(dataplane.links) == {"renamed"}
+    assert dataplane.endpoint_problem(A) == "the interface is not there"
+    assert not dataplane.routes.delta.desired
+    dataplane.on_link(LinkEvent(before, False))
+    assert set(dataplane.links) == {"calia"}
+    assert len(dataplane.routes.delta.desired) == 1
+    dataplane.close()

@@ -47,3 +47,9 @@ def test_what_is_wrong_with_ipv6_is_written_alone(name: str, value: int) -> None
 def test_what_the_kernel_did_not_tell_is_written() -> None:
     silent = Link(5, "cali1", True, True, 1500, "")
     assert set(unset_settings(WANTED, silent)) == set(WANTED)
+
+
+def test_a_kernel_without_ipv6_needs_no_setting_of_it() -> None:
+    without = interface_settings(ipv6=True, rp_filter=2, known_ipv6=False)
+    assert {setting.area for setting in without} == {"ipv4"}
+    assert unset_settings(without, link(RIGHT_V4, {"accept_ra": 1})) == ()

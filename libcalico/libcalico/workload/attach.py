@@ -236,7 +236,8 @@ def _apply_settings(settings: Sequence[Setting]) -> None:
         except KernelError as error:
             if setting.required:
                 raise
-            _log.warning("%s", error)
+            if "ipv6" not in setting.key or sysctl.has_ipv6():
+                _log.warning("%s", error)
 
 
 def _set_up_container(wiring: Wiring, there: Rtnl, far: int, here: Rtnl, near: int) -> None:

@@ -114,17 +114,17 @@ class InterfaceSetting(NamedTuple):
         return f"net/{self.area}/{'neigh' if self.name == PROXY_DELAY else 'conf'}/{interface}/{self.name}"
 
 
-def interface_settings(ipv6: bool, rp_filter: int) -> tuple[InterfaceSetting, ...]:
-    """What a workload's interface needs (spec/felix.md 4.6)."""
-    settings = [
-        InterfaceSetting("ipv6", "accept_ra", 0, False),
+def interface_settings(ipv6: bool, rp_filter: int, known_ipv6: bool = True) -> tuple[InterfaceSetting, ...]:
+    """What a workload's interface needs (spec/felix.md 4.6); `known_ipv6`: the kernel has settings of IPv6."""
+    settings = [InterfaceSetting("ipv6", "accept_ra", 0, False)] if known_ipv6 else []
+    settings += [
         InterfaceSetting("ipv4", "route_localnet", 1),
         InterfaceSetting("ipv4", PROXY_DELAY, 0, False),
         InterfaceSetting("ipv4", "proxy_arp", 1),
         InterfaceSetting("ipv4", "forwarding", 1),
         InterfaceSetting("ipv4", "rp_filter", rp_filter),
     ]
-    if ipv6:
+    if ipv6 and known_ipv6:
         settings += [InterfaceSetting("ipv6", "proxy_ndp", 1), InterfaceSetting("ipv6", "forwarding", 1)]
     return tuple(settings)
 

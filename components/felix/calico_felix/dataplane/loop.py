@@ -88,7 +88,7 @@ class Dataplane:
         self._revision = 0
         self.flows = Flows(clock, self._nft_thread, self._on_failure)
         self._unset: dict[str, str] = {}
-        self._settings = drivers.interface_settings(config.ipv6, STRICT)
+        self._settings = drivers.interface_settings(config.ipv6, STRICT, sysctl.has_ipv6())
         self._ready = False
         self._nft_dirty = True
         self._applying = False
@@ -106,7 +106,7 @@ class Dataplane:
         await self.refresh_links()
         try:
             rp_filter = int(sysctl.read("net/ipv4/conf/default/rp_filter"))
-            self._settings = drivers.interface_settings(self.config.ipv6, rp_filter)
+            self._settings = drivers.interface_settings(self.config.ipv6, rp_filter, sysctl.has_ipv6())
         except KernelError as error:
             log.info("%s: taking %d", error, STRICT)
 
@@ -167,11 +167,20 @@ class Dataplane:
         """An interface appeared, changed or is gone."""
         if self._told_meanwhile is not None:
             self._told_meanwhile.append(event)
+        if event.link.name not in self.links:
+            self._on_rename(event.link)
         was_up = (former := self.links.get(event.link.name)) is not None and former.up
         self._take_in_link(event)
         self._on_down_or_up(event.link, was_up, event.link.up and not event.deleted)
         self._plan_interface(event.link.name)
         self.wake.set()
+
+    def _on_rename(self, link: Link) -> None:
+        """An interface of which the kernel tells for the first time may be one that had another name."""
+        former = next((one for one in self.links.values() if one.ifindex == link.ifindex), None)
+        if former is not None:
+            log.info("interface %s is called %s now", former.name, link.name)
+            self.on_link(LinkEvent(former, deleted=True))
 
     def _on_down_or_up(self, link: Link, was_up: bool, is_up: bool) -> None:
         """The kernel forgets a device's routes and neighbours when it goes down, and tells of none of them."""

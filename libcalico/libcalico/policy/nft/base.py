@@ -13,7 +13,12 @@ MASQUERADE_POOLS = "masq-ipam-pools"
 ALL_POOLS = "network-ip-pools"
 VXLAN_PEERS = "all-vxlan-net"
 VXLAN_DEVICES = {4: "vxlan.calico", 6: "vxlan-v6.calico"}
-NEIGHBOUR_DISCOVERY = "icmpv6 type { 130, 131, 132, 133, 135, 136 } counter accept"
+NEIGHBOUR_DISCOVERY = "icmpv6 type { 130, 131, 132, 133, 135, 136 }"
+NEIGHBOUR_RATE = "neighbour-rate"
+NEIGHBOUR_LIMIT = "limit rate 10/second burst 30 packets"
+"""Of each workload interface: with so many sources in 5 s the kernel's neighbour table (1024 entries) is far from full,
+and a container that is born or renews its neighbours sends a tenth of it."""
+LOOPBACK = {4: "127.0.0.0/8", 6: "::1"}
 ESTABLISHED = "ct state established,related counter accept"
 ADDRESS_TYPES = {4: "ipv4_addr", 6: "ipv6_addr"}
 FAMILIES = ((4, "ip"), (6, "ip6"))
@@ -28,6 +33,7 @@ def base_table(options: NftOptions) -> Table:
         for name in (MASQUERADE_POOLS, ALL_POOLS):
             table.sets[f"{name}-{family}"] = Set(ADDRESS_TYPES[family], interval=True)
         table.sets[f"{VXLAN_PEERS}-{family}"] = Set(ADDRESS_TYPES[family])
+    table.sets[NEIGHBOUR_RATE] = Set("ifname", options="size 65535; flags dynamic; timeout 1m;")
     table.chains.update(_raw(options))
     table.chains.update(_forward(options))
     table.chains.update(_input(options))
@@ -48,7 +54,19 @@ def _each_prefix(options: NftOptions, direction: str, rest: str) -> list[str]:
     return [f'{direction} "{prefix}*" {rest}' for prefix in options.interface_prefixes]
 
 
+def _neighbour_discovery(options: NftOptions) -> list[str]:
+    """Accepted before any policy, so within limits: a flood of them would fill the host's neighbour table."""
+    within = f"{NEIGHBOUR_DISCOVERY} update @{NEIGHBOUR_RATE} {{ iifname {NEIGHBOUR_LIMIT} }} counter accept"
+    beyond = f"{NEIGHBOUR_DISCOVERY} counter drop {_note('too much neighbour discovery')}"
+    return [*_each_prefix(options, "iifname", within), *_each_prefix(options, "iifname", beyond)]
+
+
 def _raw(options: NftOptions) -> dict[str, Chain]:
+    # route_localnet, which services on 127.0.0.0/8 behind DNAT need, lets packets from workloads reach all of it
+    loopback = [
+        f"{word} daddr {LOOPBACK[family]} counter drop {_note('loopback of the host')}" for family, word in FAMILIES
+    ]
+    guarded = [rule for rest in loopback for rule in _each_prefix(options, "iifname", rest)]
     prerouting = _each_prefix(
         options, "iifname", f"fib saddr . mark . iif oif 0 counter {options.deny} {_note('source address')}"
     )
@@ -56,7 +74,9 @@ def _raw(options: NftOptions) -> dict[str, Chain]:
         f"meta nfproto ipv{family} udp dport {options.vxlan_port} notrack" for family in sorted(options.vxlan_families)
     ]
     return {
-        "raw-prerouting": Chain((*notrack, *prerouting), "type filter hook prerouting priority raw; policy accept;"),
+        "raw-prerouting": Chain(
+            (*guarded, *notrack, *prerouting), "type filter hook prerouting priority raw; policy accept;"
+        ),
         "raw-output": Chain(tuple(notrack), "type filter hook output priority raw; policy accept;"),
     }
 
@@ -75,7 +95,7 @@ def _input(options: NftOptions) -> dict[str, Chain]:
     unknown = f"counter {options.deny} {_note('unknown workload interface')}"
     egress = [
         ESTABLISHED,
-        *_each_prefix(options, "iifname", NEIGHBOUR_DISCOVERY),
+        *_neighbour_discovery(options),
         f"iifname vmap @{FROM_WORKLOAD}",
         *_each_prefix(options, "iifname", unknown),
     ]
@@ -83,7 +103,7 @@ def _input(options: NftOptions) -> dict[str, Chain]:
     if options.endpoint_to_host == "drop":
         host += [
             ESTABLISHED,
-            *_each_prefix(options, "iifname", NEIGHBOUR_DISCOVERY),
+            *_each_prefix(options, "iifname", f"{NEIGHBOUR_DISCOVERY} counter accept"),
             *_each_prefix(options, "iifname", f"counter {options.deny} {_note('endpoint to host')}"),
         ]
     return {

@@ -18,11 +18,13 @@ class Chain(NamedTuple):
 
 
 class Set(NamedTuple):
-    """A named set; with `interval` it holds prefixes, otherwise single values in a hash."""
+    """A named set; with `interval` it holds prefixes, otherwise single values in a hash. `options` are further words of
+    its declaration (a set that the kernel fills itself)."""
 
     type: str
     interval: bool = False
     elements: frozenset[str] = frozenset()
+    options: str = ""
 
 
 class Map(NamedTuple):
@@ -96,7 +98,8 @@ def _delta(old: Table, new: Table) -> Iterable[str]:
 
 
 def _declaration(one: Set) -> str:
-    return f"{{ type {one.type};{' flags interval;' if one.interval else ''} }}"
+    words = (f"type {one.type};", "flags interval;" if one.interval else "", one.options)
+    return f"{{ {' '.join(filter(None, words))} }}"
 
 
 def _uses(chain: Chain, sets: set[str]) -> bool:
