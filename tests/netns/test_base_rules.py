@@ -13,7 +13,8 @@ import pytest
 
 from libcalico.kernel import netns
 from libcalico.kernel.nft import Nft
-from libcalico.policy.nft.base import FROM_WORKLOAD, TO_WORKLOAD, base_table
+from libcalico.policy.nft.base import base_table
+from libcalico.policy.nft.names import FROM_WORKLOAD, TO_WORKLOAD
 from libcalico.policy.nft.rules import NftOptions
 from libcalico.policy.nft.table import Chain, Map
 from tests.services import namespace_name
