@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from libcalico.config import Configuration, Parameter, Value, boolean, integer, one_of, seconds, words
+from libcalico.config import Configuration, Foreign, Parameter, Value, boolean, integer, one_of, seconds, words
 from libcalico.errors import BadData
 
 TABLE = (
@@ -43,13 +43,71 @@ def test_the_strongest_source_wins(tmp_path: Path) -> None:
     assert made.values["Action"] == Value("drop", "default")
 
 
-def test_names_that_mean_nothing_are_told(tmp_path: Path) -> None:
+def test_a_typing_error_is_a_warning_with_its_place_and_what_counts(tmp_path: Path) -> None:
     file = tmp_path / "felix.cfg"
-    file.write_text("[global]\nport = 2\nprot = 3\n")
-    assert configuration({"FELIX_COUNT": "1", "FELIX_CUONT": "1"}, file=file).unknown == [
-        "cuont from the environment",
-        "prot from the file",
+    file.write_text("# mine\n[global]\nport = 2\nIntervall: 3\nAcion = accept\nqqqq = 1\n")
+    made = configuration({"FELIX_COUNT": "1", "FELIX_CUONT": "1"}, {"tunnle": "true"}, file=file)
+    assert made.warnings == [
+        "there is no parameter 'FELIX_CUONT', which is set in the environment: it is ignored; did you mean Count?"
+        " That is 1, from the environment",
+        f"there is no parameter 'Intervall', which is set in the file {file}, line 4: it is ignored; did you mean"
+        " Interval? That is 30.0, its default",
+        f"there is no parameter 'Acion', which is set in the file {file}, line 5: it is ignored; did you mean"
+        " Action? That is 'drop', its default",
+        f"there is no parameter 'qqqq', which is set in the file {file}, line 6: it is ignored",
+        "there is no parameter 'tunnle', which is set in the datastore: it is ignored; did you mean Tunnel?"
+        " That is None, its default",
     ]
+
+
+def test_a_bad_value_is_a_warning_with_its_place_and_what_counts(tmp_path: Path) -> None:
+    file = tmp_path / "felix.cfg"
+    file.write_text("[global]\n\nACTION = drpo\n")
+    (warning,) = configuration(file=file).warnings
+    assert warning == (
+        f"parameter Action from the file {file}, line 3: 'drpo' is not one of drop, accept (did you mean drop?):"
+        " the default 'drop' is used"
+    )
+
+
+def test_a_name_that_is_set_twice(tmp_path: Path) -> None:
+    file = tmp_path / "felix.cfg"
+    file.write_text("count = 1\n[other]\nCOUNT = 2\n")
+    made = configuration(file=file)
+    assert made["Count"] == 2
+    assert made.warnings == [f"'count' stands more than once in {file}: line 3 counts"]
+
+
+def test_what_is_set_without_effect_is_a_warning_unless_it_asks_for_nothing_more() -> None:
+    foreign = (Foreign("Encryption", frozenset(("false",))), Foreign("Former", frozenset("*")))
+    made = Configuration(TABLE, foreign)
+    for value, warnings in (("False", 0), ("", 0), ("true", 1)):
+        made.load_datastore({"encryption": value, "FORMER": "x"})
+        made.resolve()
+        assert len(made.warnings) == warnings
+    assert made.warnings == ["parameter Encryption from the datastore: not supported here: 'true' has no effect"]
+
+
+def test_a_warning_is_news_once_until_it_is_mended() -> None:
+    made = configuration({"FELIX_PORT": "0"})
+    assert len(made.news()) == 1
+    made.resolve()
+    assert made.news() == [] and len(made.warnings) == 1
+    made.load_environment({}, "FELIX_")
+    made.resolve()
+    assert made.news() == []
+    made.load_environment({"FELIX_PORT": "0"}, "FELIX_")
+    made.resolve()
+    assert len(made.news()) == 1
+
+
+def test_long_texts_are_cut_and_escaped() -> None:
+    made = configuration({"FELIX_PORT": "\x1b[31m" + "9" * 10**6, "FELIX_" + "X" * 10**6: "\n"})
+    made.load_datastore({"y" * 10**6: "1"})
+    made.resolve()
+    assert len(made.warnings) == 2
+    for warning in made.warnings:
+        assert len(warning) < 500 and warning.isprintable()
 
 
 def test_a_file_may_be_missing(tmp_path: Path) -> None:
@@ -128,17 +186,25 @@ def test_forms_of_the_file(tmp_path: Path) -> None:
     )
     made = configuration(file=file)
     assert (made["Port"], made["LogPath"], made["Count"], made["Prefixes"]) == (5, "/a b#c", 2, ("a", "b", "c"))
-    assert not made.warnings
+    assert made.warnings == [f"'COUNT' stands more than once in {file}: line 7 counts"]
     file.unlink()
     made.load_file(str(file))
     assert made.resolve() == {"Port", "LogPath", "Count", "Prefixes"}
 
 
-@pytest.mark.parametrize("content", [b"[global\nport=1\n", b"port\n", b"port=\xff\xfe\n"])
-def test_an_unreadable_file_is_an_error(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        (b"[global\nport=1\n", "line 1"),
+        (b"port\n", "line 1"),
+        (b"[global]\n\nport\n", "line 3"),
+        (b"port=\xff\xfe\n", ""),
+    ],
+)
+def test_an_unreadable_file_is_an_error(tmp_path: Path, content: bytes, place: str) -> None:
     file = tmp_path / "felix.cfg"
     file.write_bytes(content)
-    with pytest.raises(BadData, match=r"felix\.cfg"):
+    with pytest.raises(BadData, match=rf"felix\.cfg.*{place}"):
         configuration(file=file)
 
 

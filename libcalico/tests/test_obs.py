@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import logging
 import select
+import socket
 import stat
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -78,11 +83,20 @@ def broken() -> http.Answer:
     raise RuntimeError("the part is gone")
 
 
+@contextlib.asynccontextmanager
+async def serving(routes: Mapping[str, http.Route]) -> AsyncIterator[int]:
+    server = http.Server(await http.listen("127.0.0.1", 0), routes)
+    running = asyncio.ensure_future(server.run())
+    yield server.port
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+
+
 @pytest_asyncio.fixture
 async def port() -> AsyncIterator[int]:
-    server = await http.serve("127.0.0.1", 0, {"/live": lambda: http.text(503, "no\n"), "/broken": broken})
-    async with server:
-        yield server.sockets[0].getsockname()[1]
+    async with serving({"/live": lambda: http.text(503, "no\n"), "/broken": broken}) as at:
+        yield at
 
 
 async def say(port: int, request: bytes) -> bytes:
@@ -121,9 +135,94 @@ async def test_a_request_that_never_ends_is_answered(port: int, monkeypatch: pyt
     assert (head.split()[1], body) == (b"400", b"the request is not complete\n")
 
 
-async def test_a_route_at_fault_ends_its_connection_and_nothing_else(port: int) -> None:
-    assert await say(port, b"GET /broken HTTP/1.1\r\n\r\n") == b""
+async def test_a_route_at_fault_ends_its_connection_and_nothing_else(
+    port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("WARNING")
+    for _ in range(3):
+        assert b" 500 " in await say(port, b"GET /broken HTTP/1.1\r\n\r\n")
     assert b" 503 " in await say(port, b"GET /live HTTP/1.1\r\n\r\n")
+    assert caplog.text.count("the part is gone") == 1
+
+
+async def test_a_request_in_too_many_pieces_is_refused(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with asyncio.timeout(30):
+        for _ in range(http.MOST_READS):
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.002)
+        assert b" 400 " in await reader.read()
+    writer.close()
+
+
+async def test_requests_that_are_never_finished_shut_nobody_out(
+    port: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many half requests: few are open at a time, a whole one is answered at once, and the log has one line."""
+    caplog.set_level("WARNING")
+    monkeypatch.setattr(http, "ACCEPT_PAUSE_S", 0.001)
+    halves = []
+    for _ in range(5 * http.MOST_CONNECTIONS):
+        halves.append(await asyncio.open_connection("127.0.0.1", port))
+        halves[-1][1].write(b"GET /live HTTP/1.1\r\n")
+    async with asyncio.timeout(5):
+        assert b" 503 " in await say(port, b"GET /live HTTP/1.1\r\n\r\n")
+    ended = [await _is_ended(reader) for reader, _ in halves]
+    assert ended.count(False) <= http.MOST_CONNECTIONS and not all(ended)
+    assert caplog.text.count("connections: the oldest are closed") == 1
+    for _, writer in halves:
+        writer.close()
+
+
+async def _is_ended(reader: asyncio.StreamReader) -> bool:
+    try:
+        async with asyncio.timeout(0.01):
+            return await reader.read(1) == b""
+    except TimeoutError:
+        return False
+    except ConnectionError:
+        return True
+
+
+async def test_connections_are_taken_at_a_bounded_rate(port: int) -> None:
+    """What a flood costs the daemon's loop is bounded, whatever its size."""
+    many, started = 50, time.monotonic()
+    await asyncio.gather(*(say(port, b"GET /live HTTP/1.1\r\n\r\n") for _ in range(many)))
+    assert time.monotonic() - started >= 0.9 * many * http.ACCEPT_PAUSE_S
+
+
+async def test_without_descriptors_it_waits_and_logs_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("WARNING")
+    monkeypatch.setattr(http, "NO_DESCRIPTOR_PAUSE_S", 0.01)
+    loop, real = asyncio.get_running_loop(), asyncio.get_running_loop().sock_accept
+    failures = [OSError(errno.EMFILE, "Too many open files")] * 5
+
+    async def accept(listener: socket.socket) -> tuple[socket.socket, Any]:
+        if failures:
+            raise failures.pop()
+        return await real(listener)
+
+    monkeypatch.setattr(loop, "sock_accept", accept)
+    async with serving({"/live": lambda: http.text(200, "yes\n")}) as port:
+        assert b" 200 " in await say(port, b"GET /live HTTP/1.1\r\n\r\n")
+    assert not failures and caplog.text.count("Too many open files") == 1
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", ""])
+async def test_where_it_listens(host: str) -> None:
+    with await http.listen(host, 0) as listener:
+        asyncio.get_running_loop()
+        with socket.create_connection(("127.0.0.1", listener.getsockname()[1]), timeout=5):
+            pass
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid", "a..b", "x" * 64])
+async def test_where_it_cannot_listen(host: str) -> None:
+    with pytest.raises((OSError, UnicodeError)):
+        await http.listen(host, 0)
 
 
 def refuse(_words: list[str]) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from calico_felix.parameters import PARAMETERS, RENAMED
+from calico_felix.foreign import FOREIGN, parameter_name
+from calico_felix.parameters import PARAMETERS
 from calicoctl.output.tables import headings
 from calicoctl.words import kind_of
 from libcalico.config import Parameter
@@ -54,7 +55,7 @@ def field_of(parameter: Parameter) -> str:
     """The member of a FelixConfiguration that sets it, if one does."""
     if not parameter.datastore:
         return "host only"
-    by_name = {RENAMED.get(field, field).lower(): field for field in FIELDS}
+    by_name = {parameter_name(field).lower(): field for field in FIELDS}
     return f"`{by_name[parameter.name.lower()]}`"
 
 
@@ -68,6 +69,7 @@ def settings_page() -> str:
     rows = [
         (f"`{one.name}`", one.text, values_of(one), default_of(one), field_of(one), restarts(one)) for one in PARAMETERS
     ]
+    foreign = ", ".join(f"`{one.name}`" for one in sorted(FOREIGN) if "*" not in one.already)
     fatal = ", ".join(f"`{one.name}`" for one in PARAMETERS if one.fatal)
     return f"""# The agent's settings
 
@@ -83,15 +85,22 @@ A setting comes from the first of these places that has it:
 4. the default below; where none is given, it is empty or stands in the second column.
 
 "Host only" cannot be set in the datastore. Where a setting "restarts", the agent ends with status 129 when it changes
-in the datastore, and its supervisor starts it again; policy and traffic stand meanwhile.
+in the datastore, and its supervisor starts it again; policy and traffic stand meanwhile. Where it does not, the agent
+takes it over as it runs.
 
 A bad value is one warning and the default counts, but for these: an agent that starts waits until they are
 mended, one that runs keeps the former value:
 {fatal}.
 
+A name that is no parameter's is one warning, with the line of the file and the name that may have been meant. So is one
+of upstream's parameters that are not supported here (listed below), unless its value asks for what is done anyway.
+`problems` of the debug socket lists them all for as long as they stand.
+
 `config` of the [debug socket](../howto/debug.md) shows what is in force, and where it comes from.
 
-{table(("setting", "what", "values", "default", "in a FelixConfiguration", "restarts"), rows)}"""
+{table(("setting", "what", "values", "default", "in a FelixConfiguration", "restarts"), rows)}
+Upstream's parameters that are not supported here: {foreign}.
+"""
 
 
 def is_known(kind: str) -> bool:

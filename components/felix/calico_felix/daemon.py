@@ -19,8 +19,10 @@ from calico_felix.calc.graph import PREFIXES, Graph
 from calico_felix.calc.settings import CLUSTER, NODE_PREFIX, Settings
 from calico_felix.dataplane.loop import Dataplane
 from calico_felix.debug import Subject, debug_commands
+from calico_felix.foreign import datastore_names
 from calico_felix.node_api import NodeApi
-from calico_felix.parameters import dataplane_config, datastore_names
+from calico_felix.parameters import dataplane_config
+from calico_felix.serving import Serving
 from calico_felix.status import StatusReporter
 from libcalico import __version__
 from libcalico.clock import Clock, SystemClock
@@ -33,9 +35,9 @@ from libcalico.ipam.service import IpamService
 from libcalico.kernel import sysctl
 from libcalico.kernel.errors import KernelError
 from libcalico.kernel.netlink import LinkEvent, Monitor, Overrun, RouteEvent
-from libcalico.obs import debug, http
+from libcalico.obs import debug, logs
 from libcalico.obs.health import Health
-from libcalico.obs.metrics import CONTENT_TYPE, Metrics
+from libcalico.obs.metrics import Metrics
 from libcalico.rpc import node_pb2_grpc as stubs
 from libcalico.rpc.channel import open_server
 from libcalico.workload.attach import Attacher
@@ -85,6 +87,7 @@ class Daemon:
         self.dataplane: Dataplane | None = None
         self.metrics = Metrics()
         self.health = Health(self.clock)
+        self.serving = Serving(self.health, self.metrics)
         self.lag_s = 0.0
         self.revision = 0
         self._waiting_for = ""
@@ -114,8 +117,9 @@ class Daemon:
     async def _run_all(self) -> None:
         self.health.register("datastore", 0)
         self.health.register("dataplane", 0)
-        async with AsyncExitStack() as stack:
-            await self._serve_health(stack)
+        self.serving.update(self.configuration)
+        async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+            group.create_task(self.serving.run(), name="http")
             await self._load_settings()
             self.dataplane = dataplane = await self._open_dataplane(stack)
             monitor = await stack.enter_async_context(Monitor(routes=True))
@@ -125,14 +129,13 @@ class Daemon:
             self._register_metrics(dataplane)
             gc.disable()
             self.health.register("dataplane", DATAPLANE_TIMEOUT_S)
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._follow_datastore(), name="datastore")
-                group.create_task(self._flush_graph(dataplane), name="graph")
-                group.create_task(dataplane.run(self._dataplane_lives), name="dataplane")
-                group.create_task(dataplane.watch_ruleset(), name="ruleset")
-                group.create_task(self._follow_links(monitor, dataplane), name="links")
-                group.create_task(self._watch_loop(), name="watchdog")
-                self._start_reporters(group, dataplane)
+            group.create_task(self._follow_datastore(), name="datastore")
+            group.create_task(self._flush_graph(dataplane), name="graph")
+            group.create_task(dataplane.run(self._dataplane_lives), name="dataplane")
+            group.create_task(dataplane.watch_ruleset(), name="ruleset")
+            group.create_task(self._follow_links(monitor, dataplane), name="links")
+            group.create_task(self._watch_loop(), name="watchdog")
+            self._start_reporters(group, dataplane)
 
     async def _load_settings(self) -> None:
         """Wait for the datastore, then take the agent's settings from it."""
@@ -182,8 +185,10 @@ class Daemon:
     def _resolve_settings(self, values: dict[str, str]) -> set[str]:
         self.configuration.load_datastore(datastore_names(values))
         changed = self.configuration.resolve()
-        for warning in self.configuration.warnings:
+        for warning in self.configuration.news():
             log.warning("%s", warning)
+        logs.set_severity(self.configuration["LogSeverityScreen"])
+        self.serving.update(self.configuration)
         return changed
 
     def _vxlan_families(self) -> frozenset[int]:
@@ -363,7 +368,7 @@ class Daemon:
         return self.clock.monotonic_s() - self.started_s
 
     async def _serve_debug(self, stack: AsyncExitStack, dataplane: Dataplane) -> None:
-        subject = Subject(self._facts, self.configuration, self.graph, dataplane)
+        subject = Subject(self._facts, self.configuration, self.graph, dataplane, self.serving)
         server = await debug.serve(self.configuration["DebugSocket"], debug_commands(subject))
         stack.callback(server.close)
 
@@ -374,20 +379,6 @@ class Daemon:
             "uptime_s": round(self._uptime_s(), 1),
             "loop_lag_ms": round(self.lag_s * 1000, 2),
         }
-
-    async def _serve_health(self, stack: AsyncExitStack) -> None:
-        if self.configuration["HealthEnabled"]:
-            routes = {
-                "/liveness": lambda: _health(self.health.live()),
-                "/readiness": lambda: _health(self.health.ready()),
-            }
-            server = await http.serve(self.configuration["HealthHost"], self.configuration["HealthPort"], routes)
-            stack.callback(server.close)
-        if self.configuration["PrometheusMetricsEnabled"]:
-            host = self.configuration["PrometheusMetricsHost"] or "0.0.0.0"
-            metrics = {"/metrics": lambda: http.Answer(200, CONTENT_TYPE, self.metrics.render())}
-            server = await http.serve(host, self.configuration["PrometheusMetricsPort"], metrics)
-            stack.callback(server.close)
 
     def _register_metrics(self, dataplane: Dataplane) -> None:
         gauge = self.metrics.gauge
@@ -410,11 +401,6 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
         log.error("and: %r", other)
     error = group.exceptions[0]
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
-
-
-def _health(summary: tuple[bool, str]) -> http.Answer:
-    good, lines = summary
-    return http.text(200 if good else 503, lines)
 
 
 def banner(host: str, implementation: str) -> str:

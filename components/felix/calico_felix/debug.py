@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from calico_felix.calc.graph import Graph
 from calico_felix.dataplane.loop import Dataplane
+from calico_felix.serving import Serving
 from libcalico.config import Configuration
 from libcalico.obs.debug import Command, table
 from libcalico.policy.ir import PolicyId
@@ -22,6 +23,7 @@ class Subject(NamedTuple):
     configuration: Configuration
     graph: Graph
     dataplane: Dataplane
+    serving: Serving
 
 
 def debug_commands(subject: Subject) -> dict[str, Command]:
@@ -31,7 +33,7 @@ def debug_commands(subject: Subject) -> dict[str, Command]:
         "status": lambda _words: _status(subject),
         "config": lambda _words: _config(subject.configuration),
         "show": lambda words: _show(words, dataplane),
-        "pending": lambda _words: _lines(dataplane.pending()),
+        "pending": lambda _words: _lines([*dataplane.pending(), *subject.serving.problems()]),
         "problems": lambda _words: _lines(_problems(subject)),
         "table": lambda _words: dataplane.ruleset.table.render_replace(),
         "resync": lambda _words: _resync(dataplane),
@@ -43,9 +45,9 @@ def _lines(lines: Iterable[str]) -> str:
 
 
 def _problems(subject: Subject) -> list[str]:
-    """Objects that cannot be used, then settings."""
+    """Objects that cannot be used, then settings, and the ports that they name and that cannot be had."""
     objects = [f"{name}: {problem}" for name, problem in subject.graph.problems.items()]
-    return objects + subject.configuration.warnings
+    return [*objects, *subject.configuration.warnings, *subject.serving.problems()]
 
 
 def _status(subject: Subject) -> str:

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import logging
 import os
+import resource
 import socket
 import sys
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from typing import Any
 
 import calico_native
 from calico_felix.daemon import RESTART_CODE, Daemon, RestartNeeded, Sources, banner
+from calico_felix.foreign import FOREIGN
 from calico_felix.parameters import PARAMETERS
 from calico_felix.startup import run_startup
 from libcalico import __version__
@@ -33,6 +35,7 @@ ENDPOINT_VARIABLES = ("CALICO_ETCD_ENDPOINTS", "ETCD_ENDPOINTS")
 CONFIG_FILE = "/etc/calico/felix.cfg"
 NODENAME_FILE = "/var/lib/calico/nodename"
 RESTART_PAUSE_S = 2.0
+DESCRIPTORS = 65536
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,16 +54,25 @@ def main(argv: list[str] | None = None) -> int:
         logs.configure(configuration["LogSeverityScreen"])
         if not is_there and arguments.config_file != CONFIG_FILE:
             log.warning("the configuration file %s is not there", arguments.config_file)
-        for name in configuration.unknown:
-            log.info("parameter %s is not known here, or has no effect: ignored", name)
+        for warning in configuration.news():
+            log.warning("%s", warning)
         host = settle_node_name(configuration, os.environ)
         etcd = settle_etcd(configuration, os.environ)
         if arguments.command == "startup":
             return asyncio.run(run_startup(EtcdDatastore, etcd, host, os.environ))
+        raise_descriptor_limit()
         return asyncio.run(_run(host, configuration, etcd))
     except CalicoError as error:
         log.error("%s", error)
         return 1
+
+
+def raise_descriptor_limit() -> None:
+    """Clients of our sockets must not use up the 1,024 descriptors that a process has by default."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _run(host: str, configuration: Configuration, etcd: EtcdConfig) -> int:
@@ -82,7 +94,7 @@ class AgentConfiguration(Configuration):
 
     def __init__(self) -> None:
         self._settled: dict[str, Value] = {}
-        super().__init__(PARAMETERS)
+        super().__init__(PARAMETERS, FOREIGN)
 
     def settle(self, name: str, value: Any, source: str) -> None:
         """Put a value in force for good; only for what the datastore may not set."""

@@ -1,4 +1,7 @@
-"""The agent's parameters that have an effect; names and defaults are upstream's (spec/felix-config.md)."""
+"""The agent's parameters that have an effect; names and defaults are upstream's (spec/felix-config.md).
+
+Upstream's others are in `foreign`: what is set of them is reported as without effect. A test shows the effect of each
+parameter (`test_settings_effects.py`)."""
 
 from __future__ import annotations
 
@@ -19,6 +22,9 @@ from libcalico.policy.nft.rules import NftOptions
 LARGEST_PORT = 65535
 PASS_BIT = 1  # the second lowest bit of the mark mask, as upstream counts
 
+SEVERITIES = ("trace", "debug", "info", "warning", "error", "fatal")
+
+_HOST = matching(r"[a-zA-Z0-9:._+-]{1,64}", "an address or a host name")
 _RATE = matching(r"([1-9]\d{0,3}/(second|minute|hour|day))?", "a rate such as 10/second")
 _PREFIX_LIST = matching(r"[a-zA-Z0-9_-]{1,15}(,[a-zA-Z0-9_-]{1,15})*", "a list of interface name prefixes")
 
@@ -26,6 +32,16 @@ _PREFIX_LIST = matching(r"[a-zA-Z0-9_-]{1,15}(,[a-zA-Z0-9_-]{1,15})*", "a list o
 def interface_prefixes(text: str) -> tuple[str, ...]:
     """Prefixes with a comma between them: what they match is policed, so a bad one must stop the agent."""
     return words(_PREFIX_LIST(text))
+
+
+def severity(text: str) -> str:
+    """A severity in lower case; no text, which `none` becomes, is no logging."""
+    return one_of(*SEVERITIES)(text) if text else ""
+
+
+def host_or_all(text: str) -> str:
+    """Where to listen; no text is every address."""
+    return _HOST(text) if text else ""
 
 
 def mark_mask(text: str) -> int:
@@ -37,6 +53,15 @@ def mark_mask(text: str) -> int:
 
 
 PARAMETERS = (
+    Parameter(
+        "DatastoreType",
+        one_of("etcdv3"),
+        "etcdv3",
+        "kind of datastore: no other is supported",
+        datastore=False,
+        fatal=True,
+        none_refused=True,
+    ),
     Parameter(
         "FelixHostname", str, "", "name of this node; default: nodename file, else the host name", datastore=False
     ),
@@ -50,7 +75,7 @@ PARAMETERS = (
     Parameter(
         "DebugSocket", str, "/run/calico/felix-debug.sock", "UNIX socket of the debug interface", datastore=False
     ),
-    Parameter("LogSeverityScreen", str, "info", "least severity that is logged", live=True),
+    Parameter("LogSeverityScreen", severity, "info", "least severity that is logged; `none`: no logging", live=True),
     Parameter("LogPrefix", str, "calico-packet", "prefix of the kernel log entries of Log rules"),
     Parameter("LogActionRateLimit", _RATE, "", "limit of those entries, for example 10/second"),
     Parameter(
@@ -87,19 +112,13 @@ PARAMETERS = (
     Parameter("ReportingIntervalSecs", seconds, 30.0, "seconds between status reports to etcd, 0: none"),
     Parameter("ReportingTTLSecs", seconds, 90.0, "seconds until a status report is void"),
     Parameter("EndpointReportingEnabled", boolean, False, "write the state of each endpoint to etcd"),
-    Parameter("PrometheusMetricsEnabled", boolean, False, "serve /metrics"),
-    Parameter("PrometheusMetricsHost", str, "", "address to serve metrics on, empty: all"),
-    Parameter("PrometheusMetricsPort", integer(0, LARGEST_PORT), 9091, "port of /metrics"),
-    Parameter("HealthEnabled", boolean, False, "serve /liveness and /readiness"),
-    Parameter("HealthHost", str, "localhost", "address to serve health on"),
-    Parameter("HealthPort", integer(0, LARGEST_PORT), 9099, "port of health"),
+    Parameter("PrometheusMetricsEnabled", boolean, False, "serve /metrics", live=True),
+    Parameter("PrometheusMetricsHost", host_or_all, "", "address to serve metrics on, empty: all", live=True),
+    Parameter("PrometheusMetricsPort", integer(0, LARGEST_PORT), 9091, "port of /metrics", live=True),
+    Parameter("HealthEnabled", boolean, False, "serve /liveness and /readiness", live=True),
+    Parameter("HealthHost", _HOST, "localhost", "address to serve health on", live=True),
+    Parameter("HealthPort", integer(0, LARGEST_PORT), 9099, "port of health", live=True),
 )
-RENAMED = {"reportingInterval": "ReportingIntervalSecs", "reportingTTL": "ReportingTTLSecs"}
-
-
-def datastore_names(values: dict[str, str]) -> dict[str, str]:
-    """Members of a FelixConfiguration under their parameter names (compared without case)."""
-    return {RENAMED.get(name, name): value for name, value in values.items()}
 
 
 def pass_mark(mask: int) -> int:

@@ -1,13 +1,29 @@
-"""A very small HTTP server for `/metrics`, `/liveness` and `/readiness`: any method, one answer per connection."""
+"""A very small HTTP server for `/metrics`, `/liveness` and `/readiness`: any method, one answer per connection.
+
+Whoever reaches the port may connect, so everything is bounded: how many connections there are (the oldest makes room
+for a new one: a request that is never finished shuts nobody out), how often one is taken, how long each may last, how
+large a request may be, and how often all of that is logged (docs/adr/0016-small-http-server.md).
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import logging
+import socket
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+log = logging.getLogger(__name__)
+
+MOST_CONNECTIONS = 64
+ACCEPT_PAUSE_S = 0.005
 LONGEST_REQUEST_S = 10.0
 LARGEST_HEAD = 16384
+MOST_READS = 32
+"""Octets of a request, and pieces in which it may arrive."""
+BACKLOG = 64
+NO_DESCRIPTOR_PAUSE_S = 1.0
+COMPLAINT_INTERVAL_S = 60.0
 
 
 class Answer(NamedTuple):
@@ -19,7 +35,7 @@ class Answer(NamedTuple):
 
 
 Route = Callable[[], Answer]
-_REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 503: "Service Unavailable"}
+_REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 500: "Internal Server Error", 503: "Service Unavailable"}
 
 
 def text(status: int, body: str) -> Answer:
@@ -27,41 +43,103 @@ def text(status: int, body: str) -> Answer:
     return Answer(status, "text/plain; charset=utf-8", body.encode())
 
 
-async def serve(host: str, port: int, routes: Mapping[str, Route]) -> asyncio.Server:
-    """Listen on a TCP port; the server runs until it is closed."""
-    return await asyncio.start_server(_handler(routes), host, port, limit=LARGEST_HEAD)
+async def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens at an address, or at a name's first one (IPv4 before IPv6); without a host, at all of them.
+
+    Raises OSError (the port is taken, the address is not this machine's), UnicodeError (the host is no name)."""
+    if not host and socket.has_dualstack_ipv6():
+        made = socket.create_server(("", port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True)
+    else:
+        found = await asyncio.get_running_loop().getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM)
+        family, _, _, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
+        made = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    made.setblocking(False)
+    return made
 
 
-def _handler(
-    routes: Mapping[str, Route],
-) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+class Server:
+    """Serves `routes` at a socket that listens."""
+
+    def __init__(self, listener: socket.socket, routes: Mapping[str, Route]) -> None:
+        self._listener = listener
+        self._routes = routes
+        self._open: dict[asyncio.Task[None], None] = {}
+        self._quiet_until_s = 0.0
+
+    @property
+    def port(self) -> int:
+        """The TCP port that it listens at."""
+        return int(self._listener.getsockname()[1])
+
+    async def run(self) -> None:
+        """Serve until it is cancelled; the socket is closed then."""
+        with self._listener:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    await self._take_one(group)
+
+    async def _take_one(self, group: asyncio.TaskGroup) -> None:
+        try:
+            connection, _ = await asyncio.get_running_loop().sock_accept(self._listener)
+        except OSError as error:  # no descriptor is left, or the client has gone before it was taken
+            self._complain(f"cannot take a connection: {error}")
+            await asyncio.sleep(NO_DESCRIPTOR_PAUSE_S)
+            return
+        if len(self._open) >= MOST_CONNECTIONS:
+            self._complain(f"more than {MOST_CONNECTIONS} connections: the oldest are closed")
+            oldest = next(iter(self._open))
+            del self._open[oldest]
+            oldest.cancel()
+        task = group.create_task(self._serve(connection))
+        self._open[task] = None
+        task.add_done_callback(lambda done: self._forget(done, connection))
+        await asyncio.sleep(ACCEPT_PAUSE_S)
+
+    def _forget(self, task: asyncio.Task[None], connection: socket.socket) -> None:
+        self._open.pop(task, None)
+        connection.close()
+
+    def _complain(self, problem: str) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._quiet_until_s:
+            self._quiet_until_s = now + COMPLAINT_INTERVAL_S
+            log.warning("port %d: %s (logged once a minute)", self.port, problem)
+
+    async def _serve(self, connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        head, answer = b"", text(400, "the request is not complete\n")
         try:
             async with asyncio.timeout(LONGEST_REQUEST_S):
-                head = await reader.readuntil(b"\r\n\r\n")
-            answer = _answer(head, routes)
-        except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
-            head, answer = b"", text(400, "the request is not complete\n")
-        try:
-            writer.write(_render(answer, with_body=not head.startswith(b"HEAD ")))
-            async with asyncio.timeout(LONGEST_REQUEST_S):
-                await writer.drain()
-        except ConnectionError:
+                for _ in range(MOST_READS):
+                    part = await loop.sock_recv(connection, LARGEST_HEAD)
+                    head += part
+                    if not part or len(head) > LARGEST_HEAD:
+                        break
+                    if b"\r\n\r\n" in head:
+                        answer = self._answer(head)
+                        break
+        except TimeoutError:
             pass
-        except TimeoutError:  # the client does not read
-            writer.transport.abort()
-        finally:
-            writer.close()
+        except OSError:
+            return
+        try:
+            async with asyncio.timeout(LONGEST_REQUEST_S):
+                await loop.sock_sendall(connection, _render(answer, with_body=not head.startswith(b"HEAD ")))
+        except OSError:  # and TimeoutError, which is one: the client does not read
+            pass
 
-    return handle
-
-
-def _answer(head: bytes, routes: Mapping[str, Route]) -> Answer:
-    words = head.split(b"\r\n", 1)[0].decode("latin-1").split()
-    if len(words) != 3:
-        return text(400, "this is not an HTTP request\n")
-    route = routes.get(words[1].partition("?")[0])
-    return text(404, f"paths: {', '.join(sorted(routes))}\n") if route is None else route()
+    def _answer(self, head: bytes) -> Answer:
+        words = head.split(b"\r\n", 1)[0].decode("latin-1").split()
+        if len(words) != 3:
+            return text(400, "this is not an HTTP request\n")
+        route = self._routes.get(words[1].partition("?")[0])
+        if route is None:
+            return text(404, f"paths: {', '.join(sorted(self._routes))}\n")
+        try:
+            return route()
+        except Exception as error:
+            self._complain(f"{words[1][:200]!r} cannot be answered: {error!r}")
+            return text(500, "this cannot be answered; the daemon's log says why\n")
 
 
 def _render(answer: Answer, with_body: bool) -> bytes:

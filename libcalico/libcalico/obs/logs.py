@@ -19,9 +19,13 @@ FORMAT = "%(asctime)s.%(msecs)03d [%(levelname)s] %(name)s: %(message)s"
 
 
 def configure(severity: str) -> None:
-    """Log to stderr from this severity on; an unknown word means info, `none` or no word: nothing."""
+    """Log to stderr from this severity on."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter(FORMAT, "%Y-%m-%d %H:%M:%S"))
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(SEVERITIES.get(severity.lower(), logging.INFO))
+    logging.getLogger().handlers[:] = [handler]
+    set_severity(severity)
+
+
+def set_severity(severity: str) -> None:
+    """Log from this severity on; an unknown word means info, `none` or no word: nothing."""
+    logging.getLogger().setLevel(SEVERITIES.get(severity.lower(), logging.INFO))
