@@ -14,7 +14,7 @@ from libcalico.datastore.memory import MemoryDatastore
 from libcalico.datastore.resources import AsyncClient
 from libcalico.ipam.service import IpamService
 from libcalico.kernel.errors import KernelError
-from libcalico.kernel.objects import Link
+from libcalico.kernel.objects import Link, family_of
 from libcalico.model.codec import from_input
 from libcalico.workload.attach import EndState, Inspection, InterfaceExists, NameTaken
 from libcalico.workload.cni import CniAnswer, CniRequestData, Services, handle
@@ -33,6 +33,9 @@ class FakeKernel:
         self.fail: Exception | None = None
         self.pause_s = 0.0
         self.completed = 0
+        self.down: set[tuple[str, str]] = set()
+        self.unrouted: set[int] = set()
+        self.dies_after = -1  # inspections until the last container's namespace is gone
 
     def is_host(self, path: str) -> bool:
         return path == "/host"
@@ -72,8 +75,13 @@ class FakeKernel:
                 self.boxes.pop(far, None)
 
     async def inspect(self, path: str, interface: str, host_interface: str) -> Inspection:
+        self.dies_after -= 1
+        if self.dies_after == 0:
+            self.host.clear()
+            self.boxes.clear()
         wiring = self.boxes.get((path, interface))
-        link = Link(7, interface, True, True, 1500, (wiring and wiring.mac) or "0a:00:00:00:00:01", lower=8)
+        up = (path, interface) not in self.down
+        link = Link(7, interface, up, up, 1500, (wiring and wiring.mac) or "0a:00:00:00:00:01", lower=8)
         container = EndState(link, wiring.addresses) if wiring is not None else None
         far = self.host.get(host_interface)
         near = Link(
@@ -81,7 +89,9 @@ class FakeKernel:
             lower=7 if far == (path, interface) else 9, leads_away=True,
         )  # fmt: skip
         routed = self.boxes[far].addresses if far is not None else ()
-        return Inspection(EndState(near, ()) if far is not None else None, container, routed)
+        families = frozenset(map(family_of, wiring.addresses if wiring is not None else ())) - self.unrouted
+        outside = EndState(near, ()) if far is not None else None
+        return Inspection(outside, container, routed, families, far is not None and far[0] == path)
 
 
 class World:

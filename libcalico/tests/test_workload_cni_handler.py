@@ -291,7 +291,8 @@ async def test_del_of_the_same_id_on_another_host_touches_nothing(world: World) 
     world.kernel.host.clear()
     world.kernel.boxes.clear()
     await world.ok("ADD", "c2", "/box2", nodename="far")
-    await world.ok("DEL", "c2", "/box2", nodename="elsewhere", nodename_file="/nowhere")
+    answer = await world.call("DEL", "c2", "/box9", nodename="elsewhere", nodename_file="/nowhere")
+    assert (answer.exit_code, b"names node far: nothing shows that it is this host's" in answer.stderr) == (0, True)
     assert len(await world.held()) == 2
 
 

@@ -23,6 +23,7 @@ from libcalico.kernel import netns, objects, sysctl
 from libcalico.kernel.errors import KernelError
 from libcalico.kernel.objects import Address, Link, Neighbour, Route
 from libcalico.kernel.rtnl import Rtnl
+from libcalico.workload import routes
 from libcalico.workload.plan import GATEWAY, HOST_MAC, Setting, Wiring
 
 T = TypeVar("T")
@@ -53,11 +54,28 @@ class EndState(NamedTuple):
 
 
 class Inspection(NamedTuple):
-    """Both ends, None where there is nothing, and the addresses that the host routes to its end."""
+    """Both ends, None where there is nothing, and the addresses that the host routes to its end.
+
+    `families` are those in which the container's end has its default route. `leads_here`: the host end's other end is
+    in this container, under whatever name."""
 
     host: EndState | None
     container: EndState | None
     routed: tuple[str, ...]
+    families: frozenset[int]
+    leads_here: bool
+
+    @property
+    def is_wired(self) -> bool:
+        """The two ends are there and belong to each other."""
+        host, container = self.host, self.container
+        return (
+            self.leads_here and host is not None and container is not None and host.link.lower == container.link.ifindex
+        )
+
+    def has_mac(self, mac: str) -> bool:
+        """The container's end has this MAC."""
+        return bool(mac) and self.container is not None and self.container.link.mac == mac.lower()
 
 
 def attach(wiring: Wiring, netns_path: str, host_netns: str = "") -> str:
@@ -157,16 +175,19 @@ def inspect(netns_path: str, container_interface: str, host_interface: str, host
     """What stands of a wiring."""
     with Rtnl(host_netns) as here:
         host = _state(here, host_interface)
-        routes = [
+        routed = [
             route.destination.partition("/")[0]
             for family in (socket.AF_INET, socket.AF_INET6)
             for route in (here.routes(family, device=host.link.ifindex) if host else ())
         ]
-    container = None
+    container, families, leads_here = None, frozenset[int](), False
     if netns_path and os.path.exists(netns_path):
         with Rtnl(netns_path) as there:
             container = _state(there, container_interface)
-    return Inspection(host, container, tuple(routes))
+            families = routes.routed_families(there, container.link.ifindex) if container else families
+            far = routes.link_at(there, host.link.lower) if host and host.link.leads_away else None
+            leads_here = host is not None and far is not None and far.lower == host.link.ifindex
+    return Inspection(host, container, tuple(routed), families, leads_here)
 
 
 def _state(rtnl: Rtnl, name: str) -> EndState | None:
@@ -242,17 +263,23 @@ def _apply_settings(settings: Sequence[Setting]) -> None:
 
 def _set_up_container(wiring: Wiring, there: Rtnl, far: int, here: Rtnl, near: int) -> None:
     """Up, then routes, then addresses: in one system call without IPv6, whose gateway comes to be only after "up"."""
+
+    def missing(gateway: str) -> list[Route]:
+        return routes.missing_routes(there, far, gateway, lambda device: routes.is_calico_end(there, device, here))
+
+    wanted = missing(GATEWAY) if wiring.has_v4 else []
     with there.together():
         there.set_link(far, up=True)
+        for route in wanted:
+            there.create_route(route)
         if wiring.has_v4:
-            there.replace_route(Route(f"{GATEWAY}/32", far, scope=objects.RT_SCOPE_LINK))
-            there.replace_route(Route("0.0.0.0/0", far, gateway=GATEWAY))
             there.replace_neighbour(Neighbour(far, GATEWAY, HOST_MAC))
             _give_addresses(wiring, there, far, socket.AF_INET)
     if wiring.has_v6:
-        gateway = _wait_link_local(here, near)
+        wanted = missing(_wait_link_local(here, near))
         with there.together():
-            there.replace_route(Route("::/0", far, gateway=gateway))
+            for route in wanted:
+                there.create_route(route)
             _give_addresses(wiring, there, far, socket.AF_INET6)
 
 

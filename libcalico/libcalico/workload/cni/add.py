@@ -10,6 +10,7 @@ import msgspec
 
 from libcalico.errors import CalicoError, DatastoreError, ResourceAlreadyExists, ResourceDoesNotExist
 from libcalico.ipam.transaction import View
+from libcalico.kernel import objects
 from libcalico.kernel.errors import KernelError
 from libcalico.model.keys import ResourceKey
 from libcalico.model.resources import WorkloadEndpoint
@@ -274,7 +275,7 @@ class _Addition:
         context = self._context
         spec = existing.spec
         seen = await context.services.attacher.inspect(context.call.netns, context.call.interface, spec.interface_name)
-        stands = _is_wired(seen)
+        stands = seen.is_wired
         if seen.host is not None and not stands:
             text = f"endpoint {existing.metadata.name} is in use by another network namespace: interface"
             raise CniError(errors.GENERAL, f"{text} {spec.interface_name} stands and does not lead to this one")
@@ -362,14 +363,9 @@ def _check_some(found: Addresses) -> None:
         raise CniError(errors.GENERAL, "IPAM plugin returned no IP addresses in result")
 
 
-def _is_wired(seen: Inspection) -> bool:
-    """The two ends are there and belong to each other."""
-    host, container = seen.host, seen.container
-    return host is not None and container is not None and host.link.lower == container.link.ifindex
-
-
 def _is_complete(seen: Inspection, ips: Sequence[str]) -> bool:
     """All has been done to the two ends; host routes come last."""
     assert seen.host is not None and seen.container is not None
     up = seen.host.link.up and seen.container.link.up
-    return up and set(ips) <= set(seen.container.addresses) and set(ips) <= set(seen.routed)
+    there = set(ips) <= set(seen.container.addresses) and set(map(objects.family_of, ips)) <= seen.families
+    return up and there and set(ips) <= set(seen.routed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
@@ -21,6 +22,8 @@ from libcalico.workload.cni.services import Services
 T = TypeVar("T")
 
 UPDATE_TRIES = 10
+DYING_S = 1.0
+_LOOK_AGAIN_S = 0.05
 _TRUE = frozenset({"1", "true"})
 
 
@@ -45,6 +48,12 @@ async def remove_attachment(context: Context) -> list[Exception]:
     segment = endpoint.endpoint_segment(call.interface)
     mine = next((item for item in own if item.spec.endpoint == segment), None)
     rest = [item for item in own if item is not mine]
+    if mine is not None and await _lives_elsewhere(context, mine):
+        text = (
+            f"interface {mine.spec.interface_name} of endpoint {mine.metadata.name} leads to another network namespace"
+        )
+        context.notes.append(f"{text} than {call.netns}: nothing was removed")
+        return []
     if mine is not None and await _leaves_one_network_only(context, mine):
         return []
     problems: list[Exception] = []
@@ -82,10 +91,54 @@ async def _find(context: Context) -> tuple[list[WorkloadEndpoint], list[Workload
             continue
         found, near = await endpoint.find_related(context.client, context.namespace, name, call.container_id)
         if found or name == holder:
-            context.notes.append(f"the container is known under the node name {name}, not {context.node}")
-            context.node, context.ipam = name, context.services.open_ipam(context.client, name)
+            _take_node_name(context, name)
             return found, near
-    return own, others
+    return await _find_by_evidence(context) or (own, others)
+
+
+async def _find_by_evidence(context: Context) -> tuple[list[WorkloadEndpoint], list[WorkloadEndpoint]] | None:
+    """The endpoints under a node name that nobody remembers, when the interface in the container shows that they are
+    this host's: it has the endpoint's MAC, or (a later plug-in may have changed that) is the other end of the
+    endpoint's host interface and no other endpoint comes into question."""
+    call = context.call
+    found = await endpoint.find_elsewhere(context.client, context.namespace, call.container_id, call.interface)
+    found = [item for item in found if item.spec.node != context.node]
+    seen = [
+        await context.services.attacher.inspect(call.netns, call.interface, item.spec.interface_name) for item in found
+    ]
+    evident = [item for item, now in zip(found, seen, strict=True) if now.has_mac(item.spec.mac)]
+    if not evident and len(found) == 1 and seen[0].is_wired:
+        evident = found
+    for item in evident:
+        _take_node_name(context, item.spec.node)
+        return await endpoint.find_related(context.client, context.namespace, item.spec.node, call.container_id)
+    for item in found:
+        text = f"endpoint {item.metadata.name} has this container id and interface, and names node {item.spec.node}"
+        context.notes.append(f"{text}: nothing shows that it is this host's, so it was left")
+    return None
+
+
+def _take_node_name(context: Context, name: str) -> None:
+    context.notes.append(f"the container is known under the node name {name}, not {context.node}")
+    context.node, context.ipam = name, context.services.open_ipam(context.client, name)
+
+
+async def _lives_elsewhere(context: Context, mine: WorkloadEndpoint) -> bool:
+    """The endpoint's interface leads to a living network namespace that is not the one of this call: this is the DEL
+    which follows an ADD that was refused for it.
+
+    The namespace of a container that has ended takes its time to go, and whatever interface was moved there with it."""
+    call, attacher = context.call, context.services.attacher
+    if not _is_namespace(context) or attacher.is_host(call.netns):
+        return False
+    until_s = asyncio.get_running_loop().time() + DYING_S
+    while True:
+        seen = await attacher.inspect(call.netns, call.interface, mine.spec.interface_name)
+        if seen.host is None or seen.leads_here or not seen.host.link.leads_away:
+            return False
+        if asyncio.get_running_loop().time() > until_s:
+            return True
+        await asyncio.sleep(_LOOK_AGAIN_S)
 
 
 async def _leaves_one_network_only(context: Context, mine: WorkloadEndpoint) -> bool:

@@ -22,6 +22,7 @@ from libcalico.datastore.contract import Compare, Delete, Get, Put, Target
 from libcalico.datastore.resources import AsyncClient
 from libcalico.errors import (
     FieldError,
+    ParsingDatastoreEntry,
     ResourceAlreadyExists,
     ResourceDoesNotExist,
     ResourceUpdateConflict,
@@ -157,6 +158,27 @@ async def find_related(
     return own, others
 
 
+async def find_elsewhere(
+    client: AsyncClient, namespace: str, container_id: str, interface: str
+) -> list[WorkloadEndpoint]:
+    """The endpoints that have this container id and interface, under whatever node name.
+
+    Lists the names of all endpoints of the namespace."""
+    part = f"-{ORCHESTRATOR}-{container_id.replace('-', '--')}-".encode()
+    listed = await client.datastore.range(list_prefix(KIND, namespace).encode(), keys_only=True)
+    found = []
+    for path in (kv.key for kv in listed.kvs if part in kv.key):
+        key = parse_path(path.decode("utf-8", "replace"))
+        if not isinstance(key, ResourceKey):
+            continue
+        parts = split_workload_endpoint_name(key.name)
+        if parts is None or parts[1:] != (ORCHESTRATOR, container_id, endpoint_segment(interface)):
+            continue
+        with contextlib.suppress(ResourceDoesNotExist, ParsingDatastoreEntry):
+            found.append(await client.get(KIND, key.name, key.namespace))
+    return found
+
+
 async def is_name_held(
     client: AsyncClient, node: str, container_id: str, host_interface: str, own: ResourceKey
 ) -> bool:
@@ -169,7 +191,7 @@ async def is_name_held(
         key = parse_path(path.decode("utf-8", "replace"))
         if not isinstance(key, ResourceKey) or key == own:
             continue
-        with contextlib.suppress(ResourceDoesNotExist):
+        with contextlib.suppress(ResourceDoesNotExist, ParsingDatastoreEntry):
             found = await client.get(KIND, key.name, key.namespace)
             if found.spec.node == node and found.spec.interface_name == host_interface:
                 return True

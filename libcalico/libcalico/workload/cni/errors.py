@@ -16,6 +16,18 @@ FLAGS = 100
 GENERAL = 999
 
 
+LONGEST_SHOWN = 200
+
+
+def shown(value: object) -> str:
+    """A value from outside as an error or a note shows it: at most 200 characters, control characters escaped."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, or lists in lists
+        text = f"a {type(value).__name__} that is too large to be shown"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+
+
 class CniError(BadData):
     """What the caller is told on stdout: a code, a message and, where useful, details."""
 

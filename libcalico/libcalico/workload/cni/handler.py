@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from libcalico.errors import CalicoError, DatastoreError
 from libcalico.workload.attach import InterfaceExists
-from libcalico.workload.cni import errors, verbs, versions
+from libcalico.workload.cni import check, errors, verbs, versions
 from libcalico.workload.cni.add import add
 from libcalico.workload.cni.context import CALL_TIMEOUT_S
 from libcalico.workload.cni.delete import delete
@@ -25,12 +25,12 @@ Verb = Callable[[Call, Services, list[str]], Awaitable[bytes]]
 VERBS: dict[tuple[str, str], Verb] = {
     ("calico", "ADD"): add,
     ("calico", "DEL"): delete,
-    ("calico", "CHECK"): verbs.check,
+    ("calico", "CHECK"): check.check,
     ("calico", "GC"): verbs.collect_garbage,
     ("calico", "STATUS"): verbs.status,
     ("calico-ipam", "ADD"): verbs.ipam_add,
     ("calico-ipam", "DEL"): verbs.ipam_delete,
-    ("calico-ipam", "CHECK"): verbs.ipam_check,
+    ("calico-ipam", "CHECK"): check.check_addresses,
     ("calico-ipam", "GC"): verbs.ipam_collect_garbage,
     ("calico-ipam", "STATUS"): verbs.status,
 }

@@ -1,4 +1,4 @@
-"""CHECK, GC and STATUS, and the verbs of `calico-ipam` (spec/cni.md 7, 8)."""
+"""GC and STATUS, and the verbs of `calico-ipam` (spec/cni.md 7, 8)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from libcalico.errors import CalicoError, ResourceDoesNotExist
 from libcalico.ipam import plan as ipam_plan
 from libcalico.model.keys import HandleKey, parse_path
 from libcalico.model.resources import WorkloadEndpoint
-from libcalico.workload.attach import Inspection
 from libcalico.workload.cni import addresses, endpoint, errors, result
 from libcalico.workload.cni.conf import read_conf
 from libcalico.workload.cni.context import Context, open_context
 from libcalico.workload.cni.delete import remove_attachment
-from libcalico.workload.cni.errors import CniError
+from libcalico.workload.cni.errors import CniError, shown
 from libcalico.workload.cni.request import Call
 from libcalico.workload.cni.result import Addresses
 from libcalico.workload.cni.services import Services
@@ -23,62 +22,6 @@ from libcalico.workload.cni.services import Services
 STATUS_TIMEOUT_S = 2.0
 VALID_ATTACHMENTS = "cni.dev/valid-attachments"
 _HANDLES = b"/calico/ipam/v2/handle/"
-
-
-async def check(call: Call, services: Services, notes: list[str]) -> bytes:
-    """CHECK: the endpoint, both ends of the interface, routes and addresses are as the last result said."""
-    conf, _ = read_conf(call.conf)
-    previous = call.conf.get("prevResult")
-    if not isinstance(previous, dict):
-        raise CniError(errors.BAD_CONFIG, "required prevResult missing")
-    wanted = set(result.previous_addresses(previous))
-    context = await open_context(call, conf, services, notes)
-    own, _ = await endpoint.find_related(context.client, context.namespace, context.node, call.container_id)
-    segment = endpoint.endpoint_segment(call.interface)
-    stored = next((item for item in own if item.spec.endpoint == segment), None)
-    if stored is None:
-        raise _mismatch(f"no endpoint of container {call.container_id} with interface {call.interface} is stored")
-    if set(endpoint.bare_addresses(stored)) != wanted:
-        raise _mismatch(f"endpoint {stored.metadata.name} has {stored.spec.ip_networks}, prevResult {sorted(wanted)}")
-    seen = await services.attacher.inspect(call.netns, call.interface, stored.spec.interface_name)
-    _check_wiring(call, stored, seen, wanted)
-    if conf.ipam_type == addresses.OWN_PLUGIN:
-        await _check_held(context, wanted, stored.spec.profiles)
-    elif conf.ipam_type:
-        await addresses.run_plugin(context, "CHECK")
-    return b""
-
-
-def _check_wiring(call: Call, stored: WorkloadEndpoint, seen: Inspection, wanted: set[str]) -> None:
-    spec = stored.spec
-    if seen.container is None:
-        raise _mismatch(f"interface {call.interface} is missing in {call.netns}")
-    if not wanted <= set(seen.container.addresses):
-        raise _mismatch(f"interface {call.interface} has {list(seen.container.addresses)}, wanted {sorted(wanted)}")
-    if spec.mac and seen.container.link.mac != spec.mac:
-        raise _mismatch(f"interface {call.interface} has MAC {seen.container.link.mac}, wanted {spec.mac}")
-    if seen.host is None:
-        raise _mismatch(f"host interface {spec.interface_name} is missing")
-    if not seen.host.link.up:
-        raise _mismatch(f"host interface {spec.interface_name} is down")
-    missing = wanted - set(seen.routed)
-    if missing:
-        raise _mismatch(f"no host route to {sorted(missing)} through {spec.interface_name}")
-
-
-async def _check_held(context: Context, wanted: set[str], networks: list[str]) -> None:
-    held: set[str] = set()
-    for network in dict.fromkeys([context.call.network, *networks]):
-        try:
-            held |= set(await context.ipam.ips_by_handle(f"{network}.{context.call.container_id}"))
-        except ResourceDoesNotExist:
-            continue
-    if not wanted <= held:
-        raise _mismatch(f"addresses {sorted(wanted - held)} are not allocated to the container")
-
-
-def _mismatch(text: str) -> CniError:
-    return CniError(errors.GENERAL, f"check failed: {text}")
 
 
 async def collect_garbage(call: Call, services: Services, notes: list[str]) -> bytes:
@@ -108,14 +51,17 @@ async def collect_garbage(call: Call, services: Services, notes: list[str]) -> b
 
 
 def _valid_attachments(conf: dict[str, Any]) -> set[tuple[str, str]]:
-    listed = conf.get(VALID_ATTACHMENTS)
-    if not isinstance(listed, list):
+    if VALID_ATTACHMENTS not in conf:
         raise CniError(errors.BAD_CONFIG, f"GC needs {VALID_ATTACHMENTS}: nothing was removed")
+    listed = [] if conf[VALID_ATTACHMENTS] is None else conf[VALID_ATTACHMENTS]  # Go writes an empty list as null
+    if not isinstance(listed, list):
+        text = f"{VALID_ATTACHMENTS} is {shown(listed)}, wanted array: nothing was removed"
+        raise CniError(errors.DECODING_FAILURE, text)
     valid = set()
     for entry in listed:
         found = (entry.get("containerID"), entry.get("ifname")) if isinstance(entry, dict) else (None, None)
         if not isinstance(found[0], str) or not isinstance(found[1], str):
-            raise CniError(errors.BAD_CONFIG, f"bad entry {entry!r} in {VALID_ATTACHMENTS}: nothing was removed")
+            raise CniError(errors.BAD_CONFIG, f"bad entry {shown(entry)} in {VALID_ATTACHMENTS}: nothing was removed")
         valid.add((found[0], found[1]))
     return valid
 
@@ -219,16 +165,6 @@ async def ipam_delete(call: Call, services: Services, notes: list[str]) -> bytes
     notes += passed_over
     context = await open_context(call, conf, services, notes)
     await services.one_at_a_time(call, lambda: addresses.release(context, [call.network]))
-    return b""
-
-
-async def ipam_check(call: Call, services: Services, notes: list[str]) -> bytes:
-    """`calico-ipam` CHECK: with a previous result, the handle must hold its addresses."""
-    conf, _ = read_conf(call.conf)
-    previous = call.conf.get("prevResult")
-    if isinstance(previous, dict):
-        context = await open_context(call, conf, services, notes)
-        await _check_held(context, set(result.previous_addresses(previous)), [])
     return b""
 
 

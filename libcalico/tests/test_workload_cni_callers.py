@@ -1,0 +1,158 @@
+"""What callers met in the field: chains of plug-ins, refused containers, renamed hosts (spec/cni.md 12)."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+
+import msgspec
+import pytest
+
+from libcalico.ipam.service import IpamService
+from libcalico.model.codec import from_input
+from libcalico.workload.cni import delete
+from tests.cni_world import NODE, World
+
+
+@pytest.fixture(params=[False, True], ids=["alone", "agent"])
+async def world(request: pytest.FixtureRequest) -> World:
+    """Without an agent whose view spares requests, and with one."""
+    made = World()
+    made.has_agent = request.param
+    if made.has_agent:
+        ipam = IpamService(made.store, NODE)
+        made.services.open_ipam = lambda _client, node: ipam if node == NODE else IpamService(made.store, node)
+    await made.start()
+    return made
+
+
+async def add_node(world: World, name: str) -> None:
+    node = {"apiVersion": "projectcalico.org/v3", "kind": "Node", "metadata": {"name": name}, "spec": {}}
+    await world.client.create(from_input(node))
+
+
+# --- a DEL that must not, and one that must
+
+
+async def test_the_del_that_follows_a_refused_add_touches_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delete, "DYING_S", 0.1)
+    await world.ok("ADD", "cni")
+    await world.refused("ADD", "cni", "/other")
+    before = (world.now(), dict(world.kernel.boxes))
+    answer = await world.call("DEL", "cni", "/other")
+    assert (answer.exit_code, answer.stdout) == (0, b"")
+    assert b"leads to another network namespace than /other: nothing was removed" in answer.stderr
+    assert (world.now(), dict(world.kernel.boxes)) == before
+    await world.ok("DEL", "cni")
+    assert await world.is_clean()
+
+
+async def test_a_del_whose_interface_goes_with_a_dying_namespace_does_its_work(world: World) -> None:
+    await world.ok("ADD")
+    world.kernel.dies_after = 3
+    await world.ok("DEL", netns="/reborn")
+    assert await world.is_clean()
+
+
+async def test_a_del_finds_an_interface_that_the_task_renamed(world: World) -> None:
+    await world.ok("ADD")
+    world.kernel.boxes["/box", "mine"] = world.kernel.boxes.pop(("/box", "eth0"))
+    world.kernel.host["cali5f0c9e11-2b"] = ("/box", "mine")
+    await world.ok("DEL")
+    assert await world.is_clean()
+
+
+@pytest.mark.parametrize("evidence", ["wired", "mac"])
+async def test_a_del_after_the_node_got_another_name_frees(world: World, evidence: str) -> None:
+    await world.ok("ADD")
+    await add_node(world, "worker-02")
+    if evidence == "mac":
+        (stored,) = await world.endpoints()
+        spec = msgspec.structs.replace(stored.spec, interface_name="cali-else")
+        await world.client.update(msgspec.structs.replace(stored, spec=spec))
+    answer = await world.call("DEL", nodename="worker-02", nodename_file="/nowhere")
+    assert (answer.exit_code, b"known under the node name" in answer.stderr) == (0, True)
+    assert not await world.held()
+    assert not await world.endpoints()
+
+
+async def test_an_endpoint_with_the_same_id_and_host_interface_on_another_host_is_not_ours(world: World) -> None:
+    """Ids like `cni` are the same on every host, and with them the names of host interfaces."""
+    await add_node(world, "far")
+    await world.ok("ADD", "cni", "/far", nodename="far")
+    far = (dict(world.kernel.host), dict(world.kernel.boxes))
+    world.kernel.host.clear()
+    world.kernel.boxes.clear()
+    await world.ok("ADD", "cni", args="MAC=0a:58:00:00:00:01")
+    await add_node(world, "renamed")
+    await world.ok("DEL", "cni", nodename="renamed", nodename_file="/nowhere")
+    (left,) = await world.endpoints()
+    assert (left.spec.node, world.kernel.boxes) == ("far", {})
+    assert len(await world.held()) == 1
+    assert far[1]
+
+
+# --- CHECK
+
+
+async def test_check_takes_what_a_later_plugin_changed_and_looks_at_ours(world: World) -> None:
+    previous = await world.ok("ADD", cniVersion="1.0.0")
+
+    def check(**changed: Any) -> dict[str, Any]:
+        return {"cniVersion": "1.0.0", "prevResult": {**previous, **changed}}
+
+    near, far = previous["interfaces"]
+    tuned = [near, {**far, "mac": "0A:58:00:00:00:99"}]
+    assert "has MAC" in (await world.refused("CHECK", **check(interfaces=tuned)))["msg"]
+    wiring = world.kernel.boxes["/box", "eth0"]
+    world.kernel.boxes["/box", "eth0"] = wiring._replace(mac="0a:58:00:00:00:99")
+    assert "has MAC" in (await world.refused("CHECK", **check()))["msg"]
+    await world.ok("CHECK", **check(interfaces=tuned))
+    another = {"address": "10.9.9.9/24", "interface": 2}
+    chained = check(interfaces=[*tuned, {"name": "net1", "sandbox": "/box"}], ips=[*previous["ips"], another])
+    await world.ok("CHECK", **chained)
+
+
+async def test_check_sees_an_interface_that_is_down_and_a_lost_default_route(world: World) -> None:
+    previous = await world.ok("ADD", cniVersion="1.0.0")
+    kwargs: dict[str, Any] = {"cniVersion": "1.0.0", "prevResult": previous}
+    world.kernel.down.add(("/box", "eth0"))
+    assert "interface eth0 is down in /box" in (await world.refused("CHECK", **kwargs))["msg"]
+    world.kernel.down.clear()
+    world.kernel.unrouted.add(socket.AF_INET)
+    assert "eth0 has no IPv4 default route" in (await world.refused("CHECK", **kwargs))["msg"]
+    world.kernel.unrouted.clear()
+    await world.ok("CHECK", **kwargs)
+
+
+async def test_check_sees_an_endpoint_that_forgot_an_address(world: World) -> None:
+    previous = await world.ok("ADD", cniVersion="1.0.0")
+    (stored,) = await world.endpoints()
+    await world.services.open_ipam(world.client, NODE).assign_ip("172.29.0.9", f"calico.{stored.spec.container_id}")
+    wiring = world.kernel.boxes["/box", "eth0"]
+    world.kernel.boxes["/box", "eth0"] = wiring._replace(addresses=("172.29.0.0", "172.29.0.9"))
+    more = {**previous, "ips": [*previous["ips"], {"address": "172.29.0.9/32", "interface": 1}]}
+    assert "lacks ['172.29.0.9']" in (await world.refused("CHECK", cniVersion="1.0.0", prevResult=more))["msg"]
+
+
+async def test_a_repeated_add_completes_a_container_without_its_default_route(world: World) -> None:
+    await world.ok("ADD")
+    world.kernel.unrouted.add(socket.AF_INET)
+    await world.ok("ADD")
+    assert world.kernel.completed == 1
+
+
+# --- GC
+
+
+async def test_garbage_collection_takes_gos_null_for_an_empty_list(world: World) -> None:
+    await world.ok("ADD")
+    refused = await world.refused("GC", cniVersion="1.1.0", **{"cni.dev/valid-attachments": {}})
+    assert (refused["code"], "wanted array" in refused["msg"]) == (6, True)
+    assert len(await world.endpoints()) == 1
+    await world.ok("GC", cniVersion="1.1.0", **{"cni.dev/valid-attachments": None})
+    assert await world.is_clean()
+    assert json.dumps(world.kernel.host) == "{}"
