@@ -12,6 +12,7 @@ from libcalico.ipam.transaction import View
 from libcalico.kernel.errors import KernelError
 from libcalico.model.resources import WorkloadEndpoint
 from libcalico.workload import plan
+from libcalico.workload.attach import Inspection
 from libcalico.workload.cni import addresses, endpoint, errors
 from libcalico.workload.cni.conf import read_conf
 from libcalico.workload.cni.context import Context, node_names, open_context
@@ -103,9 +104,7 @@ async def _find_by_evidence(context: Context) -> tuple[list[WorkloadEndpoint], l
     call = context.call
     found = await endpoint.find_elsewhere(context.client, context.namespace, call.container_id, call.interface)
     found = [item for item in found if item.spec.node != context.node]
-    seen = [
-        await context.services.attacher.inspect(call.netns, call.interface, item.spec.interface_name) for item in found
-    ]
+    seen = [await _inspect(context, item.spec.interface_name) for item in found]
     evident = [item for item, now in zip(found, seen, strict=True) if now.has_mac(item.spec.mac)]
     if not evident and len(found) == 1 and seen[0].is_wired:
         evident = found
@@ -118,6 +117,15 @@ async def _find_by_evidence(context: Context) -> tuple[list[WorkloadEndpoint], l
     return None
 
 
+async def _inspect(context: Context, host_interface: str) -> Inspection:
+    """Where no namespace is (any more), nothing stands inside."""
+    call, attacher = context.call, context.services.attacher
+    try:
+        return await attacher.inspect(call.netns if _is_namespace(context) else "", call.interface, host_interface)
+    except KernelError:
+        return await attacher.inspect("", call.interface, host_interface)
+
+
 def _take_node_name(context: Context, name: str) -> None:
     context.notes.append(f"the container is known under the node name {name}, not {context.node}")
     context.node, context.ipam = name, context.services.open_ipam(context.client, name)
@@ -128,12 +136,11 @@ async def _lives_elsewhere(context: Context, mine: WorkloadEndpoint) -> bool:
     which follows an ADD that was refused for it.
 
     The namespace of a container that has ended takes its time to go, and whatever interface was moved there with it."""
-    call, attacher = context.call, context.services.attacher
-    if not _is_namespace(context) or attacher.is_host(call.netns):
+    if not _is_namespace(context) or context.services.attacher.is_host(context.call.netns):
         return False
     until_s = asyncio.get_running_loop().time() + DYING_S
     while True:
-        seen = await attacher.inspect(call.netns, call.interface, mine.spec.interface_name)
+        seen = await _inspect(context, mine.spec.interface_name)
         if seen.host is None or seen.leads_here or not seen.host.link.leads_away:
             return False
         if asyncio.get_running_loop().time() > until_s:
