@@ -12,7 +12,7 @@ import importlib
 import os
 import sys
 
-MODULES = ("bitmap", "labels", "netns", "rules")
+MODULES = ("bitmap", "labels", "netns", "nfnl", "rules")
 
 
 def _load() -> str:

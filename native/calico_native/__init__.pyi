@@ -1,6 +1,7 @@
 from calico_native.py import bitmap as bitmap
 from calico_native.py import labels as labels
 from calico_native.py import netns as netns
+from calico_native.py import nfnl as nfnl
 from calico_native.py import rules as rules
 
 MODULES: tuple[str, ...]

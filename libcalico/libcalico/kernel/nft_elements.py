@@ -1,0 +1,64 @@
+"""Change elements of nftables sets and verdict maps without libnftables: one netlink batch, one atomic commit.
+
+For what changes most often in a running agent, members of sets. `docs/adr/0029-element-batches.md` has the figures.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+
+from calico_native import nfnl
+from libcalico.kernel import nlmsg
+from libcalico.kernel.errors import KernelError
+from libcalico.kernel.nlsocket import NetlinkSocket
+
+_NETLINK_NETFILTER = 12
+_SO_SNDBUFFORCE = 32
+LARGEST_BATCH_BYTES = 16 << 20
+"""A batch must go out in one datagram; what is larger is for libnftables."""
+
+Change = tuple[bool, str, str, bool, Sequence[str]]
+"""(add, set, type, interval, elements): see `calico_native.nfnl.encode_batch`."""
+
+
+class ElementBatches(NetlinkSocket):
+    """Writes elements of one `inet` table; one thread at a time."""
+
+    def __init__(self, table: str, netns_path: str = "") -> None:
+        super().__init__(_NETLINK_NETFILTER, netns_path)
+        self._expect_much()
+        self._set(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 2 * LARGEST_BATCH_BYTES)
+        self._socket.bind((0, 0))
+        self._table = table
+
+    def commit(self, changes: Sequence[Change]) -> bool:
+        """All changes in one transaction; False when they are none of those that a batch can do, and nothing was done.
+
+        Raises `KernelError`, naming the set: the kernel refused one, and nothing was done."""
+        try:
+            batch, names = nfnl.encode_batch(self._table, changes)
+        except (ValueError, OSError):
+            return False
+        if len(batch) > LARGEST_BATCH_BYTES:
+            return False
+        if names:
+            self._socket.send(batch)
+            self._read_answers(names)
+        return True
+
+    def _read_answers(self, names: list[str]) -> None:
+        """The kernel has queued every answer when `send` returns: errors, and the last message's acknowledgement."""
+        failure: KernelError | None = None
+        while True:
+            for kind, flags, sequence, payload in nlmsg.decode_messages(self._receive()):
+                if kind != nlmsg.NLMSG_ERROR:
+                    continue
+                number, words = nlmsg.decode_error(flags, payload)
+                if number and failure is None:
+                    name = names[sequence - 1] if 0 < sequence <= len(names) else "?"
+                    failure = KernelError(f"change elements of set {name}", number, words)
+                if sequence == len(names) or (number and not 0 < sequence <= len(names)):
+                    if failure is not None:
+                        raise failure
+                    return
