@@ -19,6 +19,7 @@ from calico_felix.calc.graph import PREFIXES, Graph
 from calico_felix.calc.settings import CLUSTER, NODE_PREFIX, Settings
 from calico_felix.dataplane.loop import Dataplane
 from calico_felix.debug import Subject, debug_commands
+from calico_felix.departures import Departures
 from calico_felix.foreign import datastore_names
 from calico_felix.node_api import NodeApi
 from calico_felix.parameters import dataplane_config
@@ -35,11 +36,13 @@ from libcalico.ipam.service import IpamService
 from libcalico.kernel import sysctl
 from libcalico.kernel.errors import KernelError
 from libcalico.kernel.netlink import LinkEvent, Monitor, Overrun, RouteEvent
+from libcalico.model.keys import ResourceKey
 from libcalico.obs import debug, logs
 from libcalico.obs.health import Health
 from libcalico.obs.metrics import Metrics
 from libcalico.rpc import node_pb2_grpc as stubs
 from libcalico.rpc.channel import open_server
+from libcalico.text import shown
 from libcalico.workload.attach import Attacher
 from libcalico.workload.cni.hold import hold_netns
 from libcalico.workload.cni.server import WorkloadsService
@@ -81,6 +84,9 @@ class Daemon:
         self.clock = clock or SystemClock()
         self.started_s = self._serving_s = self.clock.monotonic_s()
         self.graph = Graph(self.host)
+        self.departures = Departures(
+            self.graph, lambda name: self.dataplane is not None and name in self.dataplane.links
+        )
         self.syncer = Syncer(self.datastore, ACTIVE_PREFIXES, self.clock)
         self.ipam = IpamService(self.datastore, self.host, self.clock)
         self.client = AsyncClient(self.datastore, self.clock)
@@ -94,6 +100,7 @@ class Daemon:
         self._news = asyncio.Event()
         self._is_whole = False
         self._forwarding = [key for key in FORWARDING if "ipv6" not in key or sysctl.has_ipv6()]
+        self._restart_reason = ""
 
     async def run(self) -> None:
         """Until a task ends or SIGTERM arrives."""
@@ -240,8 +247,8 @@ class Daemon:
             await asyncio.sleep(FLUSH_PAUSE_S)
 
     def _flush(self, dataplane: Dataplane) -> None:
-        if self.graph.datastore_ready is False:
-            raise RestartNeeded("the datastore is locked (datastoreReady is false)")
+        self._check_ready()
+        self.departures.settle(self.clock.monotonic_s())
         first = not self.graph.in_sync
         self.graph.in_sync = True
         flush = self.graph.flush(self.revision)
@@ -249,19 +256,39 @@ class Daemon:
             if flush.configuration is not None and not first:
                 self._check_settings(flush.configuration)
             if self._vxlan_families() != self._families:
-                raise RestartNeeded("the pools' encapsulation has changed")
+                self._restart_reason = "the pools' encapsulation has changed"
+            self._restart_if_needed()
             dataplane.on_flush(flush)
         elif flush is not None:
             dataplane.note_revision(flush.revision)
+        self._restart_if_needed()
         if first:
             self._on_in_sync()
 
+    def _check_ready(self) -> None:
+        """A datastore that is not initialised has lost its data: nothing follows from whatever else is gone."""
+        if self.graph.datastore_ready is None:
+            reason = "the datastore is not initialised any more (ClusterInformation default is missing)"
+            raise RestartNeeded(f"{reason}: what is programmed stays in force until it is there again")
+        if not self.graph.datastore_ready:
+            raise RestartNeeded("the datastore is locked (datastoreReady is false)")
+
+    def _restart_if_needed(self) -> None:
+        """Not while deletions wait to be believed: an agent that starts would not know what they were of."""
+        if self._restart_reason and not self.departures:
+            raise RestartNeeded(self._restart_reason)
+
     def _take_in(self, batch: Batch, fed: tuple[str, ...]) -> None:
+        now_s, waited = self.clock.monotonic_s(), len(self.departures)
         for update in batch.updates:
             path = update.key.decode("utf-8", "replace")
             if path.startswith(fed):
                 self.ipam.observe(path, update.value, update.revision, certain=batch.snapshot)
-            self.graph.update(update.key, update.value, update.revision)
+            self.departures.update(update.key, update.value, update.revision, now_s)
+        if self.departures and not waited:
+            example = shown(next(iter(self.departures.describe())))
+            text = "%s, which is in use here, is gone from the datastore (%d objects so far): kept for a while"
+            log.warning(text, example, len(self.departures))
 
     def _on_in_sync(self) -> None:
         log.info("in sync with the datastore at revision %d", self.revision)
@@ -282,7 +309,7 @@ class Daemon:
             return
         self.graph.problems.pop(SETTINGS, None)
         if changed:
-            raise RestartNeeded(f"settings have changed: {', '.join(sorted(changed))}")
+            self._restart_reason = f"settings have changed: {', '.join(sorted(changed))}"
 
     async def _follow_links(self, monitor: Monitor, dataplane: Dataplane) -> None:
         async for event in monitor:
@@ -292,6 +319,8 @@ class Daemon:
                 dataplane.wake.set()
             elif isinstance(event, LinkEvent):
                 dataplane.on_link(event)
+                if self.departures:
+                    self._news.set()
             elif isinstance(event, RouteEvent):
                 dataplane.on_route(event)
 
@@ -304,6 +333,8 @@ class Daemon:
             now = self.clock.monotonic_s()
             self.lag_s = max(0.0, now - before - LAG_INTERVAL_S)
             self._ensure_forwarding()
+            if self.departures:
+                self._news.set()
             silent_s = now - self.syncer.last_heard_s
             if self.graph.in_sync:
                 text = "in sync" if silent_s < SILENT_S else f"nothing heard from the datastore for {silent_s:.0f} s"
@@ -343,7 +374,7 @@ class Daemon:
             protect=dataplane.flows.end_inherited,
             hold_netns=self._hold_netns,
             datastore_ready=lambda: self.graph.datastore_ready,
-            has_profile=self.graph.policies.has_profile,
+            has_profile=self._has_profile,
             is_unused=lambda name: self.graph.in_sync and dataplane.is_unused(name),
             is_held=lambda name, own: dataplane.is_held(name, own) if self.graph.in_sync else None,
         )
@@ -353,6 +384,9 @@ class Daemon:
         await server.start()
         self._serving_s = self.clock.monotonic_s()
         stack.push_async_callback(server.stop, STOP_GRACE_S)
+
+    def _has_profile(self, name: str) -> bool:
+        return self.graph.policies.has_profile(name) and ResourceKey("Profile", name) not in self.departures
 
     def _open_ipam(self, client: AsyncClient, node: str) -> IpamService:
         """The one that the watch feeds, once it has all: before, what it has not been told would count as absent."""

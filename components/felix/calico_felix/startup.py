@@ -6,6 +6,7 @@ created only when it is missing; running it again changes nothing.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import os
@@ -52,6 +53,12 @@ POOL_VARIABLES = {
     "CALICO_IPV4POOL_BLOCK_SIZE": "block_size",
 }
 DEFAULT_POOL = "192.168.0.0/16"
+POLL_S = 1.0
+LOST = (
+    "the datastore is not initialised (ClusterInformation default is missing), but this host was prepared before (%s is"
+    " there): waiting until etcd's data is restored. If it is lost for good, remove that file on one host: its startup"
+    " begins with an empty datastore, and containers that run are cut off"
+)
 
 _replace = msgspec.structs.replace
 
@@ -83,6 +90,7 @@ class Startup:
         new_node = not self._nodename_file.exists()
         for directory in DIRECTORIES:
             os.makedirs(directory, mode=0o755, exist_ok=True)
+        await self._wait_initialized()
         await self._client.ensure_initialized(cluster_type=self._environment.get("CLUSTER_TYPE", ""))
         await self._ensure_node()
         await self._ensure_pool()
@@ -92,6 +100,23 @@ class Startup:
         await self._ensure_tunnel_address()
         self._nodename_file.write_text(self._host)
         self._nodename_file.chmod(0o644)
+
+    async def _wait_initialized(self) -> None:
+        """On a host that was prepared before, a datastore without ClusterInformation has lost its data: agents that
+        found it initialised again, and empty, would take every container of the cluster for gone."""
+        waits = False
+        while self._nodename_file.exists() and not await self._is_initialized():
+            if not waits:
+                log.warning(LOST, self._nodename_file)
+            waits = True
+            await asyncio.sleep(POLL_S)
+
+    async def _is_initialized(self) -> bool:
+        try:
+            await self._client.get("ClusterInformation", "default")
+        except ResourceDoesNotExist:
+            return False
+        return True
 
     async def _create_if_missing(self, resource: Any) -> None:
         try:

@@ -9,12 +9,14 @@ from typing import cast
 
 import pytest
 
-from calico_felix.daemon import FALLBACKS_END_S, Daemon, Sources
+from calico_felix.daemon import FALLBACKS_END_S, Daemon, RestartNeeded, Sources
 from calico_felix.dataplane.loop import Dataplane
+from calico_felix.messages import Flush
 from calico_felix.parameters import PARAMETERS
 from libcalico.config import Configuration
 from libcalico.datastore.memory import MemoryDatastore
-from libcalico.datastore.syncer import Batch, Status
+from libcalico.datastore.syncer import Batch, Status, Update
+from libcalico.model.keys import ResourceKey, key_path
 from libcalico.workload.cni.hold import HOLD_TIMEOUT_S, hold_netns
 
 LONG_S = HOLD_TIMEOUT_S / 2
@@ -71,3 +73,88 @@ async def test_a_restored_datastore_begins_with_its_own_revisions() -> None:
     assert (daemon.revision, daemon.dataplane.programmed_revision) == (60, 50)
     await told(Batch((), Status.RESYNC, 60), Batch((), Status.IN_SYNC, 7, snapshot=True))
     assert (daemon.revision, daemon.graph.revision, daemon.dataplane.programmed_revision) == (7, 7, 0)
+
+
+CLUSTER_INFORMATION = key_path(ResourceKey("ClusterInformation", "default")).encode()
+
+
+class Kernel:
+    """A dataplane that only remembers."""
+
+    def __init__(self) -> None:
+        self.flushes: list[Flush] = []
+        self.links = {"calia"}
+        self.programmed_revision = 0
+
+    def on_flush(self, flush: Flush) -> None:
+        self.flushes.append(flush)
+
+    def note_revision(self, revision: int) -> None:
+        """Nothing to do."""
+
+
+def started(*values: tuple[bytes, str], ready: str = '{"spec":{"datastoreReady":true}}') -> tuple[Daemon, Kernel]:
+    """An agent that has taken in a snapshot."""
+    daemon, kernel = Daemon(Sources("here", Configuration(PARAMETERS), MemoryDatastore())), Kernel()
+    daemon.dataplane = cast(Dataplane, kernel)
+    daemon._families = frozenset()
+    take_in(daemon, (CLUSTER_INFORMATION, ready), *values)
+    return daemon, kernel
+
+
+def take_in(daemon: Daemon, *values: tuple[bytes, str]) -> None:
+    """Updates; empty text is a deletion."""
+    updates = tuple(Update(key, value.encode() or None, 1) for key, value in values)
+    daemon._take_in(Batch(updates, Status.IN_SYNC, 1), ("/none",))
+
+
+def flush(daemon: Daemon) -> None:
+    assert daemon.dataplane is not None
+    daemon._flush(daemon.dataplane)
+
+
+@pytest.mark.parametrize("ready", ["", '{"spec":{"datastoreReady":false}}'])
+def test_a_datastore_that_is_not_ready_changes_nothing(ready: str) -> None:
+    daemon, kernel = started(ready=ready)
+    with pytest.raises(RestartNeeded, match=r"locked|not initialised any more"):
+        flush(daemon)
+    daemon, kernel = started()
+    flush(daemon)
+    take_in(daemon, (key_path(ResourceKey("Tier", "default")).encode(), '{"spec":{}}'), (CLUSTER_INFORMATION, ready))
+    with pytest.raises(RestartNeeded, match=r"locked|not initialised any more"):
+        flush(daemon)
+    assert len(kernel.flushes) == 1
+
+
+def test_an_unreadable_cluster_information_leaves_the_former_one_in_force() -> None:
+    daemon, _ = started()
+    flush(daemon)
+    take_in(daemon, (CLUSTER_INFORMATION, "["))
+    flush(daemon)
+    assert "ClusterInformation(default)" in daemon.graph.problems
+
+
+def test_no_restart_while_a_loss_waits_to_be_believed() -> None:
+    """The agent that starts would find the object gone, and could not know what it was."""
+    tier = key_path(ResourceKey("Tier", "t")).encode()
+    pool = key_path(ResourceKey("IPPool", "p")).encode()
+    daemon, kernel = started((tier, '{"spec":{"order":1}}'))
+    flush(daemon)
+    take_in(daemon, (tier, ""), (pool, '{"spec":{"cidr":"10.0.0.0/16","vxlanMode":"Always"}}'))
+    flush(daemon)
+    assert len(kernel.flushes) == 2
+    take_in(daemon, (tier, '{"spec":{"order":1}}'))
+    with pytest.raises(RestartNeeded, match="encapsulation"):
+        flush(daemon)
+
+
+def test_a_profile_that_is_about_to_go_is_not_there_for_a_new_container() -> None:
+    key = ResourceKey("Profile", "p")
+    endpoint = ResourceKey("WorkloadEndpoint", "here-cni-a-eth0", "default")
+    spec = '{"spec":{"node":"here","interfaceName":"calia","ipNetworks":["10.0.0.1/32"],"profiles":["p"]}}'
+    profile = key_path(key).encode()
+    daemon, _ = started((profile, '{"spec":{}}'), (key_path(endpoint).encode(), spec))
+    flush(daemon)
+    assert daemon._has_profile("p")
+    take_in(daemon, (profile, ""))
+    assert daemon.graph.policies.has_profile("p") and not daemon._has_profile("p")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from calico_felix import startup
 from calico_felix.startup import POOL, Startup
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.datastore.resources import AsyncClient
@@ -61,3 +63,19 @@ async def test_a_node_without_an_address_is_told(tmp_path: Path, caplog: pytest.
     environment = {"CALICO_NODENAME_FILE": str(tmp_path / "nodename")}
     await Startup(AsyncClient(MemoryDatastore()), "here", environment)._ensure_node()
     assert "set IP" in caplog.text
+
+
+async def test_a_host_that_was_prepared_before_does_not_initialise_a_datastore_that_lost_its_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("WARNING")
+    monkeypatch.setattr(startup, "POLL_S", 0.01)
+    client, nodename = AsyncClient(MemoryDatastore()), tmp_path / "nodename"
+    one = Startup(client, "here", {"CALICO_NODENAME_FILE": str(nodename)})
+    await one._wait_initialized()
+    nodename.write_text("here")
+    waiting = asyncio.ensure_future(one._wait_initialized())
+    assert not (await asyncio.wait({waiting}, timeout=0.1))[0]
+    assert caplog.text.count(f"({nodename} is there)") == 1
+    await client.ensure_initialized()
+    await asyncio.wait_for(waiting, 5)

@@ -47,6 +47,9 @@ PREFIXES = (
 )
 FORGED_PREFIXES = ("pcns.", "pcsa.")
 BUILT_IN_PROFILE = "projectcalico-default-allow"
+CLUSTER_INFORMATION = "default"
+KEPT_KINDS = ("ClusterInformation", "FelixConfiguration")
+"""A value that cannot be used leaves the former one in force: the absence of these would end the agent."""
 
 
 class Graph:
@@ -92,9 +95,30 @@ class Graph:
             self.routing.update_block(key.cidr, self._decode(key, value, ipam_model.decode_block))
         elif isinstance(key, ResourceKey) and key.kind in self._handlers:
             found = self._decode(key, value, codec.decode)
-            if found is None and value is not None and key.kind == "FelixConfiguration":
-                return  # absent would mean the defaults, and a restart to get them
+            if found is None and value is not None and key.kind in KEPT_KINDS:
+                return
             self._handlers[key.kind](key, found, revision)
+
+    def sole_interface(self, key: ResourceKey) -> str:
+        """The interface of a local endpoint; empty when it is none, or when another one has its interface or an
+        address of it."""
+        if key not in self._local:
+            return ""
+        spec = self._local[key][0].spec
+        for other, (endpoint, _) in self._local.items():
+            same = endpoint.spec.interface_name == spec.interface_name
+            if other != key and (same or not set(spec.ip_networks).isdisjoint(endpoint.spec.ip_networks)):
+                return ""
+        return spec.interface_name
+
+    def knows(self, key: ResourceKey) -> bool:
+        """Is this pool, tier or FelixConfiguration there, and usable?"""
+        match key.kind:
+            case "IPPool":
+                return key.name in self.routing.pools
+            case "Tier":
+                return self.policies.has_tier(key.name)
+        return self._settings.has(key.name)
 
     def flush(self, revision: int = 0) -> Flush | None:
         """The changes since the last flush; None as long as the datastore is not in sync."""
@@ -227,8 +251,9 @@ class Graph:
     def _on_configuration(self, key: ResourceKey, found: FelixConfiguration | None, _revision: int) -> None:
         self._settings.update(key.name, found)
 
-    def _on_cluster_information(self, _key: ResourceKey, found: ClusterInformation | None, _revision: int) -> None:
-        self.datastore_ready = None if found is None else found.spec.datastore_ready is not False
+    def _on_cluster_information(self, key: ResourceKey, found: ClusterInformation | None, _revision: int) -> None:
+        if key.name == CLUSTER_INFORMATION:
+            self.datastore_ready = None if found is None else found.spec.datastore_ready is not False
 
     def _resolve_endpoints(self) -> None:
         for key in self.policies.dirty:

@@ -70,6 +70,14 @@ class ActivePolicies:
         """Is there a profile of this name, with rules that can be used?"""
         return name in self._profiles
 
+    def is_profile_used(self, name: str) -> bool:
+        """Is there a profile of this name that a local endpoint names?"""
+        return name in self._profiles and name in self._profile_users
+
+    def has_tier(self, name: str) -> bool:
+        """Is there a tier of this name?"""
+        return name in self._tiers
+
     def update_profile_labels(self, name: str, labels: dict[str, str]) -> None:
         """What endpoints inherit."""
         if labels:

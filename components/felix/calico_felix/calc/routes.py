@@ -110,6 +110,15 @@ class Routing:
         """This host."""
         return self._nodes.get(self._host)
 
+    def is_node_used(self, name: str) -> bool:
+        """Is this node there, and is it this host or does a block name it?"""
+        return name in self._nodes and (name == self._host or name in self._blocks_of)
+
+    def is_block_used(self, cidr: str) -> bool:
+        """Is this block there, with addresses in use? IPAM deletes empty ones only."""
+        block = self._blocks.get(cidr)
+        return block is not None and any(index is not None for index in block.allocations)
+
     def update_pool(self, name: str, pool: IPPool | None) -> None:
         """A pool is there, has changed, or (None) is gone."""
         network = None if pool is None else parse_net(pool.spec.cidr)

@@ -29,6 +29,10 @@ class Settings:
         else:
             self._found[name] = found
 
+    def has(self, name: str) -> bool:
+        """Is there a FelixConfiguration of this name?"""
+        return name in self._found
+
     def merged(self) -> dict[str, str]:
         """Values by JSON name, as text."""
         values: dict[str, str] = {}
