@@ -98,9 +98,9 @@ class Client:
         """Store a new object."""
         return self._run(self._async.create(_typed(resource)))
 
-    def update(self, resource: Resource | dict[str, Any]) -> Any:
-        """Write over the version that the object was read as."""
-        return self._run(self._async.update(_typed(resource)))
+    def update(self, resource: Resource | dict[str, Any], under: str = "") -> Any:
+        """Write over the version that the object was read as, `under` the name that it was read by (empty: its own)."""
+        return self._run(self._async.update(_typed(resource), under))
 
     def apply(self, resource: Resource | dict[str, Any]) -> Any:
         """Create, or replace what is there."""
@@ -117,6 +117,10 @@ class Client:
     def ensure_initialized(self, version: str = "", cluster_type: str = "") -> None:
         """Make sure that ClusterInformation and the fixed tiers are there."""
         self._run(self._async.ensure_initialized(version, cluster_type))
+
+    def show_warnings(self, show: Callable[[str], None]) -> None:
+        """What to do with what a caller should know although a call succeeded; else it is logged."""
+        self._async.warn = show
 
     def close(self) -> None:
         """Give back the connection; may be called twice. Calls of other threads that are under way fail."""

@@ -252,7 +252,8 @@ def test_pool_selection(
     ("version", "requested", "use", "text"),
     [
         (4, ("10.4.0.0/16",), "Workload", r"the given pool \(10.4.0.0/16\) does not exist, or is not enabled"),
-        (4, ("fd00::/64",), "Workload", "does not exist, or is not enabled"),
+        (4, ("fd00::/64",), "Workload", "provided IPv4 IPPools list contains one or more IPv6 IPPools"),
+        (6, ("10.4.0.0/16",), "Workload", "provided IPv6 IPPools list contains one or more IPv4 IPPools"),
         (4, (), "Workload", r"no pools match the required use \(Workload\)"),
     ],
 )

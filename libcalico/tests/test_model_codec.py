@@ -296,3 +296,26 @@ def test_owners_and_managers_are_kept_and_their_members_are_known() -> None:
         document = {"apiVersion": "projectcalico.org/v3", "kind": "Node", "metadata": {"name": "n", member: [{"a": 1}]}}
         with pytest.raises(BadData, match="not recognized or is in the wrong location: a"):
             codec.from_input(document)
+
+
+def test_a_self_link_is_read_and_never_written() -> None:
+    document = {"apiVersion": "projectcalico.org/v3", "kind": "Tier", "metadata": {"name": "t", "selfLink": "/x"}}
+    for tier in (codec.from_input(document), codec.decode(ResourceKey("Tier", "t"), msgspec.json.encode(document))):
+        assert tier.metadata.self_link == ""
+    linked = Tier(metadata=Metadata(name="t", self_link="/x"))
+    assert b"selfLink" not in codec.encode(linked)
+
+
+@pytest.mark.parametrize("member", [{"ipip": {"enabled": True}}, {"nat-outgoing": True}, {"ipip": {}}])
+def test_obsolete_members_of_a_pool_are_unknown(member: dict[str, Any]) -> None:
+    document = {
+        "apiVersion": "projectcalico.org/v3",
+        "kind": "IPPool",
+        "metadata": {"name": "p"},
+        "spec": {"cidr": "10.0.0.0/16", **member},
+    }
+    with pytest.raises(BadData, match=f"not recognized or is in the wrong location: {next(iter(member))}"):
+        codec.from_input(document)
+    stored = codec.decode(ResourceKey("IPPool", "p"), msgspec.json.encode(document))
+    assert b"nat-outgoing" not in codec.encode(stored)
+    assert b'"ipip"' not in codec.encode(stored)

@@ -58,7 +58,7 @@ RULES: list[tuple[dict[str, Any], str, str]] = [
     ({"action": "Deny", "protocol": "TCP", "http": {"methods": ["GET"]}}, "HTTP", "only valid for Allow rules"),
     (_rule(protocol="UDP", http={"methods": ["GET"]}), "Protocol",
      "rules that specify HTTP fields must set protocol to TCP or empty"),
-    (_rule(http={"methods": ["GET", "GET"]}), "Methods", "Invalid methods (duplicates): [GET]"),
+    (_rule(http={"methods": ["GET", "GET"]}), "Methods", "Invalid methods (duplicates): [GET GET]"),
     (_rule(http={"paths": [{"exact": "/a", "prefix": "/b"}]}), "Paths",
      "Invalid path match. Both 'exact' and 'prefix' are set"),
     (_rule(protocol=0), "Protocol", "protocol number invalid"),
@@ -105,6 +105,10 @@ TAGS: list[tuple[str, dict[str, Any], tuple[str, str]]] = [
     ("IPPool", {"cidr": "10.0.0.0/16", "ipipMode": "always"}, _tag("IPIPMode", "ipIpMode")),
     ("IPPool", {"cidr": "10.0.0.0/16", "blockSize": 19},
      ("IPPool.Spec.BlockSize", "IPv4 block size must be between 20 and 32")),
+    ("IPPool", {"cidr": ""}, ("IPpool.CIDR", "IPPool CIDR must be specified")),
+    ("IPPool", {"cidr": "::ffff:10.67.0.0/112"},
+     ("IPPool.Spec.CIDR", "IP pool size is too small for use with Calico IPAM. It must be equal to or greater than"
+      " the block size.")),
     ("IPPool", {"cidr": "10.0.0.0/28"},
      ("IPPool.Spec.CIDR", "IP pool size is too small for use with Calico IPAM. It must be equal to or greater than"
       " the block size.")),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from calicoctl import streams
 from calicoctl.failures import CommandFailed, notes_of
 from libcalico.errors import BadData
 from libcalico.model import Resource, from_input
@@ -31,6 +30,13 @@ class Loaded(NamedTuple):
         return f"{self.file}, line {self.placed.line}"
 
 
+class EmptyFile(BadData):
+    """A file without an object, alone or in a directory."""
+
+    def __init__(self, name: str, kind: str = "file") -> None:
+        super().__init__(f"no resources specified in {kind} {name}")
+
+
 class Problem(NamedTuple):
     """Why an object cannot be read, and where it stands."""
 
@@ -47,21 +53,23 @@ def load(arguments: dict[str, Any]) -> list[Loaded]:
     problems: list[Problem] = []
     try:
         for file, data in _contents(name, bool(arguments.get("--recursive"))):
-            _load_file(file, data, loaded, problems)
+            before = len(loaded), len(problems)
+            _load_file("stdin" if file == "-" else file, data, loaded, problems)
+            if not arguments.get("--skip-empty") and before == (len(loaded), len(problems)):
+                problems.append(Problem(file, EmptyFile(file)))
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise CommandFailed(f"failed to execute command: open {error.filename}: {reason}") from None
+        what = "cannot read standard input" if error.filename is None else f"open {error.filename}"
+        raise CommandFailed(f"failed to execute command: {what}: {streams.reason(error)}") from None
     if problems:
         raise _failure(problems)
     if not loaded and not arguments.get("--skip-empty"):
-        kind = "directory" if name != "-" and Path(name).is_dir() else "file"
-        raise CommandFailed(f"no resources specified in {kind} {name}")
+        raise CommandFailed(str(EmptyFile(name, "directory")))
     return loaded
 
 
 def _contents(name: str, recursive: bool) -> Iterator[tuple[str, bytes]]:
     if name == "-":
-        yield "stdin", _stdin()
+        yield "-", streams.read_input()
         return
     path = Path(name)
     if not path.is_dir():
@@ -75,10 +83,6 @@ def _contents(name: str, recursive: bool) -> Iterator[tuple[str, bytes]]:
 def _is_input(entry: Path) -> bool:
     """A link that leads nowhere is one too: it cannot be read, so nothing is done."""
     return entry.is_file() or entry.is_symlink()
-
-
-def _stdin() -> bytes:
-    return sys.stdin.buffer.read() if isinstance(sys.stdin, io.TextIOWrapper) else sys.stdin.read().encode()
 
 
 def _load_file(file: str, data: bytes, loaded: list[Loaded], problems: list[Problem]) -> None:
@@ -138,7 +142,7 @@ def _failure(problems: list[Problem]) -> CommandFailed:
 
 
 def _upstream_text(error: BadData) -> str:
-    if isinstance(error, UnknownField):
+    if isinstance(error, (EmptyFile, UnknownField)):
         return str(error)
     if isinstance(error, WrongType):
         return f"failed to execute command: error unmarshaling JSON: while decoding JSON: json: {error}"

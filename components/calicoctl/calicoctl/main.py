@@ -9,7 +9,7 @@ from typing import Any
 
 import docopt
 
-from calicoctl import grammar
+from calicoctl import grammar, streams
 from calicoctl.failures import CommandFailed, notes_of, show_notes
 from libcalico.errors import CalicoError
 from libcalico.obs import logs
@@ -19,11 +19,28 @@ SEVERITIES = {"panic": "none", "fatal": "none", "error": "error", "warn": "warni
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status."""
-    words = sys.argv[1:] if argv is None else argv
+    """The exit status of a command line; without one it is the process's, whose standard files are taken over."""
+    if argv is None:
+        streams.take_over()
+    try:
+        status = _status(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        streams.give_up_output()
+        return streams.BROKEN_PIPE_STATUS
+    except streams.OutputFailed as error:
+        streams.give_up_output()
+        print(error, file=sys.stderr)
+        return 1
+    return status
+
+
+def _status(words: list[str]) -> int:
     try:
         _check_words(words)
         return _run(words)
+    except (BrokenPipeError, streams.OutputFailed):
+        raise
     except CalicoError as error:
         to_stdout = isinstance(error, CommandFailed) and error.to_stdout
         print(error, file=sys.stdout if to_stdout else sys.stderr)
@@ -31,8 +48,6 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        return 1
     except Exception as error:  # what nobody thought of is our mistake; a stack of calls helps only those who look
         logging.getLogger(__name__).debug("the command failed", exc_info=True)
         reason = " ".join(f"{type(error).__name__}: {error}".split())

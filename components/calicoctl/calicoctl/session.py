@@ -1,4 +1,4 @@
-"""The connection to the datastore, and the version check before most commands (spec/calicoctl.md 1.1, 2)."""
+"""The connection to the datastore (spec/calicoctl.md 2)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from calicoctl.failures import CommandFailed, failed_by
-from libcalico.errors import CalicoError, DatastoreError, ResourceDoesNotExist
+from libcalico.errors import CalicoError
 
 if TYPE_CHECKING:
     from libcalico.client import Client
@@ -27,23 +27,3 @@ def connect(arguments: dict[str, Any]) -> Client:
         raise CommandFailed(str(error), to_stdout=True) from None
     except CalicoError as error:
         raise failed_by(error, f"Failed to create Calico API client: {error}", to_stdout=True) from None
-
-
-def check_version(client: Client, arguments: dict[str, Any]) -> None:
-    """Compare the cluster's version with the release that we are compatible with."""
-    if arguments.get("--allow-version-mismatch"):
-        return
-    try:
-        cluster = client.get("ClusterInformation", "default").spec.calico_version
-    except (ResourceDoesNotExist, DatastoreError):
-        return
-    if cluster and _release(cluster) != _release(CLIENT_VERSION):
-        raise CommandFailed(
-            "version mismatch.\n"
-            f"Client Version:   {CLIENT_VERSION}\nCluster Version:  {cluster}\n"
-            "Use --allow-version-mismatch to override"
-        )
-
-
-def _release(version: str) -> str:
-    return version.removeprefix("v").partition("-")[0]

@@ -426,6 +426,7 @@ class Daemon:
         gauge("felix_programmed_revision", "Revision that the kernel reflects", lambda: dataplane.programmed_revision)
         gauge("felix_last_apply_seconds", "Time of the last apply", lambda: dataplane.last_apply_s)
         gauge("felix_loop_lag_seconds", "How late the event loop last was", lambda: self.lag_s)
+        gauge("felix_ipam_mended_blocks", "Free lists that named used addresses", lambda: self.ipam.mended_free_lists)
         gauge("felix_ignored_objects", "Objects that cannot be used", lambda: len(self.graph.problems))
 
 

@@ -7,15 +7,18 @@ command line builds on them. Errors are those of `libcalico.errors` with upstrea
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from libcalico.clock import Clock, SystemClock, rfc3339
-from libcalico.datastore import initialise, pool_rules
+from libcalico.datastore import initialise, policy_names, pool_rules
 from libcalico.datastore.contract import Compare, Datastore, Delete, Get, KeyValue, Put, Target
 from libcalico.datastore.node_removal import retire_node
+from libcalico.datastore.policy_names import POLICY_KINDS, Place
 from libcalico.errors import (
     CalicoError,
     FieldError,
@@ -47,7 +50,6 @@ from libcalico.model.validation import FIXED_TIERS, validate
 
 R = TypeVar("R", bound=Resource)
 BUILT_IN_PROFILE = "projectcalico-default-allow"
-POLICY_KINDS = ("NetworkPolicy", "GlobalNetworkPolicy", "StagedNetworkPolicy", "StagedGlobalNetworkPolicy")
 CONFLICT_TRIES = 5
 CONFLICT_PAUSE_S = 1.0
 
@@ -55,10 +57,11 @@ _replace = msgspec.structs.replace
 
 
 class ResourceList(NamedTuple):
-    """Objects in key order, read at `revision`."""
+    """Objects in key order, read at `revision`. `unreadable` names the stored ones that cannot be read."""
 
     items: tuple[Any, ...]
     revision: int
+    unreadable: tuple[str, ...] = ()
 
 
 def built_in_profile() -> Profile:
@@ -73,34 +76,46 @@ def built_in_profile() -> Profile:
 
 
 class AsyncClient:
-    """The asyncio client that services use; `libcalico.Client` is the same for scripts."""
+    """The asyncio client that services use; `libcalico.Client` is the same for scripts.
+
+    `warn` takes what a caller should know although the call succeeded; it is logged unless it is set."""
 
     def __init__(self, datastore: Datastore, clock: Clock | None = None) -> None:
         self.datastore = datastore
         self.clock = clock or SystemClock()
+        self.warn: Callable[[str], None] = logging.getLogger(__name__).warning
 
     async def get(self, kind: str, name: str, namespace: str = "") -> Any:
         """One object; raises `ResourceDoesNotExist`, or `ParsingDatastoreEntry` for a damaged one."""
         if kind == "Profile" and name == BUILT_IN_PROFILE:
             return built_in_profile()
-        return _read(await self._stored(ResourceKey(kind, name, namespace)))
+        _place, stored = await self._find(ResourceKey(kind, name, namespace))
+        return _read(stored)
 
     async def list(self, kind: str, namespace: str = "", name_prefix: str = "") -> ResourceList:
-        """All objects of a kind, of one namespace, or whose names begin so. Damaged entries are left out."""
+        """All objects of a kind, of one namespace, or whose names begin so; damaged ones are only named."""
         result = await self.datastore.range((list_prefix(kind, namespace) + name_prefix).encode())
-        items = [found for kv in result.kvs if (found := _try_read(kv, kind)) is not None]
+        items: list[Any] = []
+        unreadable = []
+        for kv in result.kvs:
+            try:
+                items += _read_of_kind(kv, kind)
+            except (ParsingDatastoreEntry, UnicodeDecodeError):
+                unreadable.append(kv.key.decode("utf-8", "backslashreplace"))
         if kind == "Profile" and not name_prefix:
             items.append(built_in_profile())
             items.sort(key=lambda item: item.metadata.name)
         elif kind == "Tier":
-            items.sort(key=lambda item: (item.spec.order is None, item.spec.order or 0, item.metadata.name))
-        return ResourceList(tuple(items), result.revision)
+            items = [defaults.before_write(item) for item in items]  # a stored tier without order has the default one
+            items.sort(key=lambda item: (item.spec.order, item.metadata.name))
+        return ResourceList(tuple(items), result.revision, tuple(unreadable))
 
     async def create(self, resource: R) -> R:
         """Store a new object; returns it as stored, with uid, time and resource version."""
         kind = type(resource).__name__
         if kind == "Profile" and resource.metadata.name == BUILT_IN_PROFILE:
-            raise ResourceAlreadyExists(BUILT_IN_PROFILE)
+            reason = f"the profile {BUILT_IN_PROFILE!r} is provided by Calico and always there"
+            raise ResourceAlreadyExists(BUILT_IN_PROFILE, reason)
         filled: Any = await self._checked(resource, None)
         _require_for_create(filled)
         if isinstance(filled, Node):
@@ -113,22 +128,40 @@ class AsyncClient:
         key = _key_of(filled)
         path = key_path(key).encode()
         stored = codec.encode(defaults.for_storage(_replace(filled, metadata=metadata)))
-        answer = await self.datastore.txn([Compare(path, Target.VERSION, 0)], [Put(path, stored)], [Get(path)])
-        if not answer.succeeded:
-            raise ResourceAlreadyExists(key)
-        return _read(KeyValue(path, stored, 0, answer.revision, 1))  # type: ignore[no-any-return]
+        revision = await self._store_new(key, path, stored)
+        return _read(KeyValue(path, stored, 0, revision, 1))  # type: ignore[no-any-return]
 
-    async def update(self, resource: R) -> R:
-        """Write over the version that the object was read as; raises `ResourceUpdateConflict` if it has moved on."""
+    async def _store_new(self, key: ResourceKey, path: bytes, stored: bytes) -> int:
+        """Write an object that must not be there, under no key that one of its name may have; the revision."""
+        compares: tuple[Compare, ...] = (Compare(path, Target.VERSION, 0),)
+        for _attempt in range(CONFLICT_TRIES):
+            if key.kind in POLICY_KINDS:
+                place = await policy_names.find(self.datastore, key)
+                if place.found is not None:
+                    raise ResourceAlreadyExists(key)
+                compares = place.compares
+            answer = await self.datastore.txn(compares, [Put(path, stored)], [Get(path)])
+            if answer.succeeded:
+                return answer.revision
+            if answer.responses[0]:
+                raise ResourceAlreadyExists(key)
+        raise ResourceUpdateConflict(key)
+
+    async def update(self, resource: R, under: str = "") -> R:
+        """Write over the version that the object was read as; raises `ResourceUpdateConflict` if it has moved on.
+
+        `under` is the name that it was read by, if that is not its own: the one that an old policy is stored under."""
         kind = type(resource).__name__
         if kind == "Profile" and resource.metadata.name == BUILT_IN_PROFILE:
             raise _built_in("Update", "updated")
         key = _key_of(resource)
-        former = await self._stored(key) if isinstance(resource, IPPool) else None
-        filled: Any = await self._checked(resource, _read(former) if former else None)
+        former = place = None
+        if isinstance(resource, IPPool) or kind in POLICY_KINDS:
+            place, former = await self._find(key._replace(name=under or key.name))
+        filled: Any = await self._checked(resource, former and _read(former))
         _require_for_update(filled)
-        path = key_path(key).encode()
-        stored = codec.encode(defaults.for_storage(filled))
+        path = former.key if former else key_path(key).encode()
+        stored = codec.encode(policy_names.in_stored_form(filled, former) if former else defaults.for_storage(filled))
         revision = _revision(filled.metadata.resource_version)
         answer = await self.datastore.txn(
             [Compare(path, Target.MOD_REVISION, revision)], [Put(path, stored)], [Get(path)]
@@ -137,6 +170,7 @@ class AsyncClient:
             if not answer.responses[0]:
                 raise ResourceDoesNotExist(key)
             raise ResourceUpdateConflict(key)
+        self._name_twin(key, place, "changed")
         return _read(KeyValue(path, stored, 0, answer.revision, 0))  # type: ignore[no-any-return]
 
     async def delete(self, kind: str, name: str, namespace: str = "", resource_version: str = "") -> Any:
@@ -150,17 +184,18 @@ class AsyncClient:
             resource_version = ""
         if kind == "Node":
             await retire_node(self, name)
-        stored = await self._stored(ResourceKey(kind, name, namespace))
+        key = ResourceKey(kind, name, namespace)
+        place, stored = await self._find(key)
         compares = []
         if resource_version:
             compares.append(Compare(stored.key, Target.MOD_REVISION, _revision(resource_version)))
         answer = await self.datastore.txn(compares, [Delete(stored.key)], [Get(stored.key)])
-        key = ResourceKey(kind, name, namespace)
         if not answer.responses[0]:
             raise ResourceDoesNotExist(key)
         if not answer.succeeded:
             raise ResourceUpdateConflict(key)
-        return _try_read(answer.responses[0][0], kind)
+        self._name_twin(key, place, "deleted")
+        return _try_read(answer.responses[0][0])
 
     async def apply(self, resource: R) -> R:
         """Create, or replace what is there."""
@@ -190,7 +225,7 @@ class AsyncClient:
                 current.metadata, labels=resource.metadata.labels, annotations=resource.metadata.annotations
             )
             try:
-                return await self.update(_replace(resource, metadata=metadata))
+                return await self.update(_replace(resource, metadata=metadata), under=name)
             except ResourceUpdateConflict as error:
                 if given:
                     raise
@@ -201,14 +236,19 @@ class AsyncClient:
         """ClusterInformation and the fixed tiers are there (spec/datastore.md 6)."""
         await initialise.ensure_initialized(self.datastore, self.clock, version, cluster_type)
 
-    async def _stored(self, key: ResourceKey) -> KeyValue:
-        found = await self.datastore.get(key_path(key).encode())
-        if found is None and key.kind in POLICY_KINDS and not key.name.startswith("default."):
-            prefixed = key._replace(name=f"default.{key.name}")
-            found = await self.datastore.get(key_path(prefixed).encode())
-        if found is None:
+    async def _find(self, key: ResourceKey) -> tuple[Place, KeyValue]:
+        """Where the object of this name is, and what is stored there."""
+        place = await policy_names.find(self.datastore, key)
+        if place.found is None:
             raise ResourceDoesNotExist(key)
-        return found
+        return place, place.found
+
+    def _name_twin(self, key: ResourceKey, place: Place | None, participle: str) -> None:
+        if place is not None and place.twin is not None:
+            self.warn(
+                f"{key}: another policy of this name is stored as {place.twin.name} by an older release: it stays as"
+                f" it is and is enforced too; only the one stored as {key.name} was {participle}"
+            )
 
     async def _checked(self, resource: Resource, former: Any) -> Resource:
         """Defaults filled in and every rule of the kind met, or an error."""
@@ -274,11 +314,16 @@ def _read(stored: KeyValue) -> Any:
     return defaults.after_read(codec.decode(key, stored.value, stored.mod_revision))
 
 
-def _try_read(stored: KeyValue, kind: str) -> Any:
+def _read_of_kind(stored: KeyValue, kind: str) -> list[Any]:
+    """The object in a list; an empty one when the key is not one of the kind's."""
+    key = parse_path(stored.key.decode())
+    return [_read(stored)] if isinstance(key, ResourceKey) and key.kind == kind else []
+
+
+def _try_read(stored: KeyValue) -> Any:
     try:
-        key = parse_path(stored.key.decode())
-        return _read(stored) if isinstance(key, ResourceKey) and key.kind == kind else None
-    except (ParsingDatastoreEntry, UnicodeDecodeError):
+        return _read(stored)
+    except ParsingDatastoreEntry:
         return None
 
 

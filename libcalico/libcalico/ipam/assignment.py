@@ -11,7 +11,7 @@ from libcalico.errors import CalicoError
 from libcalico.ipam import model, plan
 from libcalico.ipam.model import Attribute, Block
 from libcalico.ipam.plan import Pool
-from libcalico.ipam.store import Store, host_net
+from libcalico.ipam.store import AssignedAddress, Store, host_net
 from libcalico.ipam.transaction import View
 from libcalico.model.keys import AffinityKey, BlockKey, key_path
 from libcalico.model.scalars import IPNetwork
@@ -150,7 +150,7 @@ class Assignment:
         self.store.put_block(self.view, filled)
         self.store.count_handle(self.view, self.request.attribute.handle, block.cidr, len(ordinals))
         length = block.network.prefixlen
-        self.found += [f"{block.address(ordinal)}/{length}" for ordinal in ordinals]
+        self.found += [AssignedAddress(f"{block.address(ordinal)}/{length}") for ordinal in ordinals]
 
     def _claim_new(self) -> Block | None:
         """A block that nobody has, or an old empty one of somebody else; None when there is none."""

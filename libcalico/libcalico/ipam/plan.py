@@ -76,6 +76,7 @@ def select_pools(
     use: str,
 ) -> list[Pool]:
     """The pools that a request may draw from, in order; raises `NoQualifiedPool` (spec/ipam.md 5)."""
+    _check_family(requested, version)
     enabled = [pool for pool in pools if pool.enabled and pool.network.version == version]
     if not enabled:
         raise NoQualifiedPool("cannot find a qualified ippool")
@@ -95,6 +96,14 @@ def select_pools(
     if not fitting:
         raise NoQualifiedPool(f"cannot find a qualified ippool, no pools match the required use ({use})")
     return fitting
+
+
+def _check_family(requested: Sequence[str], version: int) -> None:
+    for cidr in requested:
+        network = parse_net(cidr)
+        if network is not None and network.version != version:
+            other = network.version
+            raise NoQualifiedPool(f"provided IPv{version} IPPools list contains one or more IPv{other} IPPools")
 
 
 def _requested(pools: Sequence[Pool], cidr: str) -> Pool:
@@ -188,6 +197,17 @@ def new_block(cidr: str, affinity: str, claim_time: str, sequence: int) -> Block
     """An empty block that `affinity` (`host:<name>`) owns."""
     size = ipaddress.ip_network(cidr).num_addresses
     return Block(cidr, affinity, claim_time, (None,) * size, tuple(range(size)), (), sequence, ())
+
+
+def without_ghosts(block: Block) -> tuple[Block, tuple[int, ...]]:
+    """A block whose free list names only ordinals that are free, each once, and the ordinals that were too many."""
+    size, free, ghosts = len(block.allocations), dict[int, None](), []
+    for ordinal in block.unallocated:
+        if not 0 <= ordinal < size or block.allocations[ordinal] is not None or ordinal in free:
+            ghosts.append(ordinal)
+        else:
+            free[ordinal] = None
+    return (block._replace(unallocated=tuple(free)), tuple(ghosts)) if ghosts else (block, ())
 
 
 def used_bits(block: Block) -> int:

@@ -25,13 +25,25 @@ from libcalico.ipam import model, plan
 from libcalico.ipam.assignment import Assigned, Assignment, Request
 from libcalico.ipam.model import Attribute, Block, Config
 from libcalico.ipam.plan import Pool
-from libcalico.ipam.store import CONFIG, LOAD_BALANCER, POOLS, RESERVATIONS, ClaimConflict, Store, address_net, host_net
+from libcalico.ipam.store import (
+    CONFIG,
+    LOAD_BALANCER,
+    POOLS,
+    RESERVATIONS,
+    AssignedAddress,
+    ClaimConflict,
+    Store,
+    address_net,
+    host_net,
+)
 from libcalico.ipam.transaction import Transactions, View
 from libcalico.model.keys import AFFINITIES, BLOCKS, BlockKey, HandleKey, ResourceKey, key_path
 from libcalico.model.scalars import IPNetwork, parse_net
 
 ADDRESSES_AT_ONCE = 50
 MOST_BLOCK_BITS = 16
+VIRTUAL_HOST = "load-balancer"
+"""Whose load balancer addresses are for which nobody is named, as upstream's controllers name it."""
 Beside = Callable[[View, Sequence[str]], None]
 """Told the assigned CIDRs inside the transaction: what it writes is stored together with them, or not at all."""
 FEED_PREFIXES = (POOLS, RESERVATIONS, BLOCKS, CONFIG)
@@ -97,6 +109,11 @@ class IpamService:
         self._transactions.cache.fed = fed
         self._transactions.cache.prefixes.update(fed)
         return fed
+
+    @property
+    def mended_free_lists(self) -> int:
+        """How many blocks were met whose free list named addresses in use (spec/ipam.md 17)."""
+        return self._store.mended_free_lists
 
     def observe(self, path: str, value: bytes | None, revision: int, certain: bool = False) -> None:
         """A key has changed (a fed service only). `certain`: it was read as part of a whole snapshot."""
@@ -360,14 +377,13 @@ class IpamService:
         return assigned, problem
 
     def _assign(self, view: View, request: Request) -> tuple[Assigned, CalicoError | None]:
-        kind = "virtual" if request.use == LOAD_BALANCER else "host"
-        host = "load-balancer" if kind == "virtual" else request.host
+        host, kind = _owner(request.host, request.use)
         handle = request.attribute.handle
         self._need_facts(view, host, kind)
         if request.max_alloc and handle:
             held = [a for a in self._addresses_of_known(view, handle) if host_net(a).version == request.version]
             if len(held) >= request.max_alloc:
-                whole = tuple(str(host_net(a)) for a in held[: request.wanted])
+                whole = tuple(AssignedAddress(host_net(a)) for a in held[: request.wanted])
                 return Assigned(whole, request.wanted, (), request.version), None
         labels = self._store.node_labels(view, host, request.use)
         pools = plan.select_pools(
@@ -406,6 +422,7 @@ class IpamService:
     ) -> None:
         view.need((POOLS, True), (CONFIG, False))
         address = str(network.network_address)
+        host, kind = _owner(host, use)
         pool = plan.pool_for(self._store.pools(view), network, enabled_only=True)
         if pool is None:
             raise BadData("The provided IP address is not in a configured pool\n")
@@ -426,8 +443,8 @@ class IpamService:
         block = self._store.block(view, cidr) or self._find_block(view, network)
         cidr = cidr if block is None else block.cidr
         if block is None:
-            block = self._store.claim(view, cidr, host, "host")
-        elif self._store.config(view).strict_affinity and block.affinity != f"host:{host}":
+            block = self._store.claim(view, cidr, host, kind)
+        elif self._store.config(view).strict_affinity and block.affinity != f"{kind}:{host}":
             if block.affinity is None:
                 raise BadData(f"Attempt to assign from block {cidr} with no affinity")
             raise BadData("Block host affinity does not match")
@@ -526,7 +543,7 @@ class IpamService:
                 left[block.cidr] = len(ordinals) - len(ours)
             self._free(view, block, ours)
             freed += len(ours)
-        if stored is not None and (freed or left != stored):
+        if stored is not None and (freed or left != stored or not left):
             for cidr in stored:  # the handle is only put right by blocks that are as they were seen
                 if parse_net(cidr) is not None:
                     view.rely(key_path(BlockKey(cidr)))
@@ -596,6 +613,11 @@ class IpamService:
                 f"The requested CIDR ({network}) has {blocks}: name parts of it, 2^{MOST_BLOCK_BITS} at most."
             )
         return [str(part) for part in network.subnets(new_prefix=pool.block_length)]
+
+
+def _owner(host: str, use: str) -> tuple[str, str]:
+    """Who owns the blocks that serve a request, and of which kind it is: load balancer addresses belong to no host."""
+    return (host or VIRTUAL_HOST, "virtual") if use == LOAD_BALANCER else (host, "host")
 
 
 def _attribute(handle: str | None, attributes: Mapping[str, str] | None) -> Attribute:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -36,7 +37,10 @@ RESERVATIONS = list_prefix("IPReservation")
 CONFIG = key_path(IPAMConfigKey())
 LOAD_BALANCER = "LoadBalancer"
 DECODED_VALUES = 4096
+GHOSTS_SHOWN = 8
 KNOWN_NETWORKS = 16384
+
+log = logging.getLogger(__name__)
 
 
 class BlockNotEmpty(BadData):
@@ -59,6 +63,8 @@ class Store:
     def __init__(self, clock: Clock, first_block: Callable[[str, str, int], int] | None) -> None:
         self.clock = clock
         self.first_block = first_block or (lambda host, _pool, blocks: plan.start_index(host, blocks))
+        self.mended_free_lists = 0
+        """How many blocks were met whose free list named addresses in use."""
         self._decoded: dict[tuple[str, bytes], Any] = {}
 
     def cached(self, path: str, value: bytes, decode: Callable[[], Any]) -> Any:
@@ -107,9 +113,24 @@ class Store:
         value = view.get(key_path(key))
         if value is None:
             return None
-        block: Block = self.cached(key_path(key), value, lambda: model.decode_block(key, value))
+        block: Block = self.cached(key_path(key), value, lambda: self._decode_block(key, value))
         if b'"releasedAt"' in value:
             return plan.collect(block, self.clock.now(), self.config(view).cooldown_s)
+        return block
+
+    def _decode_block(self, key: BlockKey, value: bytes) -> Block:
+        """A stored block. A free list that names an address in use is put right here, and so by the next write of the
+        block: the address must never be handed out again (spec/ipam.md 17)."""
+        block, ghosts = plan.without_ghosts(model.decode_block(key, value))
+        if ghosts:
+            self.mended_free_lists += 1
+            named = ", ".join(map(str, ghosts[:GHOSTS_SHOWN]))
+            log.warning(
+                "block %s: its free list names %d ordinals that are not free (%s): they are not handed out",
+                key.cidr,
+                len(ghosts),
+                named if len(ghosts) <= GHOSTS_SHOWN else f"{named}, ...",
+            )
         return block
 
     def all_blocks(self, view: View, version: int) -> dict[str, Block]:
@@ -241,6 +262,11 @@ class Store:
             view.delete(path)
 
 
+class AssignedAddress(str):
+    """An address as `auto_assign` gives it, with the length of its block: `172.29.4.64/26`. Without this type, such a
+    text means the whole range."""
+
+
 @functools.lru_cache(KNOWN_NETWORKS)
 def host_net(text: str) -> IPNetwork:
     """The network of a CIDR, or the one-address network of an address; raises `BadData`."""
@@ -251,11 +277,19 @@ def host_net(text: str) -> IPNetwork:
 
 
 def address_net(text: str) -> IPNetwork:
-    """The one-address network of an address, also of one that is told with its block's length; raises `BadData`."""
+    """The one-address network of an address, also of one with its block's length; raises `BadData`, also for a range,
+    which is a length without an address in it."""
     address, slash, length = text.partition("/")
     if slash and not length.isdecimal():
         raise BadData(f"invalid IP address specified: {text}")
-    return host_net(address)
+    network = host_net(address)
+    if slash and not isinstance(text, AssignedAddress):
+        span = host_net(text)
+        if span.num_addresses > 1 and span.network_address == network.network_address:
+            error = BadData(f"invalid IP address specified: {text}")
+            error.add_note(f"it is a range of {span.num_addresses} addresses: give each address that is meant")
+            raise error
+    return network
 
 
 def _decode_pool(path: str, value: bytes) -> Pool | None:

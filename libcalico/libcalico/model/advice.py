@@ -6,6 +6,7 @@ import re
 
 from libcalico import selector
 from libcalico.errors import FieldError
+from libcalico.model.scalars import is_mapped, parse_net
 
 TAG = re.compile(r"because of Tag: (\w+)")
 PROTOCOLS = "TCP, UDP, ICMP, ICMPv6, SCTP, UDPLite, or a number from 1 to 255"
@@ -36,6 +37,8 @@ def advice(error: FieldError) -> str:
     """What would be right; "" when the error itself says it, or nothing better is known."""
     found = TAG.search(error.reason)
     if found is None:
+        if error.field == "IPPool.Spec.CIDR" and is_mapped(error.value or ""):
+            return f"an IPv4 pool in IPv4's own spelling: {parse_net(error.value or '')}"
         return BY_REASON.get(error.reason, "")
     if found[1] == "selector" and error.value is not None:
         return _selector_problem(error.value)

@@ -54,8 +54,9 @@ def decode(key: Key, value: bytes, revision: int = 0) -> Resource:
     except (msgspec.DecodeError, BadData, UnicodeDecodeError, RecursionError) as error:
         raise ParsingDatastoreEntry(key_path(key), value.decode("utf-8", "replace"), error) from None
     metadata = found.metadata
-    if revision or metadata.resource_version:
-        metadata = msgspec.structs.replace(metadata, resource_version=str(revision) if revision else "")
+    if revision or metadata.resource_version or metadata.self_link:
+        version = str(revision) if revision else ""
+        metadata = msgspec.structs.replace(metadata, resource_version=version, self_link="")
     return msgspec.structs.replace(found, kind=key.kind, api_version=API_VERSION, metadata=metadata)
 
 
@@ -70,7 +71,7 @@ def _decode_exactly(kind: str, value: bytes) -> Resource | None:
 
 def encode(resource: Resource) -> bytes:
     """The bytes to store: kind and version forced, resource version never written."""
-    bare = msgspec.structs.replace(resource.metadata, resource_version="")
+    bare = msgspec.structs.replace(resource.metadata, resource_version="", self_link="")
     tree = to_json(msgspec.structs.replace(resource, metadata=bare))
     spec = tree.get("spec", {})
     for rules in (spec.get("ingress"), spec.get("egress")):
@@ -152,7 +153,8 @@ def from_input(document: Any) -> Resource:
     if version != API_VERSION or kind not in STRUCTS:
         raise BadData(f"unknown resource type ({_word(kind)}) and/or version ({_word(version)})")
     found: Resource = fold_struct(STRUCTS[kind], document, strict=True)
-    return msgspec.structs.replace(found, kind=kind, api_version=API_VERSION)
+    metadata = msgspec.structs.replace(found.metadata, self_link="")
+    return msgspec.structs.replace(found, kind=kind, api_version=API_VERSION, metadata=metadata)
 
 
 def check_list(document: dict[str, Any]) -> None:

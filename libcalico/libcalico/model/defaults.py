@@ -6,7 +6,6 @@ out of the datastore.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 from typing import Any
 
@@ -22,6 +21,7 @@ from libcalico.model.resources import (
     Tier,
     WorkloadEndpoint,
 )
+from libcalico.model.scalars import parse_net
 
 METADATA_ANNOTATION = "projectcalico.org/metadata"
 TIER_LABEL = "projectcalico.org/tier"
@@ -82,11 +82,8 @@ def _tier(tier: Tier) -> Tier:
 
 def _pool(pool: IPPool) -> IPPool:
     spec = pool.spec
-    try:
-        net = ipaddress.ip_network(spec.cidr, strict=False)
-        block_size = spec.block_size or DEFAULT_BLOCK_SIZE[net.version]
-    except ValueError:
-        block_size = spec.block_size
+    net = parse_net(spec.cidr)
+    block_size = spec.block_size or (DEFAULT_BLOCK_SIZE[net.version] if net is not None else 0)
     filled = _replace(
         spec,
         vxlan_mode=spec.vxlan_mode or "Never",

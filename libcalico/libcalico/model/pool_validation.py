@@ -36,6 +36,8 @@ def pool_errors(pool: IPPool) -> Errors:
             yield FieldError(f"IPpool.{name}", value, reason)
         if is_too_long(value):
             yield FieldError(f"spec.{field}", None, f"may not be more than {LONGEST_SELECTOR} bytes")
+    if not spec.cidr:
+        yield FieldError("IPpool.CIDR", "", "IPPool CIDR must be specified")
     if scalars.parse_net(spec.cidr) is None:
         yield FieldError("IPpool.CIDR", spec.cidr, "IPPool CIDR must be a valid subnet")
     yield from _uses(spec)
@@ -55,7 +57,7 @@ def structure_errors(spec: IPPoolSpec) -> Errors:
     if not low <= spec.block_size <= high:
         reason = f"IPv{net.version} block size must be between {low} and {high}"
         yield FieldError("IPPool.Spec.BlockSize", str(spec.block_size), reason)
-    if not spec.disabled and net.prefixlen > spec.block_size:
+    if not spec.disabled and (net.prefixlen > spec.block_size or scalars.is_mapped(spec.cidr)):
         reason = (
             "IP pool size is too small for use with Calico IPAM. It must be equal to or greater than the block size."
         )

@@ -50,11 +50,13 @@ class ManagedFields(_Struct, frozen=True):
 
 
 class Metadata(_Struct, frozen=True):
-    """What every object has (spec/resources.md 1.1). `resource_version` is never stored."""
+    """What every object has (spec/resources.md 1.1). `resource_version` is never stored; `self_link`, which older
+    releases printed, is read and dropped."""
 
     name: str = ""
     generate_name: str = ""
     namespace: str = ""
+    self_link: str = ""
     uid: str = ""
     resource_version: str = ""
     generation: int = 0
@@ -266,8 +268,6 @@ class IPPoolSpec(_Struct, frozen=True):
     namespace_selector: str = ""
     allowed_uses: list[str] = []
     assignment_mode: str | None = None
-    ipip: dict[str, Any] | None = None
-    nat_outgoing_v1: bool = msgspec.field(default=False, name="nat-outgoing")
 
 
 class NodeBGPSpec(_Struct, frozen=True):

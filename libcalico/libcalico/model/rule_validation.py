@@ -205,9 +205,9 @@ def _http(rule: Rule, http: HTTPMatch) -> Errors:
         yield FieldError("HTTP", f"&{{{go_list(http.methods)} {paths}}}", "only valid for Allow rules")
     if rule.protocol not in (None, "TCP", 6):
         yield FieldError("Protocol", str(rule.protocol), HTTP_WITHOUT_TCP)
-    repeated = [method for place, method in enumerate(http.methods) if method in http.methods[:place]]
-    if repeated:
-        yield FieldError("Methods", go_list(http.methods), f"Invalid methods (duplicates): {go_list(repeated)}")
+    if len(set(http.methods)) < len(http.methods):
+        methods = go_list(http.methods)
+        yield FieldError("Methods", methods, f"Invalid methods (duplicates): {methods}")
     for path in http.paths:
         reason = _path_error(path.exact, path.prefix)
         if reason:

@@ -105,6 +105,12 @@ def parse_net(text: str) -> IPNetwork | None:
     return net
 
 
+def is_mapped(text: str) -> bool:
+    """An IPv4 network or address in IPv6's spelling (`::ffff:10.0.0.0/112`), which `parse_net` reads as IPv4."""
+    net = parse_net(text)
+    return net is not None and net.version == 4 and ":" in text
+
+
 def is_masked(text: str) -> bool:
     """No bits are set beyond the prefix length."""
     net = parse_net(text)

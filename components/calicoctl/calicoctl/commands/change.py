@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from calicoctl import session
+from calicoctl import cluster
 from calicoctl.failures import CommandFailed, failed_by
 from calicoctl.words import kind_of, namespace_for
 from libcalico.client import Client
@@ -24,8 +24,7 @@ def patch(arguments: dict[str, Any]) -> int:
     """Merge a JSON patch into the stored object."""
     kind = kind_of(arguments["<KIND>"])
     namespace = namespace_for(kind, "", arguments)
-    with session.connect(arguments) as client:
-        session.check_version(client, arguments)
+    with cluster.connect(arguments) as client:
         try:
             _patch_one(client, kind, arguments["<NAME>"], namespace, arguments)
         except UnknownField as error:
@@ -62,7 +61,7 @@ def _patch_one(client: Client, kind: str, name: str, namespace: str, arguments: 
             raise BadData("operation apply or replace is not supported on ClusterInformation")
         if resource.metadata.name != current.metadata.name:
             raise ResourceDoesNotExist(ResourceKey(kind, resource.metadata.name, namespace))
-        client.update(msgspec.structs.replace(resource, metadata=_kept_metadata(resource, current)))
+        client.update(msgspec.structs.replace(resource, metadata=_kept_metadata(resource, current)), under=name)
     except CalicoError as error:
         raise BadData(f"updating existing resource: {error}") from None
 
@@ -159,8 +158,7 @@ def label(arguments: dict[str, Any]) -> int:
         raise failed_by(error, f"failed to get {word} {name}, error {error}") from None
     namespace = namespace_for(kind, "", arguments)
     key, value = _label(arguments)
-    with session.connect(arguments) as client:
-        session.check_version(client, arguments)
+    with cluster.connect(arguments) as client:
         try:
             current = client.get(kind, name, namespace)
         except ResourceDoesNotExist:
@@ -170,7 +168,7 @@ def label(arguments: dict[str, Any]) -> int:
         try:
             if kind == "ClusterInformation":
                 raise BadData("operation apply or replace is not supported on ClusterInformation")
-            client.update(msgspec.structs.replace(current, metadata=changed))
+            client.update(msgspec.structs.replace(current, metadata=changed), under=name)
         except CalicoError as error:
             failure = failed_by(error, f"failed to update {word} {name}, label not changed")
             failure.add_note(str(error))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from calicoctl import inputs, session
+from calicoctl import cluster, inputs
 from calicoctl.failures import show_notes
 from calicoctl.inputs import Loaded
 from calicoctl.words import check_names, kind_of, namespace_for
@@ -109,8 +109,7 @@ def delete(arguments: dict[str, Any]) -> int:
         check_names(arguments["<NAME>"])
         kind = kind_of(arguments["<KIND>"])
         wanted = [(kind, name, "", "") for name in arguments["<NAME>"] or [""]]
-    with session.connect(arguments) as client:
-        session.check_version(client, arguments)
+    with cluster.connect(arguments) as client:
         errors = [error for one in wanted if (error := _delete_one(client, one, arguments)) is not None]
     kinds = {kind for kind, *_ in wanted}
     shown = f"'{kinds.pop()}' " if len(kinds) == 1 else ""
@@ -168,8 +167,7 @@ def _run(verb: str, arguments: dict[str, Any], step: Callable[[Client, Resource]
     if not loaded:
         print("No resources specified")
         return 0
-    with session.connect(arguments) as client:
-        session.check_version(client, arguments)
+    with cluster.connect(arguments) as client:
         try:
             client.ensure_initialized()
         except CalicoError:

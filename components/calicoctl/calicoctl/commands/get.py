@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any, NamedTuple
 
-from calicoctl import inputs, session
+from calicoctl import cluster, inputs
 from calicoctl.failures import CommandFailed, failed_by
 from calicoctl.output import documents, tables
 from calicoctl.words import check_names, kind_of, namespace_for
@@ -29,11 +29,10 @@ def run(arguments: dict[str, Any]) -> int:
     """Print what is found; what is missing is named on stderr."""
     output = arguments["--output"]
     _check_format(output)
-    with session.connect(arguments) as client:
-        session.check_version(client, arguments)
+    with cluster.connect(arguments) as client:
         requests = _requests(arguments)
         groups, missing = _fetch(client, requests, arguments)
-        if any(group.kind == "Node" for group in groups) and output in ("wide",):
+        if any(group.kind == "Node" for group in groups) and output not in ("ps", *DOCUMENTS):
             _add_global_as_number(client, groups)
     text = _render(groups, output, arguments, bool(missing))
     sys.stdout.write(text)

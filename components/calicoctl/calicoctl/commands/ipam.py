@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import Any
 
-from calicoctl import session
+from calicoctl import cluster
 from calicoctl.failures import CommandFailed
 from calicoctl.output import boxes
 from libcalico.client import Client
@@ -18,8 +18,7 @@ BORROWED_HEADER = ("IP", "BORROWING-NODE", "BLOCK", "BLOCK OWNER", "TYPE", "ALLO
 
 def show(arguments: dict[str, Any]) -> int:
     """One of the four views."""
-    with session.connect(arguments) as client:
-        session.check_version(client, arguments)
+    with cluster.connect(arguments) as client:
         try:
             if arguments["--ip"] is not None:
                 print(_address(client, arguments["--ip"]), end="")
@@ -60,8 +59,7 @@ def _number(value: int) -> str:
 
 
 def _share(part: int, total: int) -> str:
-    percent = 100 * part / total
-    return f"{_number(part)} ({int(percent + 0.5)}%)"
+    return f"{_number(part)} ({100 * part / total:.0f}%)"
 
 
 def _address(client: Client, text: str) -> str:

@@ -1,0 +1,46 @@
+"""A client for a command: connected, its warnings shown, its release compared (spec/calicoctl.md 1.1)."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from calicoctl import session
+from libcalico.errors import CalicoError, DatastoreError, ResourceDoesNotExist
+
+if TYPE_CHECKING:
+    from libcalico.client import Client
+
+
+def connect(arguments: dict[str, Any]) -> Client:
+    """A client as the options and the environment say. What the datastore's release means for the command is a warning:
+    everything that is stored is read as every release writes it."""
+    client = session.connect(arguments)
+    client.show_warnings(warn)
+    if not arguments.get("--allow-version-mismatch"):
+        _compare_versions(client)
+    return client
+
+
+def warn(text: str) -> None:
+    """A warning is for scripts' logs too: on stderr, terminal or not."""
+    print(f"warning: {text}", file=sys.stderr)
+
+
+def _compare_versions(client: Client) -> None:
+    try:
+        cluster = client.get("ClusterInformation", "default").spec.calico_version
+    except (ResourceDoesNotExist, DatastoreError):
+        return
+    except CalicoError as error:
+        warn(f"unable to get Cluster Information to verify version mismatch: {error}")
+        return
+    if cluster and _release(cluster) != _release(session.CLIENT_VERSION):
+        warn(
+            f"version mismatch: the cluster says {cluster}, this program does as {session.CLIENT_VERSION}"
+            " (--allow-version-mismatch silences this)"
+        )
+
+
+def _release(version: str) -> str:
+    return version.removeprefix("v").partition("-")[0]

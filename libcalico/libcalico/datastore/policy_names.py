@@ -1,0 +1,81 @@
+"""Under which key a policy is stored: its name, or `default.` and its name (spec/datastore.md 1.2).
+
+Upstream 3.14 to 3.31 stores the policy `web` of the default tier under `default.web`, 3.32 and later under `web`. A
+policy is its name, not its key: by name N an operation means the object under N, else the one under `default.N`
+if the read rules give that object the name N. A write goes to the key where the object was found and keeps its form.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from libcalico.datastore.contract import Compare, Datastore, Get, KeyValue, Target
+from libcalico.errors import ParsingDatastoreEntry
+from libcalico.model import codec, defaults
+from libcalico.model.keys import ResourceKey, key_path, parse_path
+from libcalico.model.resources import Resource
+
+POLICY_KINDS = ("NetworkPolicy", "GlobalNetworkPolicy", "StagedNetworkPolicy", "StagedGlobalNetworkPolicy")
+OLD_PREFIX = "default."
+
+_replace = msgspec.structs.replace
+
+
+class Place(NamedTuple):
+    """Where an object of that name is. `twin`: a second one of the same name stands under the old key. `compares` hold
+    as long as none of this has changed (an existing object's own revision is not among them)."""
+
+    found: KeyValue | None
+    twin: ResourceKey | None = None
+    compares: tuple[Compare, ...] = ()
+
+
+def old_key(key: ResourceKey) -> ResourceKey | None:
+    """The key that an older release stores the object of this name under; None for kinds that have but one."""
+    if key.kind not in POLICY_KINDS or not key.name:
+        return None
+    return key._replace(name=OLD_PREFIX + key.name)
+
+
+async def find(datastore: Datastore, key: ResourceKey) -> Place:
+    """The object of this name, whichever key it is stored under, with one request."""
+    path, older = key_path(key).encode(), old_key(key)
+    if older is None:
+        return Place(await datastore.get(path))
+    old_path = key_path(older).encode()
+    answer = await datastore.txn([], [Get(path), Get(old_path)])
+    own, old = (kvs[0] if kvs else None for kvs in answer.responses)
+    same = old is not None and _name_of(old) == key.name
+    if own is not None:
+        return Place(own, older if same else None)
+    compares = (
+        Compare(path, Target.MOD_REVISION, 0),
+        Compare(old_path, Target.MOD_REVISION, 0 if old is None else old.mod_revision),
+    )
+    return Place(old if same else None, None, compares)
+
+
+def _name_of(stored: KeyValue) -> str:
+    """The name that the read rules give a stored policy; empty for one that cannot be read."""
+    try:
+        key = parse_path(stored.key.decode())
+        return defaults.after_read(codec.decode(key, stored.value)).metadata.name if key is not None else ""
+    except (ParsingDatastoreEntry, UnicodeDecodeError):
+        return ""
+
+
+def in_stored_form(resource: Resource, stored: KeyValue) -> Resource:
+    """An object to be written over a stored one: a policy keeps the name and the annotation that it is stored with."""
+    filled = defaults.for_storage(resource)
+    if type(resource).__name__ not in POLICY_KINDS:
+        return filled
+    key = parse_path(stored.key.decode())
+    assert isinstance(key, ResourceKey)
+    former = codec.decode(key, stored.value).metadata.annotations
+    annotations = {**resource.metadata.annotations}
+    annotations.pop(defaults.METADATA_ANNOTATION, None)
+    if defaults.METADATA_ANNOTATION in former:
+        annotations[defaults.METADATA_ANNOTATION] = former[defaults.METADATA_ANNOTATION]
+    return _replace(filled, metadata=_replace(filled.metadata, name=key.name, annotations=annotations))
