@@ -9,7 +9,9 @@ COMPONENTS := native libcalico components/felix components/cni components/calico
 PACKAGES := etcd-server etcd-client nftables libnftables1 libnghttp2-dev build-essential cmake iproute2 conntrack util-linux \
 	iputils-ping python3.11-venv python3-dev
 FILES ?=
+ONLY ?=
 BACKEND ?= nftables
+MODE ?= kernel
 ARGS ?=
 
 .PHONY: help demo demo-down test unit netns lab compat vectors bench lint fmt dist dev native proto reference clean
@@ -71,8 +73,8 @@ lab: dev ## three hosts with real daemons
 compat: dev ## what upstream's programs answered
 	@$(BIN)/python -m pytest tests/compat $(ARGS)
 
-vectors: dev ## play vector files: make vectors FILES="a b" [BACKEND=nftables|iptables]
-	@$(BIN)/python -m tests.compat.vectors --backend $(BACKEND) $(FILES)
+vectors: dev ## play vector files: make vectors [FILES="a b"] [BACKEND=nftables|iptables] [MODE=kernel|memory] [ONLY=word]
+	@$(BIN)/python -m tests.compat.vectors --backend $(BACKEND) --mode $(MODE) --only "$(ONLY)" $(FILES)
 
 bench: dev ## figures as JSON lines
 	@for bench in tests/scale/bench_*.py; do $(BIN)/python -m tests.scale.$$(basename $$bench .py) || exit 1; done

@@ -7,14 +7,18 @@ import io
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import calicoctl.main
+from calicoctl import grammar
 from libcalico import client
 from libcalico.client import Client
 from libcalico.datastore.memory import MemoryDatastore
+from libcalico.model.kinds import KINDS
+from libcalico.model.resources import STRUCTS
 
 ETCD = "http://127.0.0.1:2379"
 ENVIRONMENT = {"DATASTORE_TYPE": "etcdv3", "ETCD_ENDPOINTS": "<etcd>"}
@@ -36,29 +40,82 @@ def run_calicoctl(
     environment: Mapping[str, str] = ENVIRONMENT,
 ) -> Outcome:
     """Run one command line in a directory of its own that holds `files`. `<etcd>` stands for the datastore's URL."""
+    return run_and_list(store, argv, files, stdin, environment)[0]
+
+
+def run_and_list(
+    store: MemoryDatastore,
+    argv: list[str],
+    files: Mapping[str, str],
+    stdin: str = "",
+    environment: Mapping[str, str] = ENVIRONMENT,
+) -> tuple[Outcome, dict[str, str]]:
+    """Run one command line as `run_calicoctl` does; also the files that it made or changed, with their text."""
     out, err = io.StringIO(), io.StringIO()
-    former, former_stdin, former_environment = os.getcwd(), sys.stdin, dict(os.environ)
-    connect = client.EtcdDatastore  # type: ignore[attr-defined]
+    laid = {name: text.replace("<etcd>", ETCD) for name, text in files.items()}
     with tempfile.TemporaryDirectory() as folder:
-        for name, text in files.items():
+        for name, text in laid.items():
             target = Path(folder, name)
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text.replace("<etcd>", ETCD), encoding="utf-8")
-        os.chdir(folder)
-        sys.stdin = io.StringIO(stdin)
+            target.write_text(text, encoding="utf-8")
+        with (
+            _as_process(folder, stdin, environment),
+            _connected(store),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            status = calicoctl.main.main(argv)
+        standing = {str(p.relative_to(folder)): p for p in sorted(Path(folder).rglob("*")) if p.is_file()}
+        texts = {name: path.read_text(encoding="utf-8", errors="replace") for name, path in standing.items()}
+    made = {name: text for name, text in texts.items() if laid.get(name) != text}
+    return Outcome(status, out.getvalue(), err.getvalue()), made
+
+
+@contextlib.contextmanager
+def _as_process(folder: str, stdin: str, environment: Mapping[str, str]) -> Iterator[None]:
+    """Directory, stdin and environment of a process of its own."""
+    former, former_stdin, former_environment = os.getcwd(), sys.stdin, dict(os.environ)
+    os.chdir(folder)
+    sys.stdin = io.StringIO(stdin)
+    os.environ.clear()
+    os.environ.update({name: value.replace("<etcd>", ETCD) for name, value in environment.items()})
+    try:
+        yield
+    finally:
+        os.chdir(former)
+        sys.stdin = former_stdin
         os.environ.clear()
-        os.environ.update({name: value.replace("<etcd>", ETCD) for name, value in environment.items()})
-        client.EtcdDatastore = lambda config: store  # type: ignore[assignment, attr-defined, return-value]
-        try:
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                status = calicoctl.main.main(argv)
-        finally:
-            os.chdir(former)
-            sys.stdin = former_stdin
-            client.EtcdDatastore = connect  # type: ignore[attr-defined]
-            os.environ.clear()
-            os.environ.update(former_environment)
-    return Outcome(status, out.getvalue(), err.getvalue())
+        os.environ.update(former_environment)
+
+
+@contextlib.contextmanager
+def _connected(store: MemoryDatastore) -> Iterator[None]:
+    """Whoever connects to `ETCD` gets the store; every other endpoint is tried for real."""
+    connect = client.EtcdDatastore  # type: ignore[attr-defined]
+
+    def chosen(config: Any) -> Any:
+        return store if ETCD in config.endpoints else connect(config)
+
+    client.EtcdDatastore = chosen  # type: ignore[assignment, attr-defined]
+    try:
+        yield
+    finally:
+        client.EtcdDatastore = connect  # type: ignore[attr-defined]
+
+
+def lacking(needs: Iterable[str]) -> str:
+    """Empty, or which of the commands, kinds and features of `needs` this program does not have."""
+    missing = [word for word in needs if not _has(word)]
+    return f"needs {', '.join(missing)}" if missing else ""
+
+
+@cache
+def _has(word: str) -> bool:
+    if word == "go-template":
+        return run_calicoctl(MemoryDatastore(), ["get", "node", "-o", "go-template=x"], {}).status == 0
+    if word in KINDS:
+        return word in STRUCTS
+    return any(command == word or command.startswith(f"{word} ") for command in grammar.COMMANDS)
 
 
 def put_all(connection: Client, store: MemoryDatastore, items: list[dict[str, Any]]) -> None:

@@ -9,26 +9,25 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from libcalico.model.kinds import KINDS
+
 FieldReason = tuple[str, str]
+BEGIN = re.compile(r"error with (?:field |the following fields:\n-  )")
 _LINE = re.compile(r"(?s)(.*?)(?: = '(.*)')? \((.*)\)")
-_ONE = "error with field "
-_MANY = "error with the following fields:\n"
+_LIST = re.compile(r"(?<=: )\[[^\]]*\]")
 
 
-def is_schema_field(field: str, kind: str) -> bool:
-    """A JSON path or the kind itself."""
-    return field == kind or field.startswith(("spec.", "spec[", "status.")) or field in ("spec", "status", "")
+def is_schema_field(field: str) -> bool:
+    """A JSON path or the name of a kind."""
+    return (
+        field in KINDS or field.startswith(("spec.", "spec[", "status.", "status[")) or field in ("spec", "status", "")
+    )
 
 
 def parse_fields(text: str) -> list[FieldReason]:
-    """(field, reason) of every bad field that an error's text lists."""
-    if _MANY in text:
-        lines = text.split(_MANY, 1)[1].split("\n-  ")
-        return [pair for line in lines if (pair := _parse(line.removeprefix("-  ").rstrip("\n]")))]
-    if _ONE in text:
-        pair = _parse(text.split(_ONE, 1)[1].rstrip("\n").removesuffix("]"))
-        return [pair] if pair else []
-    return []
+    """(field, reason) of every bad field that an error's text lists, of all objects that it is about."""
+    lines = [line for block in BEGIN.split(text)[1:] for line in block.split("\n-  ")]
+    return [pair for line in lines if (pair := _parse(line.rstrip("\n] ")))]
 
 
 def _parse(line: str) -> FieldReason | None:
@@ -36,7 +35,13 @@ def _parse(line: str) -> FieldReason | None:
     return (match[1], match[3]) if match else None
 
 
-def missing_fields(kind: str, wanted: Iterable[FieldReason], found: Iterable[FieldReason]) -> list[FieldReason]:
-    """The binding errors of `wanted` that `found` lacks; schema errors do not bind."""
-    there = set(found)
-    return [pair for pair in wanted if not is_schema_field(pair[0], kind) and pair not in there]
+def surroundings(text: str) -> tuple[str, str]:
+    """What stands before the first field, and after the last one's reason and the end of a list of fields."""
+    return BEGIN.split(text)[0], text.rpartition(")")[2].removeprefix("\n")
+
+
+def missing_fields(wanted: Iterable[FieldReason], found: Iterable[FieldReason]) -> list[FieldReason]:
+    """The binding errors of `wanted` that `found` lacks; a list that is printed inside a reason does not count."""
+    there = {(field, _LIST.sub("[..]", reason)) for field, reason in found}
+    binding = [pair for pair in wanted if not is_schema_field(pair[0])]
+    return [(field, reason) for field, reason in binding if (field, _LIST.sub("[..]", reason)) not in there]

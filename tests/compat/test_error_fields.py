@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.compat.error_fields import missing_fields, parse_fields
+from tests.compat.error_fields import missing_fields, parse_fields, surroundings
 
 
 def test_one_field_and_many() -> None:
@@ -17,7 +17,19 @@ def test_one_field_and_many() -> None:
     assert parse_fields("no fields here") == []
 
 
+def test_errors_of_several_objects() -> None:
+    two = "failed to create any: [error with field A = 'x' (first) error with field B = 'y' (second (2))]\n"
+    assert parse_fields(two) == [("A", "first"), ("B", "second (2)")]
+    assert surroundings(two) == ("failed to create any: [", "]\n")
+
+
 def test_schema_errors_do_not_bind() -> None:
     wanted = [("A", "x"), ("spec.a[0]", "y"), ("IPPool", "z")]
-    assert missing_fields("IPPool", wanted, []) == [("A", "x")]
-    assert missing_fields("IPPool", wanted, [("A", "x")]) == []
+    assert missing_fields(wanted, []) == [("A", "x")]
+    assert missing_fields(wanted, [("A", "x")]) == []
+
+
+def test_a_list_inside_a_reason_does_not_bind() -> None:
+    wanted = [("Methods", "Invalid methods (duplicates): [GET GET]")]
+    assert missing_fields(wanted, [("Methods", "Invalid methods (duplicates): [GET]")]) == []
+    assert missing_fields(wanted, [("Methods", "Invalid methods")]) == wanted

@@ -1,15 +1,19 @@
-"""`make vectors FILES="a b" [BACKEND=nftables|iptables]`: play vector files, print failures, count.
+"""`make vectors [FILES="a b"] [BACKEND=nftables|iptables] [MODE=kernel|memory]`: play vector files.
 
-Closes with `N passed, M failed`, and exits 1 if any case failed or a file has no known format.
+Prints every difference of every case that failed, how many cases were skipped for which reason, and last
+`N passed, M failed, K skipped`. Exits 1 if a case failed, or a file is missing, unknown, or has nothing to play.
+Without FILES it plays what `FOLDERS` hold.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import pkgutil
 import sys
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -17,6 +21,11 @@ from tests.compat import formats
 from tests.compat.contract import Options, Result
 
 HEAD_BYTES = 65536
+SHARED = Path(__file__).parents[3] / "shared"
+FOLDERS = (
+    [Path(os.environ["CALICO_VECTORS"])] if os.environ.get("CALICO_VECTORS") else [SHARED / "vectors", SHARED / "field"]
+)
+"""Where vector files lie: they are not part of the repository."""
 
 
 def format_modules() -> list[ModuleType]:
@@ -32,47 +41,79 @@ def find_format(path: Path) -> ModuleType | None:
     return next((module for module in format_modules() if module.claims(path, head)), None)
 
 
-def show(path: Path, result: Result) -> None:
-    """One line for each case that did not pass."""
-    if result.error:
-        print(f"FAIL {path.name} {result.name}: {result.error}")
-    elif result.skipped:
-        print(f"SKIP {path.name} {result.name}: {result.skipped}")
+def find_files(folders: Iterable[Path] = FOLDERS) -> list[Path]:
+    """Every vector file below the folders, in name order, without those that belong to another file."""
+    found = [path for folder in folders for path in sorted(folder.rglob("*.json*"))]
+    companions: set[Path] = set()
+    for module in format_modules():
+        if hasattr(module, "companions"):
+            for path in found:
+                companions |= module.companions(path)
+    return [path for path in found if path not in companions]
+
+
+def play(path: Path, options: Options) -> Iterator[Result]:
+    """Every result of a file; a file that cannot be played is one failure."""
+    if not path.is_file():
+        yield Result("file", ("no such file (docs/design/vectors.md says where vectors come from)",))
+        return
+    module = find_format(path)
+    if module is None:
+        yield Result("file", ("no format in tests/compat/formats claims this file",))
+        return
+    count = 0
+    for count, result in enumerate(module.check(path, options), 1):  # noqa: B007
+        yield result
+    if not count and not options.only:
+        yield Result("file", ("there is no case in it",))
 
 
 def run(path: Path, options: Options) -> Counter[str]:
-    """Play one file; a file that is not there or that nobody claims is one failure."""
-    if not path.is_file():
-        print(f"FAIL {path}: no such file (docs/design/house.md says where vectors come from)")
-        return Counter(failed=1)
-    module = find_format(path)
-    if module is None:
-        print(f"FAIL {path.name}: no format in tests/compat/formats claims this file")
-        return Counter(failed=1)
-    counts: Counter[str] = Counter()
-    for result in module.check(path, options):
-        show(path, result)
-        counts["failed" if result.error else "skipped" if result.skipped else "passed"] += 1
+    """Play one file, print what did not pass, and count `passed`, `failed`, `skipped`."""
+    counts: Counter[str] = Counter(passed=0, failed=0, skipped=0)
+    reasons: Counter[str] = Counter()
+    for result in play(path, options):
+        if result.differences:
+            counts["failed"] += 1
+            print(f"FAIL {path.name} {result.name}")
+            for text in result.differences:
+                print("     " + text.rstrip().replace("\n", "\n       "))
+        elif result.skipped:
+            counts["skipped"] += 1
+            reasons[result.skipped] += 1
+        else:
+            counts["passed"] += 1
+        sys.stdout.flush()
+    for reason, number in sorted(reasons.items()):
+        print(f"SKIP {path.name}: {number} x {reason}")
     return counts
+
+
+def summary(counts: Counter[str]) -> str:
+    """`N passed, M failed, K skipped`."""
+    return ", ".join(f"{counts[name]} {name}" for name in ("passed", "failed", "skipped"))
 
 
 def main(argv: list[str] | None = None) -> int:
     """Command line of the runner."""
     parser = argparse.ArgumentParser(description="play vector files against this tree")
-    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("files", nargs="*", type=Path, help=f"default: all in {' '.join(map(str, FOLDERS))}")
     parser.add_argument("--backend", choices=("nftables", "iptables"), default="nftables")
+    parser.add_argument("--mode", choices=("kernel", "memory"), default="kernel", help="where verdicts are played")
     parser.add_argument("--only", default="", help="run just the cases whose name contains this text")
     arguments = parser.parse_args(argv)
-    options = Options(arguments.backend, arguments.only)
-    counts: Counter[str] = Counter()
-    for path in arguments.files:
+    options = Options(arguments.backend, arguments.only, arguments.mode)
+    files = arguments.files or find_files()
+    total: Counter[str] = Counter()
+    for path in files:
         of_file = run(path, options)
-        print(f"{path.name}: {of_file['passed']} passed, {of_file['failed']} failed, {of_file['skipped']} skipped")
-        counts += of_file
-    if counts["skipped"]:
-        print(f"{counts['skipped']} skipped")
-    print(f"{counts['passed']} passed, {counts['failed']} failed")
-    return 1 if counts["failed"] else 0
+        print(f"{path.name}: {summary(of_file)}")
+        total += of_file
+    if not total["passed"] + total["skipped"] + total["failed"]:
+        print(f"FAIL nothing was played: {len(files)} files, only={options.only!r}")
+        total["failed"] += 1
+    print(summary(total))
+    return 1 if total["failed"] else 0
 
 
 if __name__ == "__main__":

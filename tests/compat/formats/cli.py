@@ -1,44 +1,37 @@
 """`golden/cli.json`: command lines with their exact output, exit status and keys (vectors/golden/README.md).
 
-Played by running our `calicoctl` in this process on the datastore in memory. Entries about commands and kinds that
-are not there, and those where the product decides otherwise (`DECIDED`), count as skipped.
+Played by running our `calicoctl` in this process on the datastore in memory.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from libcalico.client import Client
 from libcalico.datastore.memory import MemoryDatastore
-from libcalico.model.keys import parse_path
-from libcalico.model.resources import STRUCTS
-from tests.compat.calicoctl_player import ENVIRONMENT, run_calicoctl
-from tests.compat.contract import Options, Result
+from tests.compat.calicoctl_player import ENVIRONMENT, Outcome, all_keys, lacking, put_all, run_and_list, run_calicoctl
+from tests.compat.contract import Options, Result, Shape, judged, tree_differences, unknown_members
+from tests.compat.ipam_judge import HANDLE, handle_differences, held_by, is_block, without_claim
+from tests.compat.texts import mask, put_over, stream_problem
 
-UNSUPPORTED = ("ipam release", "ipam configure", "ipam check", "ipam split", "datastore", "node", "version")
-DECIDED = {
-    "replace/": "'Partial success' is printed only for real successes (spec/calicoctl.md 3.3)",
-    "get/template": "go-template is not there",
-    "odd/template": "go-template is not there",
-    "ipam/show-configuration": "a pointer is no value",
-    "ipam/unknown": "help is not to be compared",
-    "old/np-by-new-name": "old policy names are found by either name (spec/datastore.md 1.2)",
-    "old/np-v330-by-name": "old policy names are found by either name (spec/datastore.md 1.2)",
-    "old/profile-damaged-one": "the words of Go's JSON reader about damaged bytes",
-    "odd/delete-yaml": "what is stored is printed, also a control character",
-}
-MASKS = (
-    (re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"), "<uid>"),
-    (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"), "<time>"),
-    (re.compile(r"(resourceVersion\"?: \"?)\d+"), r"\1<rv>"),
-    (re.compile(r"(clusterGUID\"?: \"?)[0-9a-f]{32}"), r"\1<guid>"),
-    (re.compile(r"\b[0-9a-f]{32}\b"), "<guid>"),
-    (re.compile(r"(?s)Usage:\n.*"), "Usage:\n<usage text>\n"),
-)
+IPAM = "/calico/ipam/"
+PUT: Shape = [{"key": None, "raw": None, "value": None}]
+FILE: Shape = {
+    "meta": None, "aliases": None,
+    "datasets": None,
+    "entries": [{
+        "name": None, "note": None, "source": None, "needs": None, "decided": None, "gap": None, "dataset": None,
+        "setup": [{"argv": None, "stdin": None}], "argv": None, "stdin": None, "files": None, "env": None,
+        "stdout": None, "stderr": None, "stdout_normalised": None, "stderr_normalised": None, "exit": None,
+        "etcd_put": PUT, "etcd_deleted": None, "files_made": None, "unordered": None, "upstream_bug": None,
+        "variants": [{"stdout": None, "stderr": None, "exit": None}],
+        "ours": {"stdout": None, "stderr": None, "stdout~": None, "stderr~": None, "exit": None, "etcd_put": PUT,
+                 "etcd_deleted": None},
+    }],
+}  # fmt: skip
 
 
 def claims(_path: Path, head: bytes) -> bool:
@@ -48,81 +41,115 @@ def claims(_path: Path, head: bytes) -> bool:
 
 def check(path: Path, options: Options) -> Iterator[Result]:
     """Every entry."""
-    golden = json.loads(path.read_text())
+    golden = json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
+    of_file = {name: shape for name, shape in FILE.items() if name != "entries"}  # type: ignore[union-attr]
+    problems = unknown_members({name: value for name, value in golden.items() if name != "entries"}, of_file)
+    if problems:
+        yield Result("file", tuple(problems))
     for entry in golden["entries"]:
         if options.only in entry["name"]:
-            skipped = _unsupported(entry)
-            yield Result(entry["name"], "" if skipped else _play(golden, entry), skipped)
+            skipped = lacking(entry.get("needs", ()))
+            if skipped:
+                yield Result(entry["name"], skipped=skipped)
+            else:
+                yield judged(entry["name"], lambda entry=entry: _play(golden, entry))  # type: ignore[misc]
 
 
-def _unsupported(entry: dict[str, Any]) -> str:
-    line = " ".join(entry["argv"])
-    for words in UNSUPPORTED:
-        if line.startswith(words) or entry["name"].startswith(words):
-            return f"'{words}' is not there"
-    for prefix, why in DECIDED.items():
-        if why and entry["name"].startswith(prefix):
-            return why
-    if entry.get("upstream_bug") or entry.get("unordered"):
-        return "upstream's output is not to be compared"
-    kinds = json.dumps([entry["argv"], entry["files"], entry["stdin"], entry["etcd_put"], entry["etcd_deleted"]])
-    for kind in ("bgp", "hostendpoint", "hep", "staged", "sgnp", "snp", "sknp", "(ip)?reservation", "kubecontrollers"):
-        if re.search(rf"\b{kind}", kinds, re.IGNORECASE):
-            return f"kind {kind} is not there"
-    return ""
-
-
-def _play(golden: dict[str, Any], entry: dict[str, Any]) -> str:
+def _play(golden: dict[str, Any], entry: dict[str, Any]) -> list[str]:
+    found = unknown_members(entry, FILE["entries"][0])  # type: ignore[index, call-overload]
     store = MemoryDatastore()
     with Client(datastore=store) as client:
         for item in golden["datasets"][entry["dataset"]]["etcd"]:
-            key, value = (item["key"], item["raw"]) if "raw" in item else (item["key"], item["value"])
-            client._run(store.put(key.encode(), (value if isinstance(value, str) else json.dumps(value)).encode()))
+            value = item["raw"] if "raw" in item else item["value"]
+            put_all(
+                client, store, [{"key": item["key"], "raw": value if isinstance(value, str) else json.dumps(value)}]
+            )
+        environment = entry.get("env", ENVIRONMENT)
         for line in entry["setup"]:
-            run_calicoctl(store, line if isinstance(line, list) else line.split(), entry["files"])
-        before = _keys(client, store)
-        status, out, err = run_calicoctl(
-            store, entry["argv"], entry["files"], entry["stdin"] or "", entry.get("env") or ENVIRONMENT
-        )
-        after = _keys(client, store)
-    wanted_out, wanted_err = _normal(entry, "stdout"), _normal(entry, "stderr")
-    if status != entry["exit"]:
-        return f"exit {status}, expected {entry['exit']}; stderr {err[:200]!r}"
-    if _mask(out) != _mask(wanted_out):
-        return f"stdout {_mask(out)[:300]!r}, expected {_mask(wanted_out)[:300]!r}"
-    if _mask(err).strip() != _mask(wanted_err).strip():
-        return f"stderr {_mask(err)[:300]!r}, expected {_mask(wanted_err)[:300]!r}"
-    return _key_problem(entry, before, after)
+            prepared = run_calicoctl(store, line["argv"], entry["files"], line.get("stdin") or "", environment)
+            if prepared.status:
+                found.append(f"setup {line['argv']} failed: exit {prepared.status}, {prepared.stderr!r}")
+        before = all_keys(client, store)
+        outcome, made = run_and_list(store, entry["argv"], entry["files"], entry["stdin"] or "", environment)
+        after = all_keys(client, store)
+    wanted = put_over(entry)
+    found += _output_differences(wanted, outcome)
+    return found + _file_differences(wanted, made) + key_differences(wanted, before, after)
 
 
-def _normal(entry: dict[str, Any], stream: str) -> str:
-    return str(entry.get(f"{stream}_normalised", entry[stream]))
+def _output_differences(wanted: dict[str, Any], outcome: Outcome) -> list[str]:
+    """Against the recorded answer; an answer whose order is chance may also be one of the others that were seen."""
+    variants = wanted.get("variants") or [] if wanted.get("unordered") else []
+    answers = [wanted, *({**wanted, **variant, **wanted.get("ours", {})} for variant in variants)]
+    problems = [_answer_differences(answer, outcome) for answer in answers]
+    return [] if [] in problems else problems[0]
 
 
-def _mask(text: str) -> str:
-    for pattern, word in MASKS:
-        text = pattern.sub(word, text)
-    return "\n".join(line.rstrip() for line in text.split("\n"))
+def _answer_differences(answer: dict[str, Any], outcome: Outcome) -> list[str]:
+    found = [] if outcome.status == answer["exit"] else [f"exit {outcome.status}, expected {answer['exit']}"]
+    texts = (stream_problem("stdout", outcome.stdout, answer), stream_problem("stderr", outcome.stderr, answer))
+    return found + [text for text in texts if text]
 
 
-def _keys(client: Client, store: MemoryDatastore) -> dict[str, str]:
-    return {kv.key.decode(): kv.value.decode() for kv in client._run(store.range(b"/calico/")).kvs}
+def _file_differences(wanted: dict[str, Any], made: dict[str, str]) -> list[str]:
+    recorded = wanted.get("files_made") or {}
+    names = sorted(recorded)
+    found = [] if sorted(made) == names else [f"made the files {sorted(made)}, expected {names}"]
+    texts = recorded if isinstance(recorded, dict) else {}
+    for name, text in texts.items():
+        own = made.get(name)
+        if isinstance(text, str) and own is not None and mask(own) != mask(text):
+            found.append(f"file {name} is {own!r}, expected {text!r}")
+    return found
 
 
-def _key_problem(entry: dict[str, Any], before: dict[str, str], after: dict[str, str]) -> str:
-    written = {key: value for key, value in after.items() if before.get(key) != value}
-    deleted = sorted(set(before) - set(after))
-    if entry["argv"][:1] and entry["argv"][0] in ("create", "apply") and not entry["etcd_put"]:
-        written = {key: value for key, value in written.items() if not _is_initial(key)}
-    wanted = {item["key"] for item in entry["etcd_put"]}
-    if deleted != sorted(entry["etcd_deleted"]):
-        return f"deleted {deleted}, expected {entry['etcd_deleted']}"
-    missing = wanted - set(written) - set(after)
-    if missing or set(written) - wanted:
-        return f"wrote {sorted(written)}, expected {sorted(wanted)}"
-    return ""
+Keys = dict[str, tuple[str, int]]
 
 
-def _is_initial(key: str) -> bool:
-    found = parse_path(key)
-    return getattr(found, "kind", "") in ("Tier", "ClusterInformation") and "ClusterInformation" in STRUCTS
+def key_differences(wanted: dict[str, Any], before: Keys, after: Keys) -> list[str]:
+    """What the command wrote and deleted, against `etcd_put` and `etcd_deleted`."""
+    written = {key: text for key, (text, revision) in after.items() if key not in before or before[key][1] != revision}
+    deleted = sorted(before.keys() - after.keys())
+    recorded = {item["key"]: item for item in wanted["etcd_put"]}
+    found = []
+    may_go = {key for key in recorded if key.startswith(HANDLE) and not held_by(_parsed(after), key[len(HANDLE) :])}
+    if sorted(set(deleted) - may_go) != sorted(wanted["etcd_deleted"]):
+        found.append(f"deleted {deleted}, expected {sorted(wanted['etcd_deleted'])}")
+    for key in sorted(written.keys() - recorded.keys()):
+        found.append(f"{key}: wrote {written[key]!r}, expected nothing")
+    for key, item in recorded.items():
+        if key in written:
+            found += _value_differences(key, written[key], item, before, after)
+        elif key not in may_go:
+            found.append(f"{key}: wrote nothing, expected {item['raw']!r}")
+    return found
+
+
+def _parsed(keys: Keys) -> dict[str, Any]:
+    return {key: json.loads(text) for key, (text, _revision) in keys.items() if is_block(key)}
+
+
+def _value_differences(key: str, text: str, item: dict[str, Any], before: Keys, after: Keys) -> list[str]:
+    recorded = item["raw"] if "raw" in item else json.dumps(item["value"], separators=(",", ":"))
+    if mask(text) == mask(recorded):
+        return []
+    if not key.startswith(IPAM):
+        return [f"{key}: wrote {mask(text)!r}, expected {mask(recorded)!r}"]
+    mine, other = json.loads(mask(text)), json.loads(mask(recorded))
+    if key.startswith(HANDLE):
+        return handle_differences(key, mine, other, held_by(_parsed(after), key[len(HANDLE) :]))
+    if not is_block(key):
+        return tree_differences(mine, other, key)
+    found = []
+    former = json.loads(before[key][0]) if key in before else {}
+    if mine.get("sequenceNumber", 0) <= former.get("sequenceNumber", -1):
+        found.append(f"{key}: sequenceNumber {mine.get('sequenceNumber')} did not rise")
+    return found + tree_differences(_without_numbers(mine, other), _without_numbers(other, mine), key)
+
+
+def _without_numbers(block: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    rest = {name: value for name, value in block.items() if name != "sequenceNumber"}
+    used = {str(n) for n, index in enumerate(block.get("allocations") or ()) if index is not None}
+    numbers = block.get("sequenceNumberForAllocation") or {}
+    rest["sequenceNumberForAllocation"] = sorted(used & numbers.keys())
+    return without_claim({**rest, "attributes": block.get("attributes") or []}, other)

@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from libcalico import selector
-from tests.compat.contract import Options, Result
+from tests.compat.contract import Options, Result, Shape, json_lines, judged, unknown_members
+
+CASE: Shape = dict.fromkeys(
+    ("n", "note", "selector", "labels", "valid", "canonical", "id", "match", "matches", "misses", "error")
+)
 
 
 def claims(_path: Path, head: bytes) -> bool:
@@ -19,34 +23,38 @@ def claims(_path: Path, head: bytes) -> bool:
 
 def check(path: Path, options: Options) -> Iterator[Result]:
     """Validity, canonical text, id and every evaluation."""
-    for number, case in enumerate(_cases(path.read_text(encoding="utf-8", errors="surrogatepass"))):
-        name = str(case.get("n") or f"#{number} {case['selector']!r}"[:120])
+    for place, case, problem in _cases(path):
+        name = str(case.get("n") or f"{place} {case.get('selector')!r}"[:120])
         if options.only in name:
-            yield Result(name, _failure(case))
+            yield Result(name, (problem,)) if problem else judged(name, lambda case=case: _differences(case))  # type: ignore[misc]
 
 
-def _cases(text: str) -> list[dict[str, Any]]:
-    if text.lstrip().startswith("["):
-        cases = json.loads(text)
-        return [case for case in cases if isinstance(case, dict) and "selector" in case]
-    return [json.loads(line) for line in text.split("\n") if line.strip()]
+def _cases(path: Path) -> Iterator[tuple[str, dict[str, Any], str]]:
+    text = path.read_text(encoding="utf-8", errors="surrogatepass")
+    if not text.lstrip().startswith("["):
+        yield from json_lines(path)
+        return
+    for number, case in enumerate(json.loads(text)):
+        known = isinstance(case, dict) and "selector" in case
+        yield f"#{number}", case if known else {}, "" if known else "is no case"
 
 
-def _failure(case: dict[str, Any]) -> str:
+def _differences(case: dict[str, Any]) -> list[str]:
+    found = unknown_members(case, CASE)
     try:
         parsed = selector.parse(case["selector"])
     except selector.SelectorError as error:
-        return f"refused ({error}), but it is valid" if case["valid"] else ""
+        return found + ([f"refused ({error}), but it is valid"] if case["valid"] else [])
     if not case["valid"]:
-        return f"accepted as {parsed.text!r}, but it is not valid"
+        return [*found, f"accepted as {parsed.text!r}, but it is not valid"]
     if parsed.text != case["canonical"]:
-        return f"canonical text {parsed.text!r}, expected {case['canonical']!r}"
+        found.append(f"canonical text {parsed.text!r}, expected {case['canonical']!r}")
     if parsed.id != case["id"]:
-        return f"id {parsed.id}, expected {case['id']}"
+        found.append(f"id {parsed.id}, expected {case['id']}")
     for labels, expected in _evaluations(case):
         if parsed.evaluate(labels) != expected:
-            return f"evaluates to {not expected} on {labels}"
-    return ""
+            found.append(f"evaluates to {not expected} on {labels}")
+    return found
 
 
 def _evaluations(case: dict[str, Any]) -> list[tuple[dict[str, str], bool]]:
