@@ -54,6 +54,7 @@ async def stored(store: MemoryDatastore, path: str) -> Any:
 async def test_a_free_list_with_ghosts_is_put_right_by_any_write_and_counted(
     caplog: pytest.LogCaptureFixture, ghosts: list[int], free: list[int], write: str
 ) -> None:
+    caplog.set_level(logging.WARNING)
     store = await cluster([*ghosts, 1, 2, 3, 4, 5, 6, 7])
     service = IpamService(store, "m1")
     if write == "assign":
