@@ -154,7 +154,8 @@ class World:
         interface: str = "eth0",
         args: str = "",
         program: str = "calico",
-        **conf: Any,
+        conf: dict[str, Any] | None = None,
+        **members: Any,
     ) -> CniAnswer:
         merged: dict[str, Any] = {
             "name": "calico",
@@ -163,7 +164,8 @@ class World:
             "nodename": NODE,
             "nodename_file_optional": True,
             "ipam": {"type": "calico-ipam"},
-            **conf,
+            **members,
+            **(conf or {}),
         }
         environment = {
             "CNI_COMMAND": command,

@@ -27,6 +27,10 @@ async def world(request: pytest.FixtureRequest) -> World:
     return made
 
 
+async def refused_with_args(world: World, args: dict[str, Any]) -> Any:
+    return await world.refused("ADD", conf={"args": args})
+
+
 async def add_node(world: World, name: str) -> None:
     node = {"apiVersion": "projectcalico.org/v3", "kind": "Node", "metadata": {"name": name}, "spec": {}}
     await world.client.create(from_input(node))
@@ -156,3 +160,46 @@ async def test_garbage_collection_takes_gos_null_for_an_empty_list(world: World)
     await world.ok("GC", cniVersion="1.1.0", **{"cni.dev/valid-attachments": None})
     assert await world.is_clean()
     assert json.dumps(world.kernel.host) == "{}"
+
+
+# --- what a configuration says
+
+
+@pytest.mark.parametrize("version", ["0.1.0", "0.3.1", "1.0.0"])
+async def test_the_configurations_dns_is_in_the_result(world: World, version: str) -> None:
+    dns = {"nameservers": ["192.0.2.53"], "search": ["example.org"], "domain": "", "options": []}
+    for _ in range(2):
+        shown = await world.ok("ADD", cniVersion=version, dns=dns)
+        assert shown["dns"] == {"nameservers": ["192.0.2.53"], "search": ["example.org"]}
+
+
+async def test_labels_of_the_cni_conventions_are_stored(world: World) -> None:
+    entries = [{"key": "role", "value": "web"}, {"key": "tier", "value": None}]
+    await world.ok("ADD", conf={"args": {"cni": {"labels": entries}}})
+    (stored,) = await world.endpoints()
+    assert (stored.metadata.labels["role"], stored.metadata.labels["tier"]) == ("web", "")
+
+
+async def test_a_wrong_type_inside_args_is_refused_before_any_effect(world: World) -> None:
+    info = {"labels": {"labels": [{"key": "n", "value": 5}]}}
+    args = {"org.apache.mesos": {"network_info": info}}
+    before = world.now()
+    shown = await refused_with_args(world, args)
+    assert (shown["code"], "labels.labels[0].value is 5, wanted string" in shown["msg"]) == (6, True)
+    assert (world.now(), world.kernel.host) == (before, {})
+
+
+@pytest.mark.parametrize("family", [4, 6])
+async def test_a_family_without_a_pool_is_named(world: World, family: int) -> None:
+    for pool in (await world.client.list("IPPool")).items if family == 4 else ():
+        await world.client.delete("IPPool", pool.metadata.name)
+    answer = await world.call("ADD", ipam={"type": "calico-ipam", "assign_ipv6": "true"})
+    assert json.loads(answer.stdout)["msg"] == "cannot find a qualified ippool"
+    assert f"no IPv{family} address: no IP pool of this family" in answer.stderr.decode()
+    assert await world.is_clean()
+
+
+async def test_a_hostile_label_key_is_refused_at_once(world: World) -> None:
+    shown = await refused_with_args(world, {"cni": {"labels": [{"key": "-" * 150_000, "value": "x"}]}})
+    assert "has 150000 characters" in shown["msg"]
+    assert len(shown["msg"]) < 300

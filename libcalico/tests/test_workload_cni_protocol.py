@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libcalico.errors import ValidationError
-from libcalico.workload.cni import endpoint, labels, result, versions
+from libcalico.workload.cni import endpoint, labels, names, result, versions
 from libcalico.workload.cni.conf import read_conf
 from libcalico.workload.cni.errors import CniError
 from libcalico.workload.cni.request import CniRequestData, parse_arguments, parse_request
@@ -106,6 +107,13 @@ def test_arguments() -> None:
             parse_arguments(bad)
 
 
+MESOS = "args.org.apache.mesos.network_info"
+
+
+def mesos(info: Any) -> dict[str, Any]:
+    return {"args": {"org.apache.mesos": {"network_info": info}}}
+
+
 class TestConf:
     def test_defaults(self) -> None:
         conf, notes = read_conf(CONF)
@@ -123,10 +131,23 @@ class TestConf:
         ("change", "text"),
         [
             ({"mtu": "1500"}, "mtu is '1500', wanted integer"),
-            ({"mtu": True}, "mtu is True, wanted integer"),
+            ({"mtu": True}, "mtu is true, wanted integer"),
+            ({"mtu": 10**30}, f"mtu is {10**30}, wanted integer"),
             ({"ipam": {"type": "calico-ipam", "ipv4_pools": "x"}}, "ipam.ipv4_pools is 'x', wanted array"),
-            ({"ipam": {"type": "calico-ipam", "ipv4_pools": [1]}}, "ipam.ipv4_pools is [1], wanted array of strings"),
-            ({"etcd_endpoints": ["x"]}, "etcd_endpoints is ['x'], wanted string"),
+            ({"ipam": {"type": "calico-ipam", "ipv4_pools": [1]}}, "ipam.ipv4_pools[0] is 1, wanted string"),
+            ({"etcd_endpoints": ["x"]}, 'etcd_endpoints is ["x"], wanted string'),
+            ({"ipam": "calico-ipam"}, "ipam is 'calico-ipam', wanted object"),
+            ({"policy": ["k8s"]}, 'policy is ["k8s"], wanted object'),
+            ({"dns": {"search": "x"}}, "dns.search is 'x', wanted array"),
+            ({"args": []}, "args is [], wanted object"),
+            ({"args": {"cni": {"ips": "10.0.0.1"}}}, "args.cni.ips is '10.0.0.1', wanted array"),
+            ({"args": {"cni": {"labels": {"a": "b"}}}}, 'args.cni.labels is {"a": "b"}, wanted array'),
+            (mesos({"ip_addresses": [{"ip_address": 5}]}), f"{MESOS}.ip_addresses[0].ip_address is 5, wanted string"),
+            (mesos({"ip_addresses": "10.0.0.1"}), f"{MESOS}.ip_addresses is '10.0.0.1', wanted array"),
+            (mesos({"labels": []}), f"{MESOS}.labels is [], wanted object"),
+            (mesos({"labels": {"labels": ["x"]}}), f"{MESOS}.labels.labels[0] is 'x', wanted object"),
+            (mesos({"labels": {"labels": [{"key": 1}]}}), f"{MESOS}.labels.labels[0].key is 1, wanted string"),
+            (mesos("x" * 300), f"{MESOS} is '{'x' * 199}..., wanted object"),
         ],
     )
     def test_a_wrong_type_is_an_error_for_add_and_a_note_for_del(self, change: dict[str, Any], text: str) -> None:
@@ -155,7 +176,15 @@ class TestConf:
         assert conf.wanted_ips == ("10.0.0.1", "10.0.0.2", "10.0.0.3")
         assert conf.mac == "0a:58:0a:00:00:02"
 
-    @pytest.mark.parametrize("value", [None, {}, {"labels": None}, {"labels": []}, [], "x"])
+    def test_labels_of_both_conventions(self) -> None:
+        both = mesos({"labels": {"labels": [{"key": "a", "value": None}, {"key": None}, None, {"key": "b"}]}})
+        both["args"]["cni"] = {"labels": [{"key": "app", "value": "shop"}, {"key": "b", "value": "cni"}]}
+        conf, _ = read_conf({**CONF, **both})
+        found = labels.read(conf.labels)
+        assert found.labels == {"app": "shop", "a": "", "b": ""}
+        assert len(found.notes) == 2
+
+    @pytest.mark.parametrize("value", [None, {}, {"labels": None}, {"labels": []}])
     def test_labels_may_be_missing_in_every_way(self, value: Any) -> None:
         conf, _ = read_conf({**CONF, "args": {"org.apache.mesos": {"network_info": {"labels": value}}}})
         assert labels.read(conf.labels).labels == {}
@@ -177,6 +206,14 @@ class TestLabels:
     def test_cleaning(self, text: str, clean: str) -> None:
         assert labels.sanitise(text) == clean
 
+    @pytest.mark.parametrize("text", ["-" * 1_000_000, "-." * 500_000, "\N{SNOWMAN}" * 1_000_000, "/" * 1_000_000])
+    def test_hostile_texts_take_time_by_their_length_only(self, text: str) -> None:
+        started_s = time.process_time()
+        assert labels.sanitise(text) == ""
+        found = labels.read([(text, text), ("projectcalico.org/namespace", text)])
+        assert time.process_time() - started_s < 2
+        assert (found.labels, len(found.problems[0]) < 300) == ({}, True)
+
     def test_the_published_vector_of_a_long_value(self) -> None:
         value = "/analytics/nightly/warehouse-loaders/customer-orders/partition-writer"
         short = labels.compress(value)
@@ -196,19 +233,43 @@ class TestLabels:
     def test_special_labels_are_not_stored(self) -> None:
         found = labels.read(
             [
-                {"key": "projectcalico.org/namespace", "value": "Team/A"},
-                {"key": "projectcalico.org/ipv4pools", "value": '["blue"]'},
-                {"key": "role", "value": "web"},
-                {"key": "novalue"},
-                {"key": "///", "value": "x"},
-                {"value": "x"},
-                "no object",
+                ("projectcalico.org/namespace", "Team/A"),
+                ("projectcalico.org/ipv4pools", '["blue"]'),
+                ("role", "web"),
+                ("novalue", ""),
+                ("///", "x"),
+                ("", "x"),
             ]
         )
         assert found.labels == {"role": "web", "novalue": ""}
         assert (found.namespace, found.pools_v4) == ("Team.A", '["blue"]')
-        assert len(found.notes) == 3
+        assert len(found.notes) == 2
         assert endpoint.legal_namespace(found.namespace) == "team-a"
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        ("container", "network", "words"),
+        [
+            ("KATA", "calico", ["container id KATA", "lower case", "another id"]),
+            ("kata_9f", "calico", ["container id kata_9f", "ContainerID = 'kata_9f'", "another id"]),
+            ("kata.", "calico", ["container id kata.:", "another id"]),
+            ("x" * 300, "calico", ["container id xxx", "too long", "another id"]),
+            ("x", "MyNet", ["network name MyNet", "lower case", "rename it"]),
+            ("x", "my_net", ["network name my_net", "rename it"]),
+            ("x", "n" * 64, ["network name nnn", "at most 63", "rename it"]),
+        ],
+    )
+    def test_the_refusal_of_a_name_says_which_and_what_to_do(
+        self, container: str, network: str, words: list[str]
+    ) -> None:
+        stored = endpoint.build_endpoint("n1", "default", container, "eth0", network, {}, ["10.0.0.1"], "cali1", "")
+        with pytest.raises(ValidationError) as caught:
+            endpoint.check_endpoint(stored)
+            endpoint.check_profile(endpoint.build_profile(network))
+        told = names.explain(caught.value, container, network)
+        assert [word for word in words if word not in str(told)] == []
+        assert [(f.field, f.reason) for f in told.fields] == [(f.field, f.reason) for f in caught.value.fields]
 
 
 class TestResults:

@@ -8,7 +8,13 @@ from contextlib import AsyncExitStack, contextmanager
 
 import msgspec
 
-from libcalico.errors import CalicoError, DatastoreError, ResourceAlreadyExists, ResourceDoesNotExist
+from libcalico.errors import (
+    CalicoError,
+    DatastoreError,
+    ResourceAlreadyExists,
+    ResourceDoesNotExist,
+    ValidationError,
+)
 from libcalico.ipam.transaction import View
 from libcalico.kernel import objects
 from libcalico.kernel.errors import KernelError
@@ -16,7 +22,7 @@ from libcalico.model.keys import ResourceKey
 from libcalico.model.resources import WorkloadEndpoint
 from libcalico.workload import plan
 from libcalico.workload.attach import Inspection, leads_elsewhere
-from libcalico.workload.cni import addresses, endpoint, errors, result
+from libcalico.workload.cni import addresses, endpoint, errors, names, result
 from libcalico.workload.cni.conf import NetConf, read_conf
 from libcalico.workload.cni.context import Context, open_context, read_mtu
 from libcalico.workload.cni.endpoint import NewEndpoint
@@ -77,9 +83,18 @@ def _refuse_impossible(context: Context, mtu: int) -> None:
     problem = plan.mtu_problem(mtu, context.conf.want_v6) or plan.mac_problem(_wanted_mac(context))
     if problem:
         raise CniError(errors.GENERAL, problem)
-    endpoint.check_endpoint(_endpoint(context, ["192.0.2.1"], plan.host_interface_name(call.container_id), ""))
-    if not context.conf.policy_type:
-        endpoint.check_profile(endpoint.build_profile(call.network))
+    _refuse_names(context)
+
+
+def _refuse_names(context: Context) -> None:
+    """The container id and the network's name become part of names in the datastore, which have rules."""
+    call = context.call
+    try:
+        endpoint.check_endpoint(_endpoint(context, ["192.0.2.1"], plan.host_interface_name(call.container_id), ""))
+        if not context.conf.policy_type:
+            endpoint.check_profile(endpoint.build_profile(call.network))
+    except ValidationError as error:
+        raise names.explain(error, call.container_id, call.network) from error
 
 
 def _wanted_mac(context: Context) -> str:
@@ -340,6 +355,7 @@ class _Addition:
     def _render(self, found: Addresses, stored: WorkloadEndpoint) -> bytes:
         call = self._context.call
         interfaces = Interfaces(stored.spec.interface_name, call.interface, stored.spec.mac, call.netns, self._mtu)
+        found = found._replace(dns=self._context.conf.dns or found.dns)
         return result.render_result(call.conf.get("cniVersion") or "", found, interfaces)
 
     def _undo(self, undo: AsyncExitStack, what: str, call: Callable[[], Awaitable[object]]) -> None:

@@ -12,6 +12,7 @@ import msgspec
 
 from libcalico.errors import CalicoError, DatastoreError, ResourceAlreadyExists, ResourceDoesNotExist
 from libcalico.ipam.assignment import Assigned
+from libcalico.ipam.plan import NoQualifiedPool
 from libcalico.ipam.service import AssignError, Beside, Release
 from libcalico.ipam.transaction import View
 from libcalico.kernel import process
@@ -149,6 +150,8 @@ async def _auto_assign(
         await _give_back_after(error, context, [*_bare(error.v4, error.v6), *unsure])
         if isinstance(error.cause, ResourceAlreadyExists | DatastoreError):
             raise error.cause from None
+        if isinstance(error.cause, NoQualifiedPool):
+            context.notes.append(_without_pool(context, 6 if error.v4 is not None or not conf.want_v4 else 4))
         raise
     found = _bare(v4, v6)
     for version, part in ((4, v4), (6, v6)):
@@ -156,6 +159,12 @@ async def _auto_assign(
             await give_back(context, found)
             raise CniError(errors.GENERAL, f"failed to request IPv{version} addresses: {part.shortfall}")
     return tuple(found)
+
+
+def _without_pool(context: Context, version: int) -> str:
+    """Upstream's error does not say which family it means."""
+    text = f"no IPv{version} address: no IP pool of this family is enabled for node {context.node}"
+    return f'{text}: create one (calicoctl get ippool -o wide), or set ipam.assign_ipv{version} to "false"'
 
 
 def _bare(*parts: Assigned | None) -> list[str]:

@@ -14,7 +14,7 @@ from libcalico.errors import CalicoError, DatastoreError
 from libcalico.ipam.service import IpamService
 from libcalico.workload.cni import endpoint, errors, labels
 from libcalico.workload.cni.conf import MTU_FILE, NODENAME_FILE, NetConf
-from libcalico.workload.cni.errors import CniError
+from libcalico.workload.cni.errors import CniError, shown
 from libcalico.workload.cni.labels import MesosLabels
 from libcalico.workload.cni.request import Call, parse_arguments
 from libcalico.workload.cni.services import Services
@@ -91,9 +91,11 @@ async def open_context(call: Call, conf: NetConf, services: Services, notes: lis
         arguments = {}
     found = labels.read(conf.labels)
     notes += found.notes
+    if found.problems and not lenient:
+        raise CniError(errors.GENERAL, found.problems[0])
     namespace = arguments.get("CNI_TEST_NAMESPACE") or endpoint.legal_namespace(found.namespace) or DEFAULT_NAMESPACE
     if found.namespace and not endpoint.legal_namespace(found.namespace):
-        raise CniError(errors.GENERAL, f"label {labels.NAMESPACE} = {found.namespace!r} cannot name a namespace")
+        raise CniError(errors.GENERAL, f"label {labels.NAMESPACE} = {shown(found.namespace)} cannot name a namespace")
     client = await _connect(conf, services)
     if call.program == "calico" and not services.datastore_ready():
         await check_ready(client)

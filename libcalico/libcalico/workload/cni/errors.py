@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from libcalico.errors import BadData
 
 INCOMPATIBLE_VERSION = 1
@@ -22,9 +24,9 @@ LONGEST_SHOWN = 200
 def shown(value: object) -> str:
     """A value from outside as an error or a note shows it: at most 200 characters, control characters escaped."""
     try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # a number of thousands of digits, or lists in lists
-        text = f"a {type(value).__name__} that is too large to be shown"
+        text = repr(value) if isinstance(value, str) else json.dumps(value)
+    except (ValueError, TypeError, RecursionError):  # a number of thousands of digits, say
+        text = f"a {type(value).__name__} that cannot be shown"
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 

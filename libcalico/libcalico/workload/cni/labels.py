@@ -1,4 +1,4 @@
-"""Labels that Mesos hands over become Calico labels (spec/cni.md 5.5, dcos.md 9.5 and 9.6). Pure.
+"""Labels that a runtime hands over (Mesos, or in `args.cni.labels`) become Calico labels (spec/cni.md 5.5). Pure.
 
 Long values are compressed first, on bytes, then keys and values are cleaned. Users write policies against the
 outcome, so both recipes are a contract.
@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from libcalico.workload.cni.errors import shown
 
 NAMESPACE = "projectcalico.org/namespace"
 POOLS_V4 = "projectcalico.org/ipv4pools"
@@ -16,17 +19,21 @@ POOLS_V6 = "projectcalico.org/ipv6pools"
 LONGEST_VALUE = 63
 _TAIL_BYTES = 53
 _FOREIGN = re.compile(r"[^-_.a-zA-Z0-9]+")
-_DOTTED = re.compile(r"[-.]*\.[-.]*")
+_RUN = re.compile(r"[-.]+")
+LONGEST_KEY = 1024
+"""Of what is cleaned at all. What may be stored is much shorter; the endpoint's own rules say so."""
 
 
 class MesosLabels(NamedTuple):
-    """What the labels say: labels to store, the endpoint's namespace ("" = default), pool lists as JSON text, notes."""
+    """What the labels say: labels to store, the endpoint's namespace ("" = default), pool lists as JSON text, notes,
+    and problems for which no container may be attached."""
 
     labels: dict[str, str]
     namespace: str
     pools_v4: str
     pools_v6: str
     notes: tuple[str, ...]
+    problems: tuple[str, ...]
 
 
 def compress(value: str) -> str:
@@ -40,23 +47,24 @@ def compress(value: str) -> str:
 
 def sanitise(text: str) -> str:
     """A key or value with only letters, digits, `-`, `_` and `.`, none of `-` and `.` at an end."""
-    return _DOTTED.sub(".", _FOREIGN.sub("-", text.replace("/", "."))).strip(".-")
+    clean = _FOREIGN.sub("-", text.replace("/", "."))
+    return _RUN.sub(lambda run: "." if "." in run[0] else run[0], clean).strip(".-")
 
 
-def read(entries: Any) -> MesosLabels:
-    """The labels of `network_info.labels.labels`: a list of `{key, value}`, or nothing; what is no label is skipped."""
+def read(entries: Iterable[tuple[str, str]]) -> MesosLabels:
+    """The labels of a list of key and value, of which of equal keys the last counts."""
     labels: dict[str, str] = {}
     special = {NAMESPACE: "", POOLS_V4: "", POOLS_V6: ""}
     notes: list[str] = []
-    for entry in entries if isinstance(entries, list) else ():
-        key, value = (entry.get("key"), entry.get("value", "")) if isinstance(entry, dict) else (None, None)
-        if not isinstance(key, str) or not isinstance(value, str):
-            notes.append(f"label {entry!r} left out: it has no text as key or value")
-        elif key in special:
+    problems: list[str] = []
+    for key, value in entries:
+        if key in special:
             special[key] = value
+        elif len(key) > LONGEST_KEY:
+            problems.append(f"label key {shown(key)} has {len(key)} characters, at most 63 are possible")
         elif clean := sanitise(key):
             labels[clean] = sanitise(compress(value))
         else:
-            notes.append(f"label {key!r} left out: nothing of the key is a legal character")
-    namespace = sanitise(special[NAMESPACE])
-    return MesosLabels(labels, namespace, special[POOLS_V4], special[POOLS_V6], tuple(notes))
+            notes.append(f"label {shown(key)} left out: nothing of the key is a legal character")
+    namespace = sanitise(special[NAMESPACE][:LONGEST_KEY])
+    return MesosLabels(labels, namespace, special[POOLS_V4], special[POOLS_V6], tuple(notes), tuple(problems))
