@@ -28,7 +28,7 @@ async def world(request: pytest.FixtureRequest) -> World:
 
 
 async def refused_with_args(world: World, args: dict[str, Any]) -> Any:
-    return await world.refused("ADD", conf={"args": args})
+    return await world.refused("ADD", cniVersion="1.0.0", conf={"args": args})
 
 
 async def add_node(world: World, name: str) -> None:
@@ -175,7 +175,13 @@ async def test_the_configurations_dns_is_in_the_result(world: World, version: st
 
 async def test_labels_of_the_cni_conventions_are_stored(world: World) -> None:
     entries = [{"key": "role", "value": "web"}, {"key": "tier", "value": None}]
-    await world.ok("ADD", conf={"args": {"cni": {"labels": entries}}})
+    conf = {"args": {"cni": {"labels": entries}}}
+    answer = await world.call("ADD", cniVersion="0.4.0", conf=conf)
+    assert b"args.cni.labels is read from cniVersion 1.0.0 on" in answer.stderr
+    (stored,) = await world.endpoints()
+    assert "role" not in stored.metadata.labels
+    await world.ok("DEL", cniVersion="0.4.0", conf=conf)
+    await world.ok("ADD", cniVersion="1.0.0", conf=conf)
     (stored,) = await world.endpoints()
     assert (stored.metadata.labels["role"], stored.metadata.labels["tier"]) == ("web", "")
 

@@ -180,7 +180,7 @@ class TestConf:
         both = mesos({"labels": {"labels": [{"key": "a", "value": None}, {"key": None}, None, {"key": "b"}]}})
         both["args"]["cni"] = {"labels": [{"key": "app", "value": "shop"}, {"key": "b", "value": "cni"}]}
         conf, _ = read_conf({**CONF, **both})
-        found = labels.read(conf.labels)
+        found = labels.read((*conf.cni_labels, *conf.labels))
         assert found.labels == {"app": "shop", "a": "", "b": ""}
         assert len(found.notes) == 2
 

@@ -96,6 +96,7 @@ class NetConf(NamedTuple):
     wanted_ips: tuple[str, ...]
     mac: str
     labels: tuple[tuple[str, str], ...]
+    cni_labels: tuple[tuple[str, str], ...]
     dns: Mapping[str, Any]
 
 
@@ -165,7 +166,8 @@ def _typed(found: Mapping[str, Any]) -> NetConf:
         pools_v6=_texts(ipam, "ipv6_pools"),
         wanted_ips=tuple(dict.fromkeys(address.partition("/")[0] for address in ips if address)),
         mac=runtime.get("mac") or "",
-        labels=(*_labels(cni), *_labels(_object(mesos, "labels"))),
+        labels=tuple(_labels(_object(mesos, "labels"))),
+        cni_labels=tuple(_labels(cni)),
         dns={name: dns[name] for name in dns if dns[name]},
     )
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from libcalico.datastore.resources import AsyncClient
 from libcalico.errors import CalicoError, DatastoreError
 from libcalico.ipam.service import IpamService
-from libcalico.workload.cni import endpoint, errors, labels
+from libcalico.workload.cni import endpoint, errors, labels, versions
 from libcalico.workload.cni.conf import MTU_FILE, NODENAME_FILE, NetConf
 from libcalico.workload.cni.errors import CniError, shown
 from libcalico.workload.cni.labels import MesosLabels
@@ -89,7 +89,7 @@ async def open_context(call: Call, conf: NetConf, services: Services, notes: lis
             raise
         notes.append(f"{error.message}: CNI_ARGS ignored")
         arguments = {}
-    found = labels.read(conf.labels)
+    found = labels.read((*_conventional_labels(call, conf, notes), *conf.labels))
     notes += found.notes
     if found.problems and not lenient:
         raise CniError(errors.GENERAL, found.problems[0])
@@ -103,6 +103,15 @@ async def open_context(call: Call, conf: NetConf, services: Services, notes: lis
     return Context(
         call, conf, arguments, found, node, namespace, client, services.open_ipam(client, node), services, notes
     )
+
+
+def _conventional_labels(call: Call, conf: NetConf, notes: list[str]) -> tuple[tuple[str, str], ...]:
+    """`args.cni.labels`, which upstream ignores: read from version 1.0.0 on, so that older configurations keep their
+    meaning (docs/adr/0023)."""
+    if conf.cni_labels and not versions.at_least(call.version, "1.0.0"):
+        notes.append(f"args.cni.labels is read from cniVersion 1.0.0 on, not with {call.version}: no label is stored")
+        return ()
+    return conf.cni_labels
 
 
 async def _connect(conf: NetConf, services: Services) -> AsyncClient:
