@@ -7,11 +7,14 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.lab import Cluster, Task
+from tests.lab import Cluster, Host, Task
+from tests.lab.cluster import ETCD
+from tests.lab.mesos import PROGRAMS
 from tests.lab.test_first_packet import policy
 from tests.services import need
 
@@ -155,3 +158,28 @@ def test_containers_go_on_and_agents_wait(lab: Supervised, lose: Callable[[Clust
             assert set(found) == {"lost" if name == "bad" else "answered"}, f"{name}: {found}\n{lab.dump()}"
     for name in HOSTS:
         lab.mesos(name).close()
+
+
+def page(host: Host, port: int, path: str) -> str:
+    """What the agent serves there."""
+    return host.run([sys.executable, "-S", str(PROGRAMS / "fetch.py"), "127.0.0.1", str(port), path, "5"]).stdout
+
+
+def test_an_etcd_that_is_gone_is_seen(lab: Supervised) -> None:
+    host = lab.hosts["a1"]
+    ask = [sys.executable, "-m", "libcalico.obs.debug", "/run/calico/felix-debug.sock"]
+    lab.wait("a1 to be connected", lambda: bool(lab.agent_status("a1").get("connected")))
+    assert lab.agent_status("a1")["endpoint"] == ETCD
+    lab.stop_etcd()
+    try:
+        lab.wait("a1 to see it", lambda: lab.agent_status("a1").get("connected") is False, timeout_s=5)
+        status = lab.agent_status("a1")
+        assert not status["in_sync"] and status["reason"]
+        assert f"datastore {ETCD}: no answer for " in host.run([*ask, "problems"]).stdout
+        detail = f"rules stand as of revision {status['datastore_revision']}"
+        lab.wait("readiness to say it", lambda: detail in page(host, 9099, "/readiness"), timeout_s=5)
+        assert "felix_datastore_age_seconds" in page(host, 9091, "/metrics")
+    finally:
+        lab.start_etcd()
+    lab.wait("a1 to be connected again", lambda: lab.agent_status("a1").get("in_sync") is True)
+    assert f"datastore {ETCD}" not in host.run([*ask, "problems"]).stdout

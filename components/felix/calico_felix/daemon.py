@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from calico_felix.calc.graph import PREFIXES, Graph
 from calico_felix.calc.settings import CLUSTER, NODE_PREFIX, Settings
+from calico_felix.contact import Contact
 from calico_felix.dataplane.loop import Dataplane
 from calico_felix.debug import Subject, debug_commands
 from calico_felix.departures import Departures
@@ -53,7 +54,6 @@ log = logging.getLogger(__name__)
 CONNECT_RETRY_S = 1.0
 LAG_INTERVAL_S = 1.0
 COLLECT_INTERVAL_S = 60.0
-SILENT_S = 60.0
 FLUSH_PAUSE_S = 0.002
 FORWARDING = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
 STOP_GRACE_S = 2.0
@@ -88,6 +88,7 @@ class Daemon:
             self.graph, lambda name: self.dataplane is not None and name in self.dataplane.links
         )
         self.syncer = Syncer(self.datastore, ACTIVE_PREFIXES, self.clock)
+        self.contact = Contact(self.datastore, self.syncer, self.clock)
         self.ipam = IpamService(self.datastore, self.host, self.clock)
         self.client = AsyncClient(self.datastore, self.clock)
         self.dataplane: Dataplane | None = None
@@ -335,10 +336,8 @@ class Daemon:
             self._ensure_forwarding()
             if self.departures:
                 self._news.set()
-            silent_s = now - self.syncer.last_heard_s
             if self.graph.in_sync:
-                text = "in sync" if silent_s < SILENT_S else f"nothing heard from the datastore for {silent_s:.0f} s"
-                self.health.report("datastore", detail=text)
+                self.health.report("datastore", detail=self.contact.detail(self.revision))
             if now - collected_s > COLLECT_INTERVAL_S:
                 gc.collect()
                 collected_s = now
@@ -402,13 +401,19 @@ class Daemon:
         return self.clock.monotonic_s() - self.started_s
 
     async def _serve_debug(self, stack: AsyncExitStack, dataplane: Dataplane) -> None:
-        subject = Subject(self._facts, self.configuration, self.graph, dataplane, self.serving)
+        subject = Subject(self._facts, self._problems, self.configuration, self.graph, dataplane, self.serving)
         server = await debug.serve(self.configuration["DebugSocket"], debug_commands(subject))
         stack.callback(server.close)
 
+    def _problems(self) -> list[str]:
+        losses = [f"{name}: {text}" for name, text in self.departures.describe().items()]
+        return [*self.contact.problems(self.revision), *losses]
+
     def _facts(self) -> dict[str, Any]:
         return {
+            "in_sync": self.graph.in_sync and not self.contact.is_lost,
             "datastore_revision": self.revision,
+            **self.contact.facts(),
             "resyncs": self.syncer.resyncs,
             "uptime_s": round(self._uptime_s(), 1),
             "loop_lag_ms": round(self.lag_s * 1000, 2),
@@ -423,6 +428,7 @@ class Daemon:
         gauge("felix_ruleset_repairs", "Times that somebody else changed our table", lambda: dataplane.repairs)
         gauge("felix_resyncs_started", "Snapshots of the datastore", lambda: self.syncer.resyncs)
         gauge("felix_datastore_revision", "Newest datastore revision seen", lambda: self.revision)
+        gauge("felix_datastore_age_seconds", "Since the datastore was last heard", lambda: self.contact.age_s)
         gauge("felix_programmed_revision", "Revision that the kernel reflects", lambda: dataplane.programmed_revision)
         gauge("felix_last_apply_seconds", "Time of the last apply", lambda: dataplane.last_apply_s)
         gauge("felix_loop_lag_seconds", "How late the event loop last was", lambda: self.lag_s)

@@ -17,9 +17,10 @@ from libcalico.policy.nft.rules import address_text
 
 
 class Subject(NamedTuple):
-    """What the commands look at. `facts` are figures of the process, for `status`."""
+    """What the commands look at. `facts` are for `status`, `problems` those of the whole process."""
 
     facts: Callable[[], dict[str, Any]]
+    problems: Callable[[], list[str]]
     configuration: Configuration
     graph: Graph
     dataplane: Dataplane
@@ -45,15 +46,14 @@ def _lines(lines: Iterable[str]) -> str:
 
 
 def _problems(subject: Subject) -> list[str]:
-    """Objects that cannot be used, then settings, and the ports that they name and that cannot be had."""
+    """The datastore, objects that cannot be used, settings, and the ports that they name and that cannot be had."""
     objects = [f"{name}: {problem}" for name, problem in subject.graph.problems.items()]
-    return [*objects, *subject.configuration.warnings, *subject.serving.problems()]
+    return [*subject.problems(), *objects, *subject.configuration.warnings, *subject.serving.problems()]
 
 
 def _status(subject: Subject) -> str:
     facts = {
         "node": subject.graph.host,
-        "in_sync": subject.graph.in_sync,
         **subject.facts(),
         "ignored_objects": len(subject.graph.problems),
         **subject.dataplane.describe(),

@@ -105,6 +105,11 @@ class Compacted(Exception):
 class Datastore(Protocol):
     """What the project asks of a datastore. Every call may raise `libcalico.errors.DatastoreError`."""
 
+    @property
+    def endpoint(self) -> str:
+        """Where it is reached, or was last tried: for people."""
+        ...
+
     async def get(self, key: bytes, revision: int = 0) -> KeyValue | None:
         """One key, now or at `revision`."""
         ...

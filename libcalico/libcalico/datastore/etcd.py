@@ -92,6 +92,11 @@ class EtcdDatastore:
         self._current = 0
         self._token = ""
 
+    @property
+    def endpoint(self) -> str:
+        """The URL of the member that is asked now."""
+        return self._config.endpoints[self._current]
+
     async def get(self, key: bytes, revision: int = 0) -> KeyValue | None:
         """One key, now or at `revision`."""
         request = pb.RangeRequest(key=key, revision=revision)

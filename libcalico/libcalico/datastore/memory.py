@@ -41,6 +41,11 @@ class MemoryDatastore:
         self._watchers: dict[asyncio.Queue[Event | None], bytes] = {}
         self._next_lease = 1000
 
+    @property
+    def endpoint(self) -> str:
+        """No URL: it is in this process."""
+        return "memory"
+
     async def get(self, key: bytes, revision: int = 0) -> KeyValue | None:
         """One key, now or at `revision`."""
         self.requests += 1

@@ -59,7 +59,9 @@ class Batch(NamedTuple):
 
 
 class Syncer:
-    """Follows the keys below `prefixes`. `run` is called once."""
+    """Follows the keys below `prefixes`. `run` is called once.
+
+    `last_heard_s` is when the datastore last answered, by the clock; `reason` says why it is not `connected`."""
 
     def __init__(self, datastore: Datastore, prefixes: Sequence[str], clock: Clock | None = None) -> None:
         self._datastore = datastore
@@ -69,6 +71,8 @@ class Syncer:
         self._revision = 0
         self._last_event: Event | None = None
         self.resyncs = 0
+        self.connected = False
+        self.reason = "it has not answered yet"
         self.last_heard_s = self._clock.monotonic_s()
 
     async def run(self) -> AsyncIterator[Batch]:
@@ -90,6 +94,7 @@ class Syncer:
             except Compacted:
                 log.info("the snapshot was compacted while it was read: starting again")
             except DatastoreError as error:
+                self._lost(error)
                 log.warning("cannot read the datastore, trying again in %.0f s: %s", RETRY_LIST_S, error)
                 await asyncio.sleep(RETRY_LIST_S)
 
@@ -141,6 +146,7 @@ class Syncer:
                 )
                 return
             except DatastoreError as error:
+                self._lost(error)
                 failures = 1 if self._revision > before else failures + 1
                 log.warning("lost the watch at revision %d (failure %d): %s", self._revision, failures, error)
                 await asyncio.sleep(RETRY_WATCH_S)
@@ -168,3 +174,7 @@ class Syncer:
 
     def _heard(self) -> None:
         self.last_heard_s = self._clock.monotonic_s()
+        self.connected, self.reason = True, ""
+
+    def _lost(self, error: DatastoreError) -> None:
+        self.connected, self.reason = False, str(error)

@@ -1,0 +1,54 @@
+"""Is the datastore there? What `status`, `problems`, health and metrics say about it, from one place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from libcalico.clock import Clock
+from libcalico.datastore.contract import Datastore
+from libcalico.datastore.syncer import Syncer
+from libcalico.text import shown
+
+QUIET_S = 20.0
+"""A connected datastore is asked for news every 10 s (`etcd.PROGRESS_INTERVAL_S`): after twice that, it is silent."""
+
+
+class Contact:
+    """The watch's view of the datastore."""
+
+    def __init__(self, datastore: Datastore, syncer: Syncer, clock: Clock) -> None:
+        self._datastore = datastore
+        self._syncer = syncer
+        self._clock = clock
+
+    @property
+    def age_s(self) -> float:
+        """How long ago the datastore was last heard."""
+        return self._clock.monotonic_s() - self._syncer.last_heard_s
+
+    @property
+    def is_lost(self) -> bool:
+        """It does not answer: what it says may be another thing by now."""
+        return not self._syncer.connected or self.age_s > QUIET_S
+
+    def facts(self) -> dict[str, Any]:
+        """For `status`. `last_heard_s` is an age in seconds."""
+        return {
+            "connected": not self.is_lost,
+            "last_heard_s": round(self.age_s, 1),
+            "endpoint": self._datastore.endpoint,
+            "reason": self._reason() if self.is_lost else "",
+        }
+
+    def detail(self, revision: int) -> str:
+        """For health. The agent goes on without a datastore: this is no reason to be not ready."""
+        return f"no answer for {self.age_s:.0f} s, rules stand as of revision {revision}" if self.is_lost else "in sync"
+
+    def problems(self, revision: int) -> list[str]:
+        """For `problems`."""
+        if not self.is_lost:
+            return []
+        return [f"datastore {self._datastore.endpoint}: {self.detail(revision)} ({self._reason()})"]
+
+    def _reason(self) -> str:
+        return shown(self._syncer.reason or "it is silent")
