@@ -141,6 +141,7 @@ class Daemon:
             group.create_task(self._flush_graph(dataplane), name="graph")
             group.create_task(dataplane.run(self._dataplane_lives), name="dataplane")
             group.create_task(dataplane.watch_ruleset(), name="ruleset")
+            group.create_task(dataplane.foreign.run(dataplane.standing), name="foreign rules")
             group.create_task(self._follow_links(monitor, dataplane), name="links")
             group.create_task(self._watch_loop(), name="watchdog")
             self._start_reporters(group, dataplane)

@@ -44,7 +44,9 @@ _NLMSG_PID_OFFSET = 12
 
 
 class NftMonitor(NetlinkSocket):
-    """Follows the `inet` table of a name, in our network namespace or in the one at `netns_path`."""
+    """Follows the `inet` table of a name, in our network namespace or in the one at `netns_path`.
+
+    `others` is set whenever another process has changed any table, while `changes` is awaited."""
 
     def __init__(self, table: str, netns_path: str = "") -> None:
         super().__init__(_NETLINK_NETFILTER, netns_path)
@@ -53,6 +55,7 @@ class NftMonitor(NetlinkSocket):
         self._table = table.encode() + b"\0"
         self._mark = nlmsg.encode_text(_NFTA_TABLE, table)
         self._seen: list[str] = []  # of a transaction whose end has not come yet
+        self.others = asyncio.Event()
         self._socket.setblocking(False)
         try:
             self._drop_events_of(own_ports())
@@ -87,6 +90,7 @@ class NftMonitor(NetlinkSocket):
                 if error.errno != errno.ENOBUFS:
                     raise KernelError("read nftables events", error.errno or 0) from error
                 found.append("events were lost")
+                self.others.set()
                 continue
             found += self._take_in(datagram)
 
@@ -101,6 +105,7 @@ class NftMonitor(NetlinkSocket):
 
     def _end_transaction(self, datagram: memoryview) -> list[str]:
         seen, self._seen = self._seen, []
+        self.others.set()
         if not seen:
             return []
         ours = own_ports()

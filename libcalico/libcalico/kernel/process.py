@@ -1,4 +1,4 @@
-"""Run another program, for IPAM plug-ins that are not ours: the only place of the library that starts one."""
+"""Run another program (an IPAM plug-in that is not ours, iptables-legacy): the library's only place that starts one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import errno
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from libcalico.kernel.errors import KernelError
@@ -24,11 +24,13 @@ class Outcome(NamedTuple):
     stderr: bytes
 
 
-async def run(path: str, environment: Mapping[str, str], stdin: bytes, timeout_s: float) -> Outcome:
+async def run(
+    path: str, environment: Mapping[str, str], stdin: bytes, timeout_s: float, arguments: Sequence[str] = ()
+) -> Outcome:
     """The program at `path` with exactly this environment and input.
 
     After `timeout_s` (`TimeoutError`) it is killed with all that it has started: a child would keep its pipes open."""
-    process = await _start(path, environment)
+    process = await _start([path, *arguments], environment)
     try:
         async with asyncio.timeout(timeout_s):
             stdout, stderr = await process.communicate(stdin)
@@ -40,15 +42,15 @@ async def run(path: str, environment: Mapping[str, str], stdin: bytes, timeout_s
     return Outcome(process.returncode or 0, stdout, stderr)
 
 
-async def _start(path: str, environment: Mapping[str, str]) -> asyncio.subprocess.Process:
+async def _start(argv: Sequence[str], environment: Mapping[str, str]) -> asyncio.subprocess.Process:
     pipe = asyncio.subprocess.PIPE
     for attempt in range(_BUSY_TRIES):
         try:
             return await asyncio.create_subprocess_exec(
-                path, stdin=pipe, stdout=pipe, stderr=pipe, env=dict(environment), start_new_session=True
+                *argv, stdin=pipe, stdout=pipe, stderr=pipe, env=dict(environment), start_new_session=True
             )
         except OSError as error:
             if error.errno != errno.ETXTBSY or attempt == _BUSY_TRIES - 1:
-                raise KernelError(f"run {path}", error.errno or 0) from error
+                raise KernelError(f"run {argv[0]}", error.errno or 0) from error
             await asyncio.sleep(_BUSY_PAUSE_S)
     raise AssertionError("unreachable")

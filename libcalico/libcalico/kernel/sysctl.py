@@ -47,4 +47,4 @@ def ensure(key: str, value: str | int) -> bool:
 
 def has_ipv6() -> bool:
     """The kernel knows IPv6; without it (ipv6.disable=1) none of its settings is there."""
-    return os.path.isdir(_ROOT + "net/ipv6")
+    return os.path.isdir(_ROOT + "net/ipv6/conf")

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from calico_felix.dataplane import drivers
 from calico_felix.dataplane.config import DataplaneConfig
 from calico_felix.dataplane.flows import Flows, addresses_of
+from calico_felix.dataplane.foreign_watch import ForeignRules
 from calico_felix.dataplane.programmer import Programmer
 from calico_felix.dataplane.ruleset import Ruleset
 from calico_felix.dataplane.tunnels import Tunnels
@@ -87,6 +88,8 @@ class Dataplane:
         self.programmed_revision = 0
         self._revision = 0
         self.flows = Flows(clock, self._nft_thread, self._on_failure)
+        self.foreign = ForeignRules(config.nft.interface_prefixes, self._commit)
+        self.standing = asyncio.Event()
         self._unset: dict[str, str] = {}
         self._settings = drivers.interface_settings(config.ipv6, STRICT, sysctl.has_ipv6())
         self._ready = False
@@ -102,6 +105,7 @@ class Dataplane:
         """Get hold of the kernel and list its interfaces; nothing is changed yet."""
         loop = asyncio.get_running_loop()
         self._programmer = await loop.run_in_executor(self._nft_thread, Programmer)
+        self.foreign.changed = self._programmer.others
         await self.flows.open()
         await self.refresh_links()
         try:
@@ -354,6 +358,7 @@ class Dataplane:
 
     def _announce(self, endpoints: dict[ResourceKey, Endpoint], revision: int) -> None:
         """`endpoints` are those whose policy the kernel enforces: not one whose interface is another's."""
+        self.standing.set()
         self.programmed_revision = max(self.programmed_revision, revision)
         for key in self.programmed_revisions.keys() - endpoints.keys():
             del self.programmed_revisions[key]
@@ -471,7 +476,10 @@ class Dataplane:
 
     def pending(self) -> list[str]:
         """What could not be programmed and is tried again."""
-        return [f"chain {chain}: {why}" for chain, why in self.ruleset.quarantined.items()] + self.failing()
+        return [f"chain {chain}: {why}" for chain, why in self.ruleset.quarantined.items()] + [
+            *self.failing(),
+            *self.foreign.pending(),
+        ]
 
     def failing(self) -> list[str]:
         """The same without the chains that wait for a better policy: what concerns the host."""
@@ -492,5 +500,6 @@ class Dataplane:
             "applies": self.applies,
             "failures": self.failures,
             "repairs": self.repairs,
+            "foreign_accepts": self.foreign.accepts,
             "last_apply_ms": round(self.last_apply_s * 1000, 2),
         }

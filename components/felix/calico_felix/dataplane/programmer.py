@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from libcalico.kernel.nft import Nft
 from libcalico.kernel.nft_monitor import NftMonitor
 from libcalico.policy.nft.names import TABLE
@@ -18,6 +20,11 @@ class Programmer:
     def commit(self, text: str) -> None:
         """One transaction; raises `NftError`."""
         self._nft.run(text)
+
+    @property
+    def others(self) -> asyncio.Event:
+        """Set whenever another process has changed any table of nftables, ours or not."""
+        return self._monitor.others
 
     async def changes(self) -> list[str]:
         """What others did to the table since the last call; waits for the first of it."""
