@@ -27,6 +27,8 @@ from libcalico.datastore.contract import Datastore
 from libcalico.datastore.etcd import EtcdConfig, EtcdDatastore
 from libcalico.datastore.resources import AsyncClient, ResourceList
 from libcalico.errors import BadData, CalicoError
+from libcalico.ipam import audit
+from libcalico.ipam.audit import Audit
 from libcalico.ipam.service import IpamService, Release
 from libcalico.ipam.store import LOAD_BALANCER
 from libcalico.model import KINDS, Resource, from_input, kind_of_word, list_prefix
@@ -176,6 +178,14 @@ class Ipam:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+
+    def check(self) -> Audit:
+        """What is allocated and what is used, read at one revision (`calicoctl ipam check`)."""
+        return self._client._run(audit.take(self._client._async.datastore, self._client._async.clock))
+
+    def drop_handle(self, handle: str, revision: int) -> bool:
+        """Delete a handle's key if it is still the one of this revision; its addresses stay in use."""
+        return self._client._run(audit.drop_handle(self._client._async.datastore, handle, revision))
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"address management has no operation '{name}': there are {', '.join(OPERATIONS)}")

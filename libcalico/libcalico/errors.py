@@ -110,9 +110,10 @@ class InsufficientIdentifiers(BadData):
 
 
 class ParsingDatastoreEntry(BadData):
-    """A stored value that cannot be read as its kind."""
+    """A stored value that cannot be read as its kind; `cause` says why."""
 
     def __init__(self, key: str, value: str, cause: object) -> None:
+        self.cause = cause
         super().__init__(f"failed to parse datastore entry key={key}; value={value}: {cause}")
 
 

@@ -22,7 +22,7 @@ TOP = """Usage:
     get            Show resources.
     label          Add, change or remove a label of a resource.
     validate       Check resources of a file without a datastore.
-    ipam           Show how IP addresses are used, and by whom.
+    ipam           Show, check and release IP addresses.
     version        Show the versions of this program and of the cluster.
 
 Options:
@@ -53,7 +53,7 @@ networkPolicy (np), networkSet, node, profile, tier, workloadEndpoint (wep), in 
 """
 _OPTIONS = "[--config=<CONFIG>] [--context=<CONTEXT>] [--allow-version-mismatch]"
 
-IPAM = ("show",)
+IPAM = ("show", "check", "release")
 OPTION = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
 
 COMMANDS: dict[str, str] = {
@@ -141,6 +141,31 @@ Options:
   --show-blocks               Show the blocks of each pool.
   --show-borrowed             Show addresses that a node uses from another node's block.
   --show-configuration        Show the configuration of address management.
+{_COMMON}""",
+    "ipam check": f"""Usage:
+  calicoctl ipam check [--show-all-ips] [--show-problem-ips] [--output=<FILE>] [--kubeconfig=<KUBECONFIG>] {_OPTIONS}
+
+Compare the addresses that are allocated with those that endpoints and nodes use. Problems that are found are no
+failure of the command.
+
+Options:
+  -o --output=<FILE>          Write a report, for 'ipam release --from-report'.
+  --show-all-ips              Show every address, and everything that --show-problem-ips shows.
+  --show-problem-ips          Show the addresses, handles and blocks that something is wrong with.
+  --kubeconfig=<KUBECONFIG>   Accepted and ignored.
+{_COMMON}""",
+    "ipam release": f"""Usage:
+  calicoctl ipam release [--ip=<IP>] [--from-report=<REPORT>]... [--force] {_OPTIONS}
+
+Release an address that nothing uses any more, or all that reports of 'ipam check' call leaked. Whatever uses an
+address is not looked for with --ip, and goes on using it.
+
+Options:
+  --ip=<IP>                   The address.
+  --from-report=<REPORT>      A report; given several times, only what all of them call leaked is released. Something
+                              that changed hands since, or that is in use now, stays.
+  --force                     Release although the datastore is not locked (containers may start meanwhile), although
+                              the report is another release's, or although endpoints cannot be read.
 {_COMMON}""",
     "version": f"""Usage:
   calicoctl version [--poll=<POLL>] [--client] {_OPTIONS}

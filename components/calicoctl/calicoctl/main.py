@@ -138,13 +138,25 @@ def _commands(name: str) -> Callable[[dict[str, Any]], int]:
         from calicoctl.commands import change
 
         return change.patch if name == "patch" else change.label
-    if name == "ipam show":
-        from calicoctl.commands import ipam
-
-        return ipam.show
+    if name.startswith("ipam "):
+        return _ipam_command(name)
     from calicoctl.commands import version
 
     return version.run
+
+
+def _ipam_command(name: str) -> Callable[[dict[str, Any]], int]:
+    if name == "ipam check":
+        from calicoctl.commands import ipam_check
+
+        return ipam_check.run
+    if name == "ipam release":
+        from calicoctl.commands import ipam_release
+
+        return ipam_release.run
+    from calicoctl.commands import ipam
+
+    return ipam.show
 
 
 if __name__ == "__main__":

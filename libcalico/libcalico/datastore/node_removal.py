@@ -27,13 +27,14 @@ class Objects(Protocol):
 
 async def retire_node(client: Objects, name: str) -> None:
     """Release the addresses that a node's endpoints and tunnels name, or that name the node, and what is its alone."""
+    from libcalico.ipam.audit import tunnel_addresses
     from libcalico.ipam.service import IpamService
 
     ipam = IpamService(client.datastore, name, client.clock)
     endpoints = [e for e in await _endpoints(client, name) if e.spec.node == name]
     addresses = [net.partition("/")[0] for endpoint in endpoints for net in endpoint.spec.ip_networks]
     try:
-        addresses += _tunnel_addresses(await client.get("Node", name))
+        addresses += tunnel_addresses(await client.get("Node", name))
     except ResourceDoesNotExist:
         pass
     await ipam.release_ips([*addresses, *await ipam.addresses_of_node(name)])
@@ -50,16 +51,6 @@ async def _endpoints(client: Objects, node: str) -> list[Any]:
     prefix = workload_endpoint_prefix(node)
     found = (await client.list("WorkloadEndpoint")).items
     return [endpoint for endpoint in found if endpoint.metadata.name.startswith(prefix)]
-
-
-def _tunnel_addresses(node: Any) -> list[str]:
-    spec = node.spec
-    addresses = [spec.ipv4_vxlan_tunnel_addr, spec.ipv6_vxlan_tunnel_addr]
-    if spec.bgp is not None:
-        addresses.append(spec.bgp.ipv4_ipip_tunnel_addr)
-    if spec.wireguard is not None:
-        addresses += [spec.wireguard.interface_ipv4_address, spec.wireguard.interface_ipv6_address]
-    return [address for address in addresses if address]
 
 
 async def _delete(client: Objects, key: ResourceKey) -> None:

@@ -631,7 +631,7 @@ def _check_release(block: Block, ordinal: int, entry: Release) -> None:
     address = block.address(ordinal)
     attribute = block.attribute(ordinal)
     if entry.sequence is not None:
-        current = dict(block.sequences).get(ordinal)
+        current = dict(block.sequences).get(ordinal, 0)  # 0: a block of a release that wrote none
         if current != entry.sequence:
             raise _conflict(address, f"the given sequence number ({entry.sequence}) does not match ({current})")
     handle = None if entry.handle is None else entry.handle.partition("\r")[0]

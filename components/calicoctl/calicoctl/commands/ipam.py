@@ -62,11 +62,16 @@ def _share(part: int, total: int) -> str:
     return f"{_number(part)} ({100 * part / total:.0f}%)"
 
 
-def _address(client: Client, text: str) -> str:
+def parsed_address(text: str) -> str:
+    """An address as the user gives it, in its shortest form; one with a length is none."""
     try:
-        address = str(ipaddress.ip_address(text))
+        return str(ipaddress.ip_address(text))
     except ValueError:
         raise CommandFailed(f"Error executing command: invalid IP address specified: {text}", to_stdout=True) from None
+
+
+def _address(client: Client, text: str) -> str:
+    address = parsed_address(text)
     try:
         found: Attribute = client.ipam.get_assignment_attributes(address)
     except ResourceDoesNotExist:
