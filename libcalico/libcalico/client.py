@@ -24,8 +24,9 @@ import msgspec
 
 from libcalico import client_config
 from libcalico.datastore.contract import Datastore
-from libcalico.datastore.etcd import EtcdConfig, EtcdDatastore
+from libcalico.datastore.etcd import EtcdDatastore
 from libcalico.datastore.resources import AsyncClient, ResourceList
+from libcalico.datastore.settings import Found, etcd_config
 from libcalico.errors import BadData, CalicoError
 from libcalico.ipam import audit
 from libcalico.ipam.audit import Audit
@@ -68,7 +69,7 @@ class Client:
     ) -> AsyncClient:
         if datastore is None:
             if endpoints:
-                config = EtcdConfig(tuple(part.strip() for part in endpoints.split(",")))
+                config = etcd_config({"etcdEndpoints": Found(endpoints, "endpoints")})
             else:
                 config = client_config.load(config_file, os.environ if environment is None else environment)
             datastore = EtcdDatastore(config)

@@ -1,38 +1,24 @@
-"""How a client finds its datastore: a CalicoAPIConfig file or the environment (spec/datastore.md 9).
+"""The settings of calicoctl and of scripts: a CalicoAPIConfig file, else the environment (spec/datastore.md 9).
 
-A file that exists is used alone; file and environment are never merged. Each variable is also known with the prefix
-`CALICO_`, which wins. The Kubernetes members are accepted and ignored.
+A file that exists is used alone; file and environment are never merged. One that exists and cannot be read is an
+error: the environment might name another cluster. The Kubernetes members are accepted and ignored.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from libcalico.datastore.etcd import EtcdConfig, read_pem
+from libcalico.datastore.settings import SETTINGS, EtcdConfig, Found, etcd_config, from_environment
 from libcalico.errors import BadData
 from libcalico.model import yaml_input
 from libcalico.model.fold import Place, WrongType, as_text
 from libcalico.model.resources import API_VERSION
 
 DEFAULT_FILE = "/etc/calico/calicoctl.cfg"
-VARIABLES = {
-    "datastoreType": "DATASTORE_TYPE",
-    "etcdEndpoints": "ETCD_ENDPOINTS",
-    "etcdDiscoverySrv": "ETCD_DISCOVERY_SRV",
-    "etcdUsername": "ETCD_USERNAME",
-    "etcdPassword": "ETCD_PASSWORD",
-    "etcdKeyFile": "ETCD_KEY_FILE",
-    "etcdCertFile": "ETCD_CERT_FILE",
-    "etcdCACertFile": "ETCD_CA_CERT_FILE",
-    "etcdCustomGRPCMetadata": "ETCD_CUSTOM_GRPC_METADATA",
-}
-METADATA_NAME = re.compile(r"[0-9a-z_.-]+")
-METADATA_VALUE = re.compile(r"[ -~]*")
 UNPARSED = "failed to parse config as YAML/JSON"
-INLINE = ("etcdKey", "etcdCert", "etcdCACert")
+MEMBERS = tuple(one.member for one in SETTINGS if one.member)
 IGNORED = frozenset(
     ("usePodCIDR", "kubeconfig", "kubeconfigInline", "k8sAPIEndpoint", "k8sAPIToken", "k8sKeyFile", "k8sCertFile",
      "k8sCAFile", "k8sInsecureSkipTLSVerify", "k8sDisableNodePoll", "k8sUsePodCIDR", "k8sClientQPS",
@@ -41,51 +27,29 @@ IGNORED = frozenset(
 
 
 class UnreadableConfig(BadData):
-    """The configuration file that was asked for cannot be read."""
+    """A configuration file that was asked for, or that is there, cannot be read."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, cause: OSError) -> None:
         super().__init__(f"Error reading config file: {path}")
+        self.add_note(f"open {path}: {(cause.strerror or str(cause)).lower()}")
 
 
 def load(path: str, environment: Mapping[str, str]) -> EtcdConfig:
     """The connection settings. Raises `UnreadableConfig`, or `BadData` with upstream's words."""
-    content: bytes | None = None
     try:
         content = Path(path).read_bytes()
-    except OSError:
-        if path != DEFAULT_FILE:
-            raise UnreadableConfig(path) from None
-    if content is None:
-        return from_settings(_from_environment(environment))
+    except OSError as error:
+        if path == DEFAULT_FILE and isinstance(error, FileNotFoundError | NotADirectoryError):
+            return etcd_config(from_environment(environment))
+        raise UnreadableConfig(path, error) from None
     try:
-        settings = _from_file(yaml_input.decode(content))
+        settings = _from_file(yaml_input.decode(content), path)
     except BadData as error:
         raise BadData(f"syntax error in {path}: {error}") from None
-    return from_settings(settings)
+    return etcd_config(settings)
 
 
-def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
-    for member, variable in VARIABLES.items():
-        value = environment.get(f"CALICO_{variable}") or environment.get(variable)
-        if value:
-            settings[member] = value
-    if "etcdCustomGRPCMetadata" in settings:
-        settings["etcdCustomGRPCMetadata"] = _metadata_pairs(settings["etcdCustomGRPCMetadata"])
-    return settings
-
-
-def _metadata_pairs(text: str) -> dict[str, str]:
-    pairs = {}
-    for item in text.split(","):
-        pair = item.split(":")
-        if len(pair) != 2:
-            raise BadData(f'invalid map item: "{item}"')
-        pairs[pair[0]] = pair[1]
-    return pairs
-
-
-def _from_file(text: str) -> dict[str, Any]:
+def _from_file(text: str, path: str) -> dict[str, Found]:
     try:
         document = yaml_input.load(text)
     except BadData as error:
@@ -102,14 +66,15 @@ def _from_file(text: str) -> dict[str, Any]:
     spec = document.get("spec") or {}
     if not isinstance(spec, dict):
         raise BadData(f"{UNPARSED}: spec must be an object")
-    known = {name.lower(): name for name in (*VARIABLES, *INLINE, *IGNORED)}
+    known = {name.lower(): name for name in (*MEMBERS, *IGNORED)}
     settings = {}
     for name, value in spec.items():
         member = known.get(name.lower())
         if member is None:
             raise BadData(f'{UNPARSED}: error unmarshaling JSON: while decoding JSON: json: unknown field "{name}"')
-        if value is not None and member not in IGNORED:
-            settings[member] = _setting(member, value)
+        read = None if member in IGNORED or value is None else _setting(member, value)
+        if read:
+            settings[member] = Found(read, f"{member} in {path}")
     return settings
 
 
@@ -127,54 +92,3 @@ def _text(member: str, value: Any) -> str:
         return as_text(value, Place("CalicoAPIConfigSpec", member))
     except WrongType:
         raise BadData(f"{UNPARSED}: {member} must be text") from None
-
-
-def from_settings(settings: Mapping[str, Any]) -> EtcdConfig:
-    """Settings by their file names, checked."""
-    kind = settings.get("datastoreType") or "etcdv3"
-    if kind != "etcdv3":
-        raise BadData(f"datastore type '{kind}' is not supported: use etcdv3")
-    endpoints, srv = settings.get("etcdEndpoints") or "", settings.get("etcdDiscoverySrv") or ""
-    if endpoints and srv:
-        raise BadData(
-            'multiple discovery or bootstrap options specified, use either "etcdEndpoints" or "etcdDiscoverySrv"'
-        )
-    if srv:
-        raise BadData(f"etcdDiscoverySrv '{srv}': discovery by SRV records is not supported: list etcdEndpoints")
-    if not endpoints:
-        error = BadData("no etcd endpoints specified")
-        error.add_note(f"set ETCD_ENDPOINTS to URLs such as http://10.0.0.1:2379, or etcdEndpoints in {DEFAULT_FILE}")
-        raise error
-    username, password = settings.get("etcdUsername") or "", settings.get("etcdPassword") or ""
-    return EtcdConfig(
-        endpoints=tuple(part.strip() for part in endpoints.split(",") if part.strip()),
-        username=username if password else "",
-        password=password if username else "",
-        ca_certificate=_certificate(settings, "etcdCACert"),
-        certificate=_certificate(settings, "etcdCert"),
-        key=_certificate(settings, "etcdKey"),
-        metadata=tuple(_sent_pair(*pair) for pair in (settings.get("etcdCustomGRPCMetadata") or {}).items()),
-    )
-
-
-def _sent_pair(name: str, value: str) -> tuple[str, str]:
-    """A name and value that gRPC sends; others it refuses with every call, without saying which."""
-    if not METADATA_NAME.fullmatch(name.lower()):
-        raise BadData(f"etcdCustomGRPCMetadata: the name '{name}' may have letters, digits, '-', '_' and '.' only")
-    if not METADATA_VALUE.fullmatch(value):
-        raise BadData(f"etcdCustomGRPCMetadata: {name}: the value {value!r} may have printable ASCII characters only")
-    return name.lower(), value
-
-
-def _certificate(settings: Mapping[str, Any], member: str) -> bytes | None:
-    inline, path = settings.get(member), settings.get(f"{member}File")
-    if inline and path:
-        raise BadData(f"could not initialize etcdv3 client: {member} and {member}File are both given: keep one")
-    if inline:
-        return str(inline).encode()
-    if not path:
-        return None
-    try:
-        return read_pem(str(path))
-    except BadData as error:
-        raise BadData(f"could not initialize etcdv3 client: {error}") from None

@@ -36,6 +36,10 @@ class DatastoreError(Unavailable):
     """A transport or server error of the datastore; the text is that of the cause."""
 
 
+class Unreachable(DatastoreError):
+    """No endpoint of the datastore was reached in the time that there was; the text says what to do for each."""
+
+
 class ConnectionUnauthorized(DatastoreError):
     """The datastore refused our credentials."""
 

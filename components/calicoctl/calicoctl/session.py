@@ -24,6 +24,6 @@ def connect(arguments: dict[str, Any]) -> Client:
     try:
         return Client(config_file=arguments["--config"], environment=os.environ)
     except UnreadableConfig as error:
-        raise CommandFailed(str(error), to_stdout=True) from None
+        raise failed_by(error, str(error), to_stdout=True) from None
     except CalicoError as error:
         raise failed_by(error, f"Failed to create Calico API client: {error}", to_stdout=True) from None

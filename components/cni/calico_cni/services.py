@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from libcalico import client_config
 from libcalico.datastore.etcd import EtcdDatastore
 from libcalico.datastore.resources import AsyncClient
+from libcalico.datastore.settings import CALICO, EtcdConfig, etcd_config, first_of, from_network, from_variables
 from libcalico.kernel.conntrack import Conntrack
 from libcalico.model.keys import ResourceKey
 from libcalico.workload.attach import Attacher
@@ -17,27 +17,11 @@ from libcalico.workload.cni.hold import hold_netns
 from libcalico.workload.cni.services import Services
 from libcalico.workload.guard import ensure_guard
 
-# conf member -> (name in a client configuration, variable)
-_MEMBERS = {
-    "datastore_type": ("datastoreType", "DATASTORE_TYPE"),
-    "etcd_endpoints": ("etcdEndpoints", "ETCD_ENDPOINTS"),
-    "etcd_discovery_srv": ("etcdDiscoverySrv", "ETCD_DISCOVERY_SRV"),
-    "etcd_key_file": ("etcdKeyFile", "ETCD_KEY_FILE"),
-    "etcd_cert_file": ("etcdCertFile", "ETCD_CERT_FILE"),
-    "etcd_ca_cert_file": ("etcdCACertFile", "ETCD_CA_CERT_FILE"),
-}
 
-
-def datastore_settings(conf: NetConf, environment: Mapping[str, str]) -> dict[str, str]:
-    """How to reach the datastore: the network's configuration before the environment (`CALICO_` names first)."""
-    settings: dict[str, str] = {}
-    for member, (name, variable) in _MEMBERS.items():
-        value = conf.etcd[member] or environment.get(f"CALICO_{variable}") or environment.get(variable)
-        if value:
-            settings[name] = value
-    if "etcdEndpoints" not in settings and "etcdDiscoverySrv" not in settings and conf.etcd["etcd_authority"]:
-        settings["etcdEndpoints"] = f"{conf.etcd['etcd_scheme'] or 'http'}://{conf.etcd['etcd_authority']}"
-    return settings
+def etcd_settings(conf: NetConf, environment: Mapping[str, str]) -> EtcdConfig:
+    """How to reach etcd: `CALICO_` variables, then the network's configuration, then plain variables."""
+    variables = from_variables(environment, CALICO), from_variables(environment)
+    return etcd_config(first_of(variables[0], from_network(conf.etcd), variables[1]))
 
 
 def _end_flows(addresses: Sequence[str]) -> None:
@@ -53,7 +37,7 @@ async def open_services(environment: Mapping[str, str]) -> AsyncIterator[Service
     attacher = Attacher(workers=1)
 
     async def connect(conf: NetConf) -> AsyncClient:
-        datastore = EtcdDatastore(client_config.from_settings(datastore_settings(conf, environment)))
+        datastore = EtcdDatastore(etcd_settings(conf, environment))
         opened.append(datastore)
         return AsyncClient(datastore)
 

@@ -19,19 +19,15 @@ from calico_felix.foreign import FOREIGN
 from calico_felix.parameters import PARAMETERS
 from calico_felix.startup import run_startup
 from libcalico import __version__
-from libcalico.config import Configuration, Value, words
-from libcalico.datastore.etcd import EtcdConfig, EtcdDatastore, read_pem
+from libcalico.config import Configuration, Value
+from libcalico.datastore.etcd import EtcdDatastore
+from libcalico.datastore.settings import SETTINGS, EtcdConfig, Found, etcd_config, first_of, from_environment, name_of
 from libcalico.errors import BadData, CalicoError
 from libcalico.obs import logs
 
 log = logging.getLogger(__name__)
 
-CERTIFICATES = {
-    "EtcdCaFile": "ETCD_CA_CERT_FILE",
-    "EtcdCertFile": "ETCD_CERT_FILE",
-    "EtcdKeyFile": "ETCD_KEY_FILE",
-}
-ENDPOINT_VARIABLES = ("CALICO_ETCD_ENDPOINTS", "ETCD_ENDPOINTS")
+CERTIFICATES = ("EtcdCaFile", "EtcdCertFile", "EtcdKeyFile")
 CONFIG_FILE = "/etc/calico/felix.cfg"
 NODENAME_FILE = "/var/lib/calico/nodename"
 RESTART_PAUSE_S = 2.0
@@ -57,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         for warning in configuration.news():
             log.warning("%s", warning)
         host = settle_node_name(configuration, os.environ)
-        etcd = settle_etcd(configuration, os.environ)
+        etcd = settle_etcd(configuration, os.environ, arguments.config_file)
         if arguments.command == "startup":
             return asyncio.run(run_startup(EtcdDatastore, etcd, host, os.environ))
         raise_descriptor_limit()
@@ -118,37 +114,46 @@ def _find_node_name(environment: Mapping[str, str]) -> tuple[str, str]:
     """The name, and where it comes from."""
     if name := environment.get("NODENAME", "").strip():
         return name, "environment: NODENAME"
-    path = Path(environment.get("CALICO_NODENAME_FILE") or NODENAME_FILE)
-    if path.is_file():
-        return path.read_text().strip(), str(path)
+    path = environment.get("CALICO_NODENAME_FILE") or NODENAME_FILE
+    try:
+        return Path(path).read_text(encoding="utf-8").strip(), path
+    except FileNotFoundError:
+        pass
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadData(f"cannot read the file with the node's name: {error}") from None
     return (environment.get("HOSTNAME") or socket.gethostname()).strip().lower(), "host name"
 
 
-def settle_etcd(configuration: AgentConfiguration, environment: Mapping[str, str]) -> EtcdConfig:
-    """Where etcd is: the agent's own parameters, else the variables that every client knows."""
-    if not configuration["EtcdEndpoints"]:
-        configuration.settle("EtcdEndpoints", *_find_endpoints(configuration, environment))
-    for name, variable in CERTIFICATES.items():
-        if not configuration[name] and environment.get(variable):
-            configuration.settle(name, environment[variable], f"environment: {variable}")
-    authority, certificate, key = (configuration[name] for name in CERTIFICATES)
-    if bool(certificate) != bool(key):
-        raise BadData("EtcdCertFile and EtcdKeyFile must be given together")
-    return EtcdConfig(
-        configuration["EtcdEndpoints"],
-        ca_certificate=read_pem(authority) if authority else None,
-        certificate=read_pem(certificate) if certificate else None,
-        key=read_pem(key) if key else None,
-    )
+def settle_etcd(configuration: AgentConfiguration, environment: Mapping[str, str], path: str = "") -> EtcdConfig:
+    """How to reach etcd: the agent's own parameters, else the variables that every client knows.
+
+    `path`: the configuration file. What is settled is what `config` of the debug interface shows."""
+    own = _own_settings(configuration, path)
+    settings = first_of(own, from_environment(environment))
+    if own.keys() >= {"EtcdAddr"} and "etcdEndpoints" not in own:
+        settings["etcdEndpoints"] = own["EtcdAddr"]
+    elif not settings.keys() & {"etcdEndpoints", "etcdDiscoverySrv"}:
+        settings["etcdEndpoints"] = Found(configuration["EtcdAddr"], "EtcdScheme, EtcdAddr")
+    etcd = etcd_config(settings)
+    configuration.settle("EtcdEndpoints", etcd.endpoints, etcd.source)
+    for one in SETTINGS:
+        if one.parameter in CERTIFICATES and one.member in settings:
+            configuration.settle(one.parameter, *settings[one.member])
+    return etcd
 
 
-def _find_endpoints(configuration: Configuration, environment: Mapping[str, str]) -> tuple[tuple[str, ...], str]:
-    """The endpoints, and where they come from."""
-    if configuration.values["EtcdAddr"].source == "default":
-        variable = next((name for name in ENDPOINT_VARIABLES if environment.get(name)), "")
-        if endpoints := words(environment.get(variable, "")):
-            return endpoints, f"environment: {variable}"
-    return (f"{configuration['EtcdScheme']}://{configuration['EtcdAddr']}",), "EtcdScheme, EtcdAddr"
+def _own_settings(configuration: Configuration, path: str) -> dict[str, Found]:
+    """The parameters that are set, each with the variable or the file that sets it."""
+    found = {}
+    for one in SETTINGS:
+        given = configuration.values.get(one.parameter)
+        if given is None or given.source == "default" or not given.value:
+            continue
+        text = ",".join(given.value) if isinstance(given.value, tuple) else str(given.value)
+        is_variable = given.source == "environment"
+        source = f"FELIX_{one.parameter.upper()}" if is_variable else f"{one.parameter} in {path}"
+        found[name_of(one)] = Found(text, source)
+    return found
 
 
 if __name__ == "__main__":

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import grpc.aio
-
 import calico_native
 from calico_felix.dataplane.loop import Dataplane
 from libcalico import __version__
+from libcalico.rpc import grpc
 from libcalico.rpc import node_pb2 as pb
 from libcalico.rpc import node_pb2_grpc as stubs
 

@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 
 from libcalico.datastore.contract import Datastore
-from libcalico.datastore.etcd import EtcdConfig
 from libcalico.datastore.resources import AsyncClient
+from libcalico.datastore.settings import EtcdConfig
 from libcalico.errors import BadData, ResourceAlreadyExists, ResourceDoesNotExist
 from libcalico.ipam.service import AssignError, IpamService
 from libcalico.kernel.rtnl import Rtnl

@@ -1,20 +1,22 @@
-"""The datastore on etcd v3, over gRPC. The only module that knows etcd.
+"""The datastore on etcd v3, over gRPC. The only module that knows etcd's requests.
 
-Several endpoints are tried in turn: a read moves on to the next when one is unreachable; a write does so only when
-it certainly was never sent. Every request has a deadline. Watches ask for progress every few seconds and treat
-silence as a lost connection, so that a dead peer is noticed. Source: the etcd v3 API, spec/datastore.md 3, 9.
+* A request is made when a member is connected (`members`); connecting goes on for `CONNECT_TIMEOUT_S`.
+* A read that is not answered in a moment is made at another member as well; the first answer counts.
+* A write that may have been sent is not repeated, but for one kind: a transaction that writes a key whose revision it
+  compares can be carried out once only, however often it is asked for. It is asked for again, under the same
+  conditions; if those do not hold any more, the key's history says whether it was carried out (docs/adr/0012).
+* A token that etcd does not know any more is renewed once; where authentication is off, there is none.
+* Watches ask for progress every few seconds, treat silence as a lost connection, and go where requests go.
+
+Source: the etcd v3 API, spec/datastore.md 3, 9.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, NamedTuple
-
-import grpc
-import grpc.aio
 
 from libcalico.datastore.contract import (
     Compacted,
@@ -30,55 +32,45 @@ from libcalico.datastore.contract import (
     TxnResult,
     WatchBatch,
 )
+from libcalico.datastore.login import Login, is_void
+from libcalico.datastore.members import CONNECT_TIMEOUT_S, Member, Members
+from libcalico.datastore.settings import EtcdConfig
 from libcalico.errors import BadData, ConnectionUnauthorized, DatastoreError
+from libcalico.rpc import grpc
 from libcalico.rpc.etcd import etcd_pb2 as pb
 from libcalico.rpc.etcd import etcd_pb2_grpc as stubs
 
+__all__ = ["EtcdConfig", "EtcdDatastore", "prefix_end"]
+
 REQUEST_TIMEOUT_S = 10.0
+PATIENCE_S = 0.7
+"""Without an answer for so long, another member is asked as well; from then on it grows."""
+RETRY_PAUSE_S = 0.1
+WATCH_OPENS_S = 2.0
 PROGRESS_INTERVAL_S = 10.0
 SILENCE_LIMIT_S = 30.0
-LARGEST_MESSAGE = 256 * 1024 * 1024
-_CHANNEL_OPTIONS = (
-    ("grpc.max_receive_message_length", LARGEST_MESSAGE),
-    ("grpc.max_send_message_length", LARGEST_MESSAGE),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-)
 _TARGETS = {
     Target.VERSION: (pb.Compare.VERSION, "version"),
     Target.MOD_REVISION: (pb.Compare.MOD, "mod_revision"),
     Target.VALUE: (pb.Compare.VALUE, "value"),
 }
-_NEVER_SENT = "failed to connect"
-_STALE_TOKEN = "invalid auth token"  # etcd refused before it did anything: ask for a new one, and try again
+_NOT_DONE = ("failed to connect", "raft proposal dropped", "etcdserver: no leader", "etcdserver: too many requests")
+"""What is said of a request that certainly changed nothing."""
+_LOST = ("stream removed", "rst_stream")
+"""What gRPC says, beside UNAVAILABLE, when the connection broke under a request."""
 
 _NEEDS_LEADER = ("hasleader", "true")
 """A member that is cut off from the others ends the watch, instead of telling that nothing changes (etcd's
 clientv3.WithRequireLeader)."""
 
-
-class EtcdConfig(NamedTuple):
-    """How to reach etcd. `endpoints` are URLs; certificates are PEM bytes; `metadata` goes with every call."""
-
-    endpoints: tuple[str, ...]
-    username: str = ""
-    password: str = ""
-    ca_certificate: bytes | None = None
-    certificate: bytes | None = None
-    key: bytes | None = None
-    metadata: tuple[tuple[str, str], ...] = ()
+Method = Callable[[Any], Any]
 
 
-def read_pem(path: str) -> bytes:
-    """A certificate or key file; raises `BadData` naming it."""
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise BadData(f"open {path}: {(error.strerror or str(error)).lower()}") from None
+class _Reply(NamedTuple):
+    """etcd's answer, and how often the request was made."""
+
+    message: Any
+    attempts: int
 
 
 class EtcdDatastore:
@@ -88,9 +80,8 @@ class EtcdDatastore:
         if not config.endpoints:
             raise BadData("no etcd endpoints specified")
         self._config = config
-        self._channels = [_open_channel(endpoint, config) for endpoint in config.endpoints]
-        self._current = 0
-        self._token = ""
+        self.members = Members(config)
+        self._login = Login(config)
 
     @property
     def endpoint(self) -> str:
@@ -100,7 +91,7 @@ class EtcdDatastore:
     async def get(self, key: bytes, revision: int = 0) -> KeyValue | None:
         """One key, now or at `revision`."""
         request = pb.RangeRequest(key=key, revision=revision)
-        answer = await self._read(lambda channel: stubs.KVStub(channel).Range, request)
+        answer = (await self._ask(_range, request, repeat=True)).message
         return _pair(answer.kvs[0]) if answer.kvs else None
 
     async def range(
@@ -110,13 +101,13 @@ class EtcdDatastore:
         request = pb.RangeRequest(
             key=max(prefix, start), range_end=prefix_end(prefix), limit=limit, revision=revision, keys_only=keys_only
         )
-        answer = await self._read(lambda channel: stubs.KVStub(channel).Range, request)
+        answer = (await self._ask(_range, request, repeat=True)).message
         return RangeResult(tuple(_pair(kv) for kv in answer.kvs), answer.header.revision, answer.more)
 
     async def put(self, key: bytes, value: bytes, lease: int = 0) -> int:
         """Write without a condition."""
         request = pb.PutRequest(key=key, value=value, lease=lease)
-        answer = await self._write(lambda channel: stubs.KVStub(channel).Put, request)
+        answer = (await self._ask(lambda channel: stubs.KVStub(channel).Put, request, repeat=False)).message
         return int(answer.header.revision)
 
     async def txn(
@@ -128,150 +119,247 @@ class EtcdDatastore:
             success=[_operation(operation) for operation in success],
             failure=[_operation(operation) for operation in failure],
         )
-        answer = await self._write(lambda channel: stubs.KVStub(channel).Txn, request)
+        guard = _guard(compares, success)
+        reads_only = all(isinstance(operation, Get) for operation in (*success, *failure))
+        reply = await self._ask(
+            lambda channel: stubs.KVStub(channel).Txn, request, repeat=reads_only or guard is not None
+        )
+        answer = reply.message
+        if guard is not None and reply.attempts > 1 and not answer.succeeded:
+            revision = await self._revision_of(guard, success)
+            if revision:
+                return TxnResult(True, ((),) * len(success), revision)
         responses = tuple(_response(response) for response in answer.responses)
         return TxnResult(answer.succeeded, responses, answer.header.revision)
 
+    async def _revision_of(self, guard: _Guard, success: Sequence[Operation]) -> int:
+        """The revision at which these operations were carried out after the guard's revision, 0 if they were not."""
+        put, since = guard
+        try:
+            kv = await self.get(put.key)
+            while kv is not None and kv.mod_revision > since:
+                if kv.value == put.value and await self._all_done(success, kv.mod_revision):
+                    return kv.mod_revision
+                kv = await self.get(put.key, kv.mod_revision - 1)
+        except Compacted:
+            raise DatastoreError("etcd gave no answer to a write, and has forgotten whether it was done") from None
+        return 0
+
+    async def _all_done(self, success: Sequence[Operation], revision: int) -> bool:
+        for operation in success:
+            kv = await self.get(operation.key, revision)
+            if isinstance(operation, Put):
+                if kv is None or (kv.mod_revision, kv.value) != (revision, operation.value):
+                    return False
+            elif kv is not None:
+                return False
+        return True
+
     async def watch(self, prefix: bytes, start_revision: int) -> AsyncIterator[WatchBatch]:
         """Changes from `start_revision` on; ends by raising `Compacted` or `DatastoreError`."""
-        call = None
         create = pb.WatchCreateRequest(
             key=prefix, range_end=prefix_end(prefix), start_revision=start_revision, progress_notify=True, fragment=True
         )
+        call = None
+        member = await self.members.connected(_now_s() + CONNECT_TIMEOUT_S)
         try:
-            await self._authenticate()
-            call = stubs.WatchStub(self._channels[self._current]).Watch(metadata=(*self._metadata(), _NEEDS_LEADER))
-            await call.write(pb.WatchRequest(create_request=create))
-            async for batch in _watch_batches(call, start_revision):
+            call, created = await self._open_watch(member, create)
+            if created.header.revision < start_revision - 1:
+                raise Compacted(0)  # etcd lost its data or was restored: our revision is of another history
+            async for batch in _watch_batches(call, member):
                 yield batch
         except grpc.aio.AioRpcError as error:
-            self._rotate()
-            raise _map_error(error) from None
+            self.members.move_on(member)
+            raise self._map_error(error, member) from None
         except DatastoreError:
-            self._rotate()
+            self.members.move_on(member)
             raise
         finally:
             if call is not None:
                 call.cancel()
 
+    async def _open_watch(self, member: Member, create: Any) -> tuple[Any, Any]:
+        """The stream of a watch, and etcd's first answer to it."""
+        void = None
+        while True:
+            token = await self._login.token(member, void)
+            call = stubs.WatchStub(member.channel).Watch(metadata=(*self._login.metadata(token), _NEEDS_LEADER))
+            try:
+                async with asyncio.timeout(WATCH_OPENS_S if len(self.members) > 1 else REQUEST_TIMEOUT_S):
+                    await call.write(pb.WatchRequest(create_request=create))
+                    created = await call.read()
+            except TimeoutError:
+                call.cancel()
+                raise DatastoreError(f"watch: no answer from etcd at {member.url}") from None
+            if created is grpc.aio.EOF:  # type: ignore[attr-defined]
+                raise DatastoreError("watch: etcd closed the stream")
+            if not created.canceled:
+                return call, created
+            call.cancel()
+            if created.compact_revision:
+                raise Compacted(created.compact_revision)
+            if void is not None or token is None or not is_void(created.cancel_reason, watch=True):
+                raise DatastoreError(f"watch: canceled by etcd: {created.cancel_reason}")
+            void = token
+
     async def grant_lease(self, ttl_s: int) -> int:
         """A lease of `ttl_s` seconds."""
         request = pb.LeaseGrantRequest(TTL=ttl_s)
-        return int((await self._write(lambda channel: stubs.LeaseStub(channel).LeaseGrant, request)).ID)
+        reply = await self._ask(lambda channel: stubs.LeaseStub(channel).LeaseGrant, request, repeat=False)
+        return int(reply.message.ID)
 
     async def compact(self, revision: int) -> None:
         """Let etcd forget all history before `revision`."""
         request = pb.CompactionRequest(revision=revision, physical=True)
-        await self._write(lambda channel: stubs.KVStub(channel).Compact, request)
+        await self._ask(lambda channel: stubs.KVStub(channel).Compact, request, repeat=False)
 
     async def close(self) -> None:
         """Close every connection."""
-        for channel in self._channels:
-            await channel.close(None)
+        await self.members.close()
 
-    async def _read(self, method: Callable[[Any], Any], request: Any) -> Any:
-        return await self._call(method, request, retry_all=True)
+    async def _ask(self, method: Method, request: Any, *, repeat: bool) -> _Reply:
+        """One request, made again at the next member: when it certainly was not done, or when `repeat` does no harm."""
+        member = await self.members.connected(_now_s() + CONNECT_TIMEOUT_S)
+        ends_s = _now_s() + REQUEST_TIMEOUT_S
+        asked: dict[asyncio.Future[Any], Member] = {}
+        attempts = 0
+        try:
+            while True:
+                attempts += 1
+                if not (isinstance(request, pb.RangeRequest) and member in asked.values()):
+                    asked[asyncio.ensure_future(self._send(member, method, request, ends_s - _now_s()))] = member
+                patience_s = PATIENCE_S * attempts if repeat and len(self.members) > 1 else None
+                done, _ = await asyncio.wait(asked, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    answered = asked.pop(task)
+                    message = self._message(task, answered, repeat, ends_s)
+                    if message is not None:
+                        if self.members.current in asked.values():
+                            self.members.prefer(answered)
+                        return _Reply(message, attempts)
+                if done:
+                    await asyncio.sleep(RETRY_PAUSE_S)
+                member = await self.members.connected(ends_s, after=member)
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
 
-    async def _write(self, method: Callable[[Any], Any], request: Any) -> Any:
-        return await self._call(method, request, retry_all=False)
+    def _message(self, task: asyncio.Future[Any], member: Member, repeat: bool, ends_s: float) -> Any:
+        """The answer, None when the request may be made again; raises what else came of it."""
+        if task.cancelled():
+            raise DatastoreError(f"the connection to etcd at {member.url} was closed")
+        error = task.exception()
+        if error is None:
+            return task.result()
+        if not isinstance(error, grpc.aio.AioRpcError):
+            raise error
+        details = (error.details() or "").lower()
+        lost = error.code() is grpc.StatusCode.UNAVAILABLE or any(text in details for text in _LOST)
+        may_repeat = any(text in details for text in _NOT_DONE) or (repeat and lost)
+        if may_repeat and _now_s() < ends_s - RETRY_PAUSE_S:
+            self.members.move_on(member)
+            return None
+        raise self._map_error(error, member)
 
-    async def _call(self, method: Callable[[Any], Any], request: Any, retry_all: bool) -> Any:
-        renewed = False
-        for attempt in range(len(self._channels) + 1):
-            last = attempt >= len(self._channels) - 1
-            try:
-                await self._authenticate()
-                call: Awaitable[Any] = method(self._channels[self._current])(
-                    request, timeout=REQUEST_TIMEOUT_S, metadata=self._metadata()
-                )
-                return await call
-            except grpc.aio.AioRpcError as error:
-                if self._token and not renewed and _STALE_TOKEN in (error.details() or ""):
-                    renewed, self._token = True, ""
-                    continue
-                unreachable = error.code() == grpc.StatusCode.UNAVAILABLE
-                if unreachable or error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
-                    self._rotate()
-                never_sent = _NEVER_SENT in (error.details() or "")
-                if last or not unreachable or not (retry_all or never_sent):
-                    raise _map_error(error) from None
-        raise AssertionError("unreachable: the last attempt returns or raises")
+    async def _send(self, member: Member, method: Method, request: Any, timeout_s: float) -> Any:
+        """The request once; a second time with a new token if etcd refuses the one that it got."""
+        token = await self._login.token(member)
+        try:
+            metadata = self._login.metadata(token)
+            return await method(member.channel)(request, timeout=timeout_s, metadata=metadata)
+        except grpc.aio.AioRpcError as error:
+            if token is None or not is_void(error.details() or ""):
+                raise
+        metadata = self._login.metadata(await self._login.token(member, void=token))
+        return await method(member.channel)(request, timeout=timeout_s, metadata=metadata)
 
-    async def _authenticate(self) -> None:
-        """Fetch a token if one is needed; a transport error is the caller's to map."""
-        if self._token or not (self._config.username and self._config.password):
-            return
-        request = pb.AuthenticateRequest(name=self._config.username, password=self._config.password)
-        answer = await stubs.AuthStub(self._channels[self._current]).Authenticate(
-            request, timeout=REQUEST_TIMEOUT_S, metadata=self._config.metadata
-        )
-        self._token = answer.token
-
-    def _metadata(self) -> tuple[tuple[str, str], ...]:
-        return (*self._config.metadata, ("token", self._token)) if self._token else self._config.metadata
-
-    def _rotate(self) -> None:
-        self._current = (self._current + 1) % len(self._channels)
-        self._token = ""
+    def _map_error(self, error: grpc.aio.AioRpcError, member: Member) -> Exception:
+        details = error.details() or error.code().name
+        if error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+            return ConnectionUnauthorized(details)
+        if "user name is empty" in details:
+            return ConnectionUnauthorized(f"{details}: etcd at {member.url} wants ETCD_USERNAME and ETCD_PASSWORD")
+        if "required revision has been compacted" in details:
+            return Compacted(0)
+        where = f"etcd at {member.url}" + (f" ({self._config.source})" if self._config.source else "")
+        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return DatastoreError(f"context deadline exceeded: {where} gave no answer in {REQUEST_TIMEOUT_S:.0f} s")
+        if error.code() is grpc.StatusCode.UNAVAILABLE and not details.startswith("etcdserver:"):
+            return DatastoreError(f"the connection to {where} was lost: {details[:200]}")
+        return DatastoreError(details)
 
 
-async def _watch_batches(call: Any, start_revision: int) -> AsyncIterator[WatchBatch]:
+async def _watch_batches(call: Any, member: Member) -> AsyncIterator[WatchBatch]:
     """Responses as batches. Asks for progress when it is quiet; silence for too long is an error."""
     quiet_s = 0.0
     fragments: list[Event] = []
     reading = asyncio.ensure_future(call.read())
+    left = asyncio.ensure_future(member.left.wait())
     try:
         while True:
-            done, _ = await asyncio.wait({reading}, timeout=PROGRESS_INTERVAL_S)
-            if not done:
+            await asyncio.wait({reading, left}, timeout=PROGRESS_INTERVAL_S, return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                if left.done():
+                    raise DatastoreError(f"watch: etcd at {member.url} does not answer requests: another one is asked")
                 quiet_s += PROGRESS_INTERVAL_S
                 if quiet_s >= SILENCE_LIMIT_S:
-                    raise DatastoreError(f"watch: no answer from etcd for {quiet_s:.0f} s")
+                    raise DatastoreError(f"watch: no answer from etcd at {member.url} for {quiet_s:.0f} s")
                 await call.write(pb.WatchRequest(progress_request=pb.WatchProgressRequest()))
                 continue
             quiet_s = 0.0
-            response = reading.result()
-            if response is grpc.aio.EOF:  # type: ignore[attr-defined]
-                raise DatastoreError("watch: etcd closed the stream")
+            response = _response_of(reading)
             reading = asyncio.ensure_future(call.read())
-            if response.compact_revision:
-                raise Compacted(response.compact_revision)
-            if response.created and response.header.revision < start_revision - 1:
-                raise Compacted(0)  # etcd lost its data or was restored: our revision is of another history
-            if response.canceled:
-                raise DatastoreError(f"watch: canceled by etcd: {response.cancel_reason}")
             fragments.extend(_event(event) for event in response.events)
-            if not response.fragment and not (response.created and not fragments):
+            if not response.fragment:
                 yield WatchBatch(tuple(fragments), response.header.revision)
                 fragments = []
     finally:
+        left.cancel()
         reading.cancel()
         with contextlib.suppress(asyncio.CancelledError, grpc.aio.AioRpcError):
             await reading
 
 
-def _open_channel(endpoint: str, config: EtcdConfig) -> grpc.aio.Channel:
-    scheme, separator, address = endpoint.partition("://")
-    if not separator:
-        scheme, address = "http", endpoint
-    address = address.rstrip("/")
-    if scheme not in ("http", "https") or not address:
-        raise BadData(f"etcd endpoint {endpoint!r} is not a URL such as http://10.0.0.1:2379")
-    if scheme == "http":
-        return grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
-    credentials = grpc.ssl_channel_credentials(config.ca_certificate, config.key, config.certificate)
-    return grpc.aio.secure_channel(address, credentials, options=_CHANNEL_OPTIONS)
+def _response_of(reading: asyncio.Future[Any]) -> Any:
+    """What was read, unless it ends the watch."""
+    if reading.cancelled():
+        raise DatastoreError("watch: the connection was closed")
+    response = reading.result()
+    if response is grpc.aio.EOF:  # type: ignore[attr-defined]
+        raise DatastoreError("watch: etcd closed the stream")
+    if response.compact_revision:
+        raise Compacted(response.compact_revision)
+    if response.canceled:
+        raise DatastoreError(f"watch: canceled by etcd: {response.cancel_reason}")
+    return response
 
 
-def _map_error(error: grpc.aio.AioRpcError) -> Exception:
-    details = error.details() or error.code().name
-    if error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
-        return ConnectionUnauthorized(details)
-    if "required revision has been compacted" in details:
-        return Compacted(0)
-    if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
-        return DatastoreError("context deadline exceeded")
-    return DatastoreError(details)
+class _Guard(NamedTuple):
+    """A key that a transaction writes, and the revision after which it was not written before (0: it was absent)."""
+
+    put: Put
+    since: int
+
+
+def _guard(compares: Sequence[Compare], success: Sequence[Operation]) -> _Guard | None:
+    """What makes a transaction one that can be carried out once only, if it is one."""
+    if any(isinstance(operation, Get) or (isinstance(operation, Delete) and operation.prefix) for operation in success):
+        return None
+    absent = {compare.key for compare in compares if compare.target is not Target.VALUE and compare.value == 0}
+    revisions = {compare.key: int(compare.value) for compare in compares if compare.target is Target.MOD_REVISION}
+    for operation in success:
+        if isinstance(operation, Put) and (operation.key in absent or operation.key in revisions):
+            return _Guard(operation, revisions.get(operation.key, 0))
+    return None
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _range(channel: Any) -> Any:
+    return stubs.KVStub(channel).Range
 
 
 def prefix_end(prefix: bytes) -> bytes:

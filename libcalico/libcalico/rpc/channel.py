@@ -8,10 +8,8 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-import grpc
-import grpc.aio
-
 from libcalico.errors import Unavailable
+from libcalico.rpc import grpc
 
 NODE_SOCKET = "/run/calico/node.sock"
 API_VERSION = 1

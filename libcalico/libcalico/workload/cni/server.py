@@ -9,9 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any, NoReturn
 
-import grpc
-import grpc.aio
-
+from libcalico.rpc import grpc
 from libcalico.rpc import node_pb2 as pb
 from libcalico.rpc import node_pb2_grpc as stubs
 from libcalico.rpc.channel import API_VERSION
