@@ -14,7 +14,7 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = (
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
-pytest_plugins = ["tests.services"]
+pytest_plugins = ["tests.services", "tests.certificates"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

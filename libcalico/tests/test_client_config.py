@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from libcalico import client_config
+from libcalico.datastore.settings import Found, etcd_config
 from libcalico.errors import BadData
 
 HEAD = b"apiVersion: projectcalico.org/v3\nkind: CalicoAPIConfig\n"
@@ -65,4 +66,23 @@ def test_metadata_of_the_environment_is_pairs(text: str) -> None:
 )
 def test_metadata_that_grpc_does_not_send_is_refused(metadata: dict[str, str], problem: str) -> None:
     with pytest.raises(BadData, match=f"^etcdCustomGRPCMetadata: {problem}"):
-        client_config.from_settings({"etcdEndpoints": "http://[::1]:2379", "etcdCustomGRPCMetadata": metadata})
+        etcd_config({"etcdEndpoints": Found("http://[::1]:2379", "x"), "etcdCustomGRPCMetadata": Found(metadata, "y")})
+
+
+def test_a_file_that_is_there_and_cannot_be_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {"ETCD_ENDPOINTS": "http://[::1]:2379"}
+    monkeypatch.setattr(client_config, "DEFAULT_FILE", str(tmp_path / "calicoctl.cfg"))
+    assert client_config.load(client_config.DEFAULT_FILE, environment).endpoints == ("http://[::1]:2379",)
+    (tmp_path / "calicoctl.cfg").mkdir()
+    with pytest.raises(client_config.UnreadableConfig, match=r"^Error reading config file: ") as raised:
+        client_config.load(client_config.DEFAULT_FILE, environment)
+    assert "is a directory" in raised.value.__notes__[0]
+
+
+def test_a_file_is_used_alone_and_named_as_the_source(tmp_path: Path) -> None:
+    path = write(tmp_path, b"spec: {etcdEndpoints: 'http://[::1]:2379'}\n")
+    config = client_config.load(
+        path, {"ETCD_USERNAME": "u", "ETCD_PASSWORD": "p", "CALICO_ETCD_ENDPOINTS": "http://b:1"}
+    )
+    assert (config.endpoints, config.username) == (("http://[::1]:2379",), "")
+    assert config.source == f"etcdEndpoints in {path}"

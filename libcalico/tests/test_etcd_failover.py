@@ -61,7 +61,7 @@ async def test_logging_in_moves_on_from_a_dead_endpoint(locked: Etcd) -> None:
 async def test_a_login_that_etcd_forgot_is_renewed(locked: Etcd) -> None:
     async with client(locked.endpoint) as store:
         await store.put(b"/calico/a", b"1")
-        store._token = "gone.1"
+        store._login._token = "gone.1"
         await store.put(b"/calico/a", b"2")
         kv = await store.get(b"/calico/a")
         assert kv is not None and (kv.value, kv.version) == (b"2", 2)

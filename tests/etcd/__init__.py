@@ -1,1 +1,1 @@
-"""Tests that start an etcd."""
+"""Tests that start etcds of their own: how programs reach one, and what they survive."""

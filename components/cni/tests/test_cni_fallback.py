@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from calico_cni import logs, main
-from calico_cni.services import datastore_settings
+from calico_cni.services import etcd_settings
+from libcalico.errors import BadData
 from libcalico.workload.cni.conf import read_conf
 
 
@@ -45,18 +46,30 @@ def test_a_datastore_test_without_a_datastore_is_code_100() -> None:
 
 
 @pytest.mark.parametrize(
-    ("conf", "environment", "endpoints"),
+    ("conf", "environment", "endpoints", "source"),
     [
-        ({"etcd_endpoints": "http://a:1"}, {"ETCD_ENDPOINTS": "http://b:1"}, "http://a:1"),
-        ({}, {"ETCD_ENDPOINTS": "http://b:1", "CALICO_ETCD_ENDPOINTS": "http://c:1"}, "http://c:1"),
-        ({"etcd_authority": "a:1"}, {}, "http://a:1"),
-        ({"etcd_authority": "a:1", "etcd_scheme": "https"}, {}, "https://a:1"),
-        ({}, {}, None),
+        ({"etcd_endpoints": "http://a:1"}, {"ETCD_ENDPOINTS": "http://b:1"}, "http://a:1", "etcd_endpoints of"),
+        ({"etcd_endpoints": "http://a:1"}, {"CALICO_ETCD_ENDPOINTS": "http://c:1"}, "http://c:1", "CALICO_ETCD_"),
+        ({}, {"ETCD_ENDPOINTS": "http://b:1", "CALICO_ETCD_ENDPOINTS": "http://c:1"}, "http://c:1", "CALICO_ETCD_"),
+        ({"etcd_endpoints": "a:1"}, {}, "http://a:1", "etcd_endpoints of"),
+        ({"etcd_endpoints": "a:1", "etcd_scheme": "https"}, {}, "https://a:1", "etcd_endpoints of"),
+        ({"etcd_authority": "a:1"}, {}, "http://a:1", "etcd_authority of"),
+        ({"etcd_authority": "a:1", "etcd_scheme": "https"}, {}, "https://a:1", "etcd_authority of"),
     ],
 )
-def test_where_the_datastore_is(conf: dict[str, Any], environment: dict[str, str], endpoints: str | None) -> None:
-    settings = datastore_settings(read_conf(conf)[0], environment)
-    assert settings.get("etcdEndpoints") == endpoints
+def test_where_the_datastore_is(conf: dict[str, Any], environment: dict[str, str], endpoints: str, source: str) -> None:
+    config = etcd_settings(read_conf(conf)[0], environment)
+    assert config.endpoints == (endpoints,) and config.source.startswith(source)
+
+
+def test_user_and_certificates_come_from_the_environment_too() -> None:
+    environment = {"ETCD_USERNAME": "calico", "CALICO_ETCD_PASSWORD": "s3cret", "ETCD_CERT_FILE": "/x.pem"}
+    conf = read_conf({"etcd_endpoints": "http://a:1"})[0]
+    with pytest.raises(BadData, match=r"open /x\.pem: no such file"):
+        etcd_settings(conf, environment)
+    del environment["ETCD_CERT_FILE"]
+    config = etcd_settings(conf, environment)
+    assert (config.username, config.password) == ("calico", "s3cret")
 
 
 @pytest.mark.parametrize("stdin", [b"", b"{", b"[]", b'{"log_level": 5, "log_file_path": 7}'])

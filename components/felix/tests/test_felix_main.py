@@ -8,6 +8,7 @@ import pytest
 
 from calico_felix.main import AgentConfiguration, settle_etcd, settle_node_name
 from libcalico.errors import BadData
+from tests.certificates import Certificates
 
 NO_FILE = {"CALICO_NODENAME_FILE": "/nowhere"}
 
@@ -22,15 +23,22 @@ def configured(**variables: str) -> AgentConfiguration:
 @pytest.mark.parametrize(
     ("given", "environment", "value", "source"),
     [
-        ({"EtcdEndpoints": "http://a:1,http://b:2"}, {}, ("http://a:1", "http://b:2"), "environment"),
-        ({}, {"ETCD_ENDPOINTS": "http://c:3"}, ("http://c:3",), "environment: ETCD_ENDPOINTS"),
+        ({"EtcdEndpoints": "http://a:1,http://b:2"}, {}, ("http://a:1", "http://b:2"), "FELIX_ETCDENDPOINTS"),
+        (
+            {"EtcdEndpoints": "http://a:1"},
+            {"CALICO_ETCD_ENDPOINTS": "http://d:4"},
+            ("http://a:1",),
+            "FELIX_ETCDENDPOINTS",
+        ),
+        ({"EtcdEndpoints": ""}, {"ETCD_ENDPOINTS": "http://c:3"}, ("http://c:3",), "ETCD_ENDPOINTS"),
         (
             {},
             {"ETCD_ENDPOINTS": "http://c:3", "CALICO_ETCD_ENDPOINTS": "http://d:4"},
             ("http://d:4",),
-            "environment: CALICO_ETCD_ENDPOINTS",
+            "CALICO_ETCD_ENDPOINTS",
         ),
-        ({"EtcdAddr": "e:5"}, {"ETCD_ENDPOINTS": "http://c:3"}, ("http://e:5",), "EtcdScheme, EtcdAddr"),
+        ({"EtcdAddr": "e:5"}, {"ETCD_ENDPOINTS": "http://c:3"}, ("http://e:5",), "FELIX_ETCDADDR"),
+        ({"EtcdAddr": "e:5", "EtcdScheme": "https"}, {}, ("https://e:5",), "FELIX_ETCDADDR"),
         ({}, {}, ("http://127.0.0.1:2379",), "EtcdScheme, EtcdAddr"),
     ],
 )
@@ -40,13 +48,33 @@ def test_where_etcd_is(given: dict[str, str], environment: dict[str, str], value
     assert configuration.values["EtcdEndpoints"] == (value, source)
 
 
-def test_certificates_of_every_client(tmp_path: Path) -> None:
-    (tmp_path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+def test_the_file_comes_before_the_variables_of_every_client(tmp_path: Path) -> None:
+    file = tmp_path / "felix.cfg"
+    file.write_text("EtcdEndpoints = http://a:1\n")
+    configuration = AgentConfiguration()
+    configuration.load_file(str(file))
+    configuration.resolve()
+    config = settle_etcd(configuration, {"CALICO_ETCD_ENDPOINTS": "http://d:4"}, str(file))
+    assert (config.endpoints, config.source) == (("http://a:1",), f"EtcdEndpoints in {file}")
+
+
+def test_user_and_metadata_of_every_client() -> None:
+    environment = {"ETCD_USERNAME": "u", "ETCD_PASSWORD": "p", "ETCD_CUSTOM_GRPC_METADATA": "a:b"}
+    config = settle_etcd(configured(), environment)
+    assert (config.username, config.password, config.metadata) == ("u", "p", (("a", "b"),))
+
+
+def test_certificates_of_every_client(certificates: Certificates) -> None:
     configuration = configured()
-    settle_etcd(configuration, {"ETCD_CA_CERT_FILE": str(tmp_path / "ca.pem")})
-    assert configuration.values["EtcdCaFile"] == (str(tmp_path / "ca.pem"), "environment: ETCD_CA_CERT_FILE")
-    with pytest.raises(BadData, match="together"):
-        settle_etcd(configured(), {"ETCD_CERT_FILE": "one"})
+    settle_etcd(configuration, {"ETCD_CA_CERT_FILE": certificates.ca.certificate})
+    assert configuration.values["EtcdCaFile"] == (certificates.ca.certificate, "ETCD_CA_CERT_FILE")
+    with pytest.raises(BadData, match=r"KeyFile and CertFile must both be present\[key: , cert: "):
+        settle_etcd(configured(), {"ETCD_CERT_FILE": certificates.client.certificate})
+
+
+def test_a_nodename_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(BadData, match="cannot read the file with the node's name"):
+        settle_node_name(configured(), {"CALICO_NODENAME_FILE": str(tmp_path)})
 
 
 def test_the_nodes_name(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from libcalico.datastore.resources import AsyncClient
-from libcalico.errors import CalicoError, DatastoreError
+from libcalico.errors import CalicoError, DatastoreError, ResourceDoesNotExist
 from libcalico.ipam.service import IpamService
 from libcalico.workload.cni import endpoint, errors, labels, versions
 from libcalico.workload.cni.conf import MTU_FILE, NODENAME_FILE, NetConf
@@ -21,7 +21,8 @@ from libcalico.workload.cni.services import Services
 
 T = TypeVar("T")
 
-CONNECT_TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 15.0
+"""More than the datastore goes on connecting: its own error, which names the address, comes first."""
 CALL_TIMEOUT_S = 60.0
 """Then a call goes no further; the step that it is at, and the undo of an ADD, may take 30 s more."""
 DEFAULT_NAMESPACE = "default"
@@ -98,7 +99,7 @@ async def open_context(call: Call, conf: NetConf, services: Services, notes: lis
         raise CniError(errors.GENERAL, f"label {labels.NAMESPACE} = {shown(found.namespace)} cannot name a namespace")
     client = await _connect(conf, services)
     if call.program == "calico" and not services.datastore_ready():
-        await check_ready(client)
+        await check_ready(client, empty_will_do=call.command == "DEL")
     node = node_name(conf, services, notes)
     return Context(
         call, conf, arguments, found, node, namespace, client, services.open_ipam(client, node), services, notes
@@ -128,11 +129,20 @@ async def _connect(conf: NetConf, services: Services) -> AsyncClient:
         raise CniError(errors.GENERAL, f"error creating calico client: {error}") from error
 
 
-async def check_ready(client: AsyncClient, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
-    """`CniError` unless the cluster's datastore says that it is ready (one that says nothing is)."""
+async def check_ready(
+    client: AsyncClient, timeout_s: float = CONNECT_TIMEOUT_S, *, empty_will_do: bool = False
+) -> None:
+    """`CniError` unless the cluster's datastore says that it is ready (one that says nothing is).
+
+    `empty_will_do`: so is one that holds nothing at all; nothing of a container has to be removed from there."""
     try:
         async with asyncio.timeout(timeout_s):
-            cluster = await client.get("ClusterInformation", "default")
+            try:
+                cluster = await client.get("ClusterInformation", "default")
+            except ResourceDoesNotExist:
+                if empty_will_do and not (await client.datastore.range(b"/calico/", limit=1, keys_only=True)).kvs:
+                    return
+                raise
     except TimeoutError:
         text = f"error getting ClusterInformation: no answer in {timeout_s:.0f} s: try again later"
         raise CniError(errors.TRY_AGAIN, text) from None
