@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from calicoctl import session
-from libcalico.errors import CalicoError, DatastoreError, ResourceDoesNotExist
+from libcalico.errors import CalicoError, DatastoreError, ResourceDoesNotExist, Unreachable
 
 if TYPE_CHECKING:
     from libcalico.client import Client
@@ -18,7 +18,11 @@ def connect(arguments: dict[str, Any]) -> Client:
     client = session.connect(arguments)
     client.show_warnings(warn)
     if not arguments.get("--allow-version-mismatch"):
-        _compare_versions(client)
+        try:
+            _compare_versions(client)
+        except Unreachable:  # the command would wait for it once more, in vain
+            client.close()
+            raise
     return client
 
 
@@ -30,6 +34,8 @@ def warn(text: str) -> None:
 def _compare_versions(client: Client) -> None:
     try:
         cluster = client.get("ClusterInformation", "default").spec.calico_version
+    except Unreachable:
+        raise
     except (ResourceDoesNotExist, DatastoreError):
         return
     except CalicoError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from calicoctl.failures import CommandFailed, failed_by
+from calicoctl.failures import failed_by
 from libcalico.errors import CalicoError
 
 if TYPE_CHECKING:

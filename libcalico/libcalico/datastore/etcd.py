@@ -86,7 +86,7 @@ class EtcdDatastore:
     @property
     def endpoint(self) -> str:
         """The URL of the member that is asked now."""
-        return self._config.endpoints[self._current]
+        return self.members.current.url
 
     async def get(self, key: bytes, revision: int = 0) -> KeyValue | None:
         """One key, now or at `revision`."""
