@@ -28,7 +28,7 @@ from libcalico.policy.nft.names import (
     policy_word,
 )
 from libcalico.policy.nft.rules import NftOptions, endpoint_chains, policy_chains, render_rule
-from libcalico.policy.nft.table import Chain, Set, Table
+from libcalico.policy.nft.table import Chain, Map, Set, Table
 
 WEB = PolicyId("NetworkPolicy", "default", "web")
 OPTIONS = NftOptions()
@@ -258,9 +258,77 @@ def test_a_delta_of_one_element_touches_nothing_else() -> None:
     new = table(a=Set("ipv4_addr", elements=frozenset(("10.0.0.1", "10.0.0.3"))))
     assert new.render_delta(old).splitlines() == [
         "delete element inet calico a { 10.0.0.2 }",
-        "add element inet calico a { 10.0.0.3 }",
+        "add set inet calico a { type ipv4_addr; elements = { 10.0.0.3 } }",
     ]
     assert new.render_delta(new.copy()) == ""
+
+
+def intervals(*elements: str) -> Set:
+    return Set("ipv4_addr", True, frozenset(elements))
+
+
+def many(first: int, count: int) -> list[str]:
+    return [f"10.{number >> 8}.{number & 255}.0/25" for number in range(first, first + count)]
+
+
+def commands(text: str) -> list[str]:
+    """The first three words of each command, and of the fourth what is not `calico`."""
+    return [" ".join(line.split()[:2] + line.split()[4:5]) for line in text.splitlines()]
+
+
+MENDED = ["delete element a", "add set a"]
+FILLED = ["flush set a", "add set a"]
+MADE_AGAIN = ["flush chain c-a", "delete set a", "add set a", "add rule c-a"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "wanted", "without_refills"),
+    [
+        (many(0, 5000), many(0, 10_000), ["add set a"], ["add set a"]),
+        (many(0, 5000), many(2, 4998), ["delete element a"], ["delete element a"]),
+        (many(0, 5000), many(2, 4999), MENDED, MENDED),
+        (many(0, 5000), many(3, 4997), FILLED, MADE_AGAIN),
+        (many(0, 5000), many(2500, 5000), FILLED, MADE_AGAIN),
+        (many(0, 5000), [], ["flush set a"], MADE_AGAIN),
+        (many(0, 50), many(40, 10), ["delete element a"], ["delete element a"]),
+        (many(0, 50), [*many(1, 49), "10.0.0.0/24"], MENDED, MADE_AGAIN),
+        (many(0, 50), many(30, 50), MENDED, MENDED),
+        (many(0, 50), many(40, 5000), MENDED, MADE_AGAIN),
+    ],
+)
+def test_an_interval_set_is_mended_or_filled_again(
+    old: list[str], new: list[str], wanted: list[str], without_refills: list[str]
+) -> None:
+    """An old kernel gets it made again with its rules, also when an address may go from one element to another."""
+    former, table_ = table(a=intervals(*old)), table(a=intervals(*new))
+    assert commands(table_.render_delta(former)) == wanted
+    assert commands(table_.render_delta(former, refills=False)) == without_refills
+
+
+@pytest.mark.parametrize("read", [10, 5000])
+def test_what_is_small_beside_the_interval_sets_is_filled_again(read: int) -> None:
+    """`delete element` makes libnftables read all interval sets of the table, whatever it deletes from."""
+
+    def world(*names: str) -> Table:
+        made = table(a=intervals(*many(0, read)), b=Set("ipv4_addr", elements=frozenset(names)))
+        made.maps["m"] = Map("ifname : verdict", frozenset((f'"{name}"', "jump c-a") for name in names))
+        return made
+
+    text = world("y").render_delta(world("x", "y"))
+    if read < 100:
+        assert text.splitlines() == [
+            'delete element inet calico m { "x" : jump c-a }',
+            "delete element inet calico b { x }",
+        ]
+    else:
+        assert text.splitlines() == [
+            "flush map inet calico m",
+            "flush set inet calico b",
+            "add set inet calico b { type ipv4_addr; elements = { y } }",
+            'add map inet calico m { type ifname : verdict; elements = { "y" : jump c-a } }',
+        ]
+    assert commands(world("x", "y").render_delta(world("y"))) == ["add set b", "add map m"]
+    assert ("add set" in world().render_delta(world("x"))) is False
 
 
 def test_a_set_of_another_type_is_replaced_with_its_users() -> None:

@@ -112,16 +112,55 @@ def router(root: None) -> Iterator[Router]:
     made.close()
 
 
-@pytest.mark.parametrize("way", ["endpoints and policies come and go", "the table is written anew"])
-def test_no_packet_slips_through_while_the_rules_change(router: Router, way: str) -> None:
-    states = [table("a", endpoint=False), table("a"), table("a", "b"), table("c")]
+BLOCKED = {"action": "Deny", "destination": {"selector": "has(blocked)"}}
+WITH_PREFIX, SINGLE = "10.2.0.0/24", "10.2.0.1"
+
+
+def nets(first: int, count: int) -> list[str]:
+    """Prefixes far from the forbidden one."""
+    return [f"11.{number >> 8}.{number & 255}.0/25" for number in range(first, first + count)]
+
+
+def hosts(first: int, count: int) -> list[str]:
+    return [f"12.0.{number >> 8}.{number & 255}" for number in range(first, first + count)]
+
+
+def blocking(members: list[str], *, big: int = 0, others: int = 0) -> Table:
+    """The agent's table when the endpoint may reach all but `members`, with another big set and other endpoints."""
+    graph = Graph(NODE)
+    rules = [BLOCKED, {"action": "Deny", "destination": {"selector": "has(big)"}}, {"action": "Allow"}]
+    objects: list[tuple[str, str, dict[str, str], dict[str, Any]]] = [
+        ("Profile", "open", {}, {}),
+        ("GlobalNetworkPolicy", "block", {}, {"selector": "role == 'mute'", "types": ["Egress"], "egress": rules}),
+        ("GlobalNetworkSet", "members", {"blocked": ""}, {"nets": members}),
+        ("GlobalNetworkSet", "big", {"big": ""}, {"nets": nets(20_000, big)}),
+        ("WorkloadEndpoint", f"{NODE}-libnetwork-libnetwork-x", {"role": "mute"}, ENDPOINT),
+    ]
+    for number in range(others):
+        other = {"endpoint": f"o{number}", "interfaceName": f"cali{number}", "ipNetworks": [f"10.9.0.{number}/32"]}
+        objects.append(("WorkloadEndpoint", f"{NODE}-libnetwork-libnetwork-o{number}", {}, {**ENDPOINT, **other}))
+    for revision, (kind, name, labels, spec) in enumerate(objects):
+        namespace = "default" if kind == "WorkloadEndpoint" else ""
+        metadata = {"name": name, "namespace": namespace, "labels": labels}
+        resource = {"apiVersion": "projectcalico.org/v3", "kind": kind, "metadata": metadata, "spec": spec}
+        path = key_path(ResourceKey(kind, name, namespace))
+        graph.update(path.encode(), json.dumps(resource).encode(), revision + 1)
+    graph.in_sync = True
+    flush = graph.flush()
+    assert flush is not None
+    ruleset = Ruleset(NODE, NftOptions())
+    ruleset.on_flush(flush)
+    return ruleset.table
+
+
+def flooded(router: Router, states: list[Table], anew: bool = False) -> tuple[int, int]:
+    """Go from state to state under the flood; the packets that came, and those that got through."""
     standing = states[0]
     router.nft.run(standing.render_replace())
     flood = router.flood()
     try:
         commits, started = 0, time.monotonic()
         for wanted in cycle(states):
-            anew = way == "the table is written anew"
             router.nft.run(wanted.render_replace() if anew else wanted.render_delta(standing))
             standing = wanted
             commits += 1
@@ -137,4 +176,40 @@ def test_no_packet_slips_through_while_the_rules_change(router: Router, way: str
     print(f"{came} packets, {commits} transactions")
     assert came > ENOUGH_PACKETS
     assert commits > ENOUGH_COMMITS
+    return came, through
+
+
+@pytest.mark.parametrize("way", ["endpoints and policies come and go", "the table is written anew"])
+def test_no_packet_slips_through_while_the_rules_change(router: Router, way: str) -> None:
+    states = [table("a", endpoint=False), table("a"), table("a", "b"), table("c")]
+    _, through = flooded(router, states, anew=way == "the table is written anew")
+    assert through == 0
+
+
+RENEWALS = {
+    "half of an interval set": (["flush set", "add set"], [
+        blocking([WITH_PREFIX, *nets(0, 400)]), blocking([WITH_PREFIX, *nets(200, 400)]),
+    ]),
+    "all else of an interval set": (["flush set", "add set"], [
+        blocking([WITH_PREFIX, *nets(0, 400)]), blocking([WITH_PREFIX, *nets(400, 400)]), blocking([WITH_PREFIX]),
+    ]),
+    "one by one": (["delete element"], [
+        blocking([WITH_PREFIX, *nets(0, 100 - less)]) for less in range(3)
+    ]),
+    "the prefix that holds the address": (["delete element"], [
+        blocking([net, *nets(0, 50)]) for net in (WITH_PREFIX, "10.2.0.0/16", "10.2.0.0/31", "10.2.0.0/25")
+    ]),
+    "a hash beside a big set, and other endpoints": (["flush set", "flush map"], [
+        blocking([SINGLE, *hosts(0, 300 - less)], big=2000, others=4 - less) for less in range(4)
+    ]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", RENEWALS)
+def test_no_packet_slips_through_while_a_set_is_renewed(router: Router, what: str) -> None:
+    """An address that is forbidden before and after each transaction is forbidden all the time."""
+    expected, states = RENEWALS[what]
+    texts = [wanted.render_delta(former) for former, wanted in zip([states[-1], *states], states, strict=False)]
+    assert all(any(words in text for text in texts) for words in expected), "the way that this test is about"
+    _, through = flooded(router, states)
     assert through == 0

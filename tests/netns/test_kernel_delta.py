@@ -13,15 +13,18 @@ from collections.abc import Iterator
 import pytest
 
 from calico_felix.calc.graph import Graph
-from calico_felix.dataplane.ruleset import Ruleset
+from calico_felix.dataplane.ruleset import Ruleset, address_set
 from libcalico.kernel.nft import Nft
 from libcalico.model.keys import ResourceKey, key_path
+from libcalico.policy.nets import FULL_LENGTH
+from libcalico.policy.nft import table
 from libcalico.policy.nft.rules import NftOptions
-from libcalico.policy.nft.table import Table
+from libcalico.policy.nft.table import Chain, Map, Table
 from tests.random_policies import NODE, World
 from tests.services import namespace_name
 
 STEPS = int(os.environ.get("CALICO_DELTA_STEPS", "60"))
+KINDS = ("interval4", "interval6", "hash4", "hash6")
 COUNTED = re.compile(r"counter packets \d+ bytes \d+")
 
 
@@ -91,4 +94,47 @@ def test_deltas_lead_to_the_same_table(kernels: Kernels, request: pytest.Fixture
         changed = kernels.run(0, wanted.render_delta(standing))
         whole = kernels.run(1, wanted.render_replace())
         assert normal(changed) == normal(whole), f"seed {seed}, step {step}"
+        standing = wanted
+
+
+def random_sets(dice: random.Random) -> Table:
+    """Sets of both kinds and families and a map, of a few members or many."""
+    made = Table()
+    for family in (4, 6):
+        full = FULL_LENGTH[family]
+        for kind in ("interval", "hash"):
+            members = []
+            for _ in range(dice.choice((0, 3, 60))):
+                length = full if kind == "hash" else full - dice.randrange(10)
+                address = dice.randrange(1 << 12) + (10 << (full - 8))
+                members.append((family, address >> (full - length) << (full - length), length))
+            name = f"{kind}{family}"
+            made.sets[name] = address_set(members, family)
+            word = "ip" if family == 4 else "ip6"
+            made.chains[f"c{name}"] = Chain((f"{word} saddr @{name} counter accept",))
+    names = dice.sample(range(30), dice.choice((0, 3, 20)))
+    made.maps["m"] = Map("ifname : verdict", frozenset((f'"cali{n}"', f"jump c{dice.choice(KINDS)}") for n in names))
+    return made
+
+
+@pytest.mark.parametrize("refills", [True, False])
+@pytest.mark.parametrize("thresholds", ["as they are", "none"])
+def test_members_that_change_in_any_way(
+    kernels: Kernels, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, thresholds: str, refills: bool
+) -> None:
+    """Elements added, deleted, sets made again, flushed and filled: the kernel's sets are those of the whole table."""
+    if thresholds == "none":
+        for name in ("FEW_REMOVALS", "MOST_STEPS", "LARGE_READ"):
+            monkeypatch.setattr(table, name, 0)
+    seed = request.config.getoption("--seed") or time.time_ns() % 1_000_000_000
+    print(f"--seed={seed} CALICO_DELTA_STEPS={STEPS}")
+    dice = random.Random(seed)
+    standing = random_sets(dice)
+    kernels.run(0, standing.render_replace())
+    for step in range(STEPS):
+        wanted = random_sets(dice)
+        changed = kernels.run(0, wanted.render_delta(standing, refills))
+        whole = kernels.run(1, wanted.render_replace())
+        assert normal(changed) == normal(whole), f"seed {seed}, step {step}"
+        assert "size " not in changed
         standing = wanted

@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 
 from libcalico.kernel.nft import Nft
 from libcalico.kernel.nft_monitor import NftMonitor
 from libcalico.policy.nft.names import TABLE
+from libcalico.policy.nft.table import Table
+
+REFILLING_KERNEL = (6, 17)
+"""From here on no packet misses an element that one transaction takes out of an interval set and puts in again."""
 
 
 class Programmer:
-    """Owns the handle of libnftables. `commit` blocks and belongs in one thread, `changes` on the event loop."""
+    """Owns the handle of libnftables. `write` and `commit` block: in one thread. `changes` is for the event loop."""
 
     def __init__(self) -> None:
         self._nft = Nft()
         self._nft.run("list tables")  # its socket has a port from its first use on
         self._monitor = NftMonitor(TABLE.removeprefix("inet "))
+        release = re.findall(r"\d+", os.uname().release)
+        self._refills = tuple(map(int, release[:2])) >= REFILLING_KERNEL
+
+    def write(self, wanted: Table, former: Table | None) -> None:
+        """Make the kernel's table `wanted`, all of it or what is different from `former`, in one transaction; raises
+        `NftError`."""
+        text = wanted.render_replace() if former is None else wanted.render_delta(former, self._refills)
+        if text:
+            self.commit(text)
 
     def commit(self, text: str) -> None:
-        """One transaction; raises `NftError`."""
+        """Commands as one transaction; raises `NftError`."""
         self._nft.run(text)
 
     @property

@@ -14,13 +14,13 @@ from typing import Any
 from calico_felix.messages import Endpoint, Flush, IPSet, IPSetDelta, Pools, Vtep
 from libcalico.model.keys import ResourceKey
 from libcalico.policy.ir import Direction, Net, Policy, PolicyId
+from libcalico.policy.nets import FULL_LENGTH, collapse
 from libcalico.policy.nft import base, names, rules
 from libcalico.policy.nft.rules import NftOptions
 from libcalico.policy.nft.table import Chain, Map, Set
 
 PORT_TYPES = {4: "ipv4_addr . inet_proto . inet_service", 6: "ipv6_addr . inet_proto . inet_service"}
 DIRECTIONS = (Direction.INGRESS, Direction.EGRESS)
-FULL = {4: 32, 6: 128}
 
 
 class Ruleset:
@@ -91,7 +91,7 @@ class Ruleset:
             one = self.table.sets[name]
             if one.type == PORT_TYPES[family]:
                 change = _port_set(added, family), _port_set(removed, family)
-            elif not one.interval and all(length == FULL[family] for _, _, length in added):
+            elif not one.interval and all(length == FULL_LENGTH[family] for _, _, length in added):
                 change = address_set(added, family), address_set(removed, family)
             elif added or removed:
                 self.table.sets[name] = address_set((m for m in members if m[0] == family), family)
@@ -190,18 +190,16 @@ def _port_set(members: Iterable[tuple[int, ...]], family: int) -> Set:
 def address_set(members: Iterable[tuple[int, ...]], family: int) -> Set:
     """A kernel set of one family's (family, address, length) members."""
     found = list(members)
-    if all(length == FULL[family] for _, _, length in found):
-        return Set(
-            base.ADDRESS_TYPES[family], False, frozenset(rules.address_text(family, address) for _, address, _ in found)
-        )
+    if all(length == FULL_LENGTH[family] for _, _, length in found):
+        elements = frozenset(rules.address_text(family, address) for _, address, _ in found)
+        return Set(base.ADDRESS_TYPES[family], False, elements)
     return _interval_set(found, family)
 
 
 def _interval_set(members: Iterable[tuple[int, ...]], family: int) -> Set:
     """Without overlaps, which nftables refuses; everything is two halves, which it takes."""
-    kind = ipaddress.IPv4Network if family == 4 else ipaddress.IPv6Network
-    elements: set[str] = set()
-    for network in ipaddress.collapse_addresses([kind((m[1], m[2])) for m in members]):  # type: ignore[type-var]
-        halves = network.subnets() if network.prefixlen == 0 else (network,)
-        elements.update(rules.net_text(Net(n.version, int(n.network_address), n.prefixlen)) for n in halves)
-    return Set(base.ADDRESS_TYPES[family], True, frozenset(elements))
+    prefixes = collapse(((address, length) for _, address, length in members), FULL_LENGTH[family])
+    if prefixes == [(0, 0)]:
+        prefixes = [(0, 1), (1 << (FULL_LENGTH[family] - 1), 1)]
+    elements = frozenset(rules.net_text(Net(family, address, length)) for address, length in prefixes)
+    return Set(base.ADDRESS_TYPES[family], True, elements)

@@ -24,6 +24,7 @@ from libcalico.policy.ir import (
     Rule,
     Side,
 )
+from libcalico.policy.nets import FULL_LENGTH, collapse
 from libcalico.policy.nft.names import Identity, endpoint_chain, kernel_set, policy_chain, policy_word, safe
 
 FAMILY_WORDS = {4: ("ip", "ipv4", "icmp"), 6: ("ip6", "ipv6", "icmpv6")}
@@ -59,9 +60,8 @@ def address_text(family: int, address: int) -> str:
 
 def net_text(net: Net) -> str:
     """A prefix as text; a single address has no length."""
-    full = 32 if net.family == 4 else 128
     text = address_text(net.family, net.address)
-    return text if net.length == full else f"{text}/{net.length}"
+    return text if net.length == FULL_LENGTH[net.family] else f"{text}/{net.length}"
 
 
 def policy_chains(policy: Policy, options: NftOptions) -> dict[str, Rules]:
@@ -205,9 +205,9 @@ def _list(entries: Sequence[str]) -> str:
 
 def _collapsed(nets: Sequence[Net]) -> list[str]:
     """Prefixes without overlaps, as nftables wants them in one set."""
-    kind = ipaddress.IPv4Network if nets[0].family == 4 else ipaddress.IPv6Network
-    whole = ipaddress.collapse_addresses([kind((net.address, net.length)) for net in nets])  # type: ignore[type-var]
-    return [net_text(Net(n.version, int(n.network_address), n.prefixlen)) for n in whole]
+    family = nets[0].family
+    whole = collapse(((net.address, net.length) for net in nets), FULL_LENGTH[family])
+    return [net_text(Net(family, address, length)) for address, length in whole]
 
 
 def _merged(ports: Sequence[PortRange]) -> list[str]:

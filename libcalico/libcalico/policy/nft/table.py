@@ -1,13 +1,27 @@
-"""A whole table as a value, and the commands that turn one table into another in a single transaction."""
+"""A whole table as a value, and the commands that turn one table into another in a single transaction.
+
+What elements cost (libnftables 1.0.6, Linux 6.18; docs/adr/0021-renewed-sets.md): a declaration that lists elements
+adds them for 5 to 15 us each, however many the set has. `delete element` makes libnftables read all interval sets of
+the table (4 us an element), and walk the whole set again for each element that an interval set loses (1.6 us an
+element). So elements are added by declarations, and what loses many, or is small beside the interval sets, is flushed
+and filled. A kernel that may miss an element while a transaction replaces it (`refills` is False: before 6.17) gets the
+interval set made again under its name, with the rules that use it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+import ipaddress
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from libcalico.policy.nft.names import TABLE
 
-LARGEST_ELEMENT_LIST = 500
+FEW_REMOVALS = 2
+MOST_STEPS = 10_000
+"""Removals from an interval set times its elements (16 ms): a set that loses more than both say is filled again."""
+MOST_PAIRS = 1_000
+LARGE_READ = 1_000
+"""Elements of interval sets whose reading (4 ms) is worth to be avoided."""
 
 
 class Chain(NamedTuple):
@@ -51,65 +65,118 @@ class Table:
     def render_replace(self) -> str:
         """Commands that make the kernel's table this one, whatever it was; one atomic transaction."""
         lines = [f"add table {TABLE}", f"delete table {TABLE}", f"add table {TABLE}"]
-        return "\n".join([*lines, *_delta(Table(), self)]) + "\n"
+        return "\n".join([*lines, *_delta(Table(), self, True)]) + "\n"
 
-    def render_delta(self, former: Table) -> str:
+    def render_delta(self, former: Table, refills: bool = True) -> str:
         """Commands that turn `former` into this one; empty when they are equal."""
-        lines = list(_delta(former, self))
+        lines = list(_delta(former, self, refills))
         return "\n".join(lines) + "\n" if lines else ""
 
 
-def _delta(old: Table, new: Table) -> Iterable[str]:
+class _Change(NamedTuple):
+    """What a set or map loses (with `flush` all that it has), and the elements that its declaration lists, if any."""
+
+    flush: bool
+    gone: list[str]
+    declared: list[str] | None
+
+
+def _delta(old: Table, new: Table, refills: bool) -> Iterable[str]:
     """Names first, then what they hold; references go before what they refer to."""
-    replaced = {n for n, s in new.sets.items() if n in old.sets and _declaration(old.sets[n]) != _declaration(s)}
-    gone_sets = {name for name in old.sets if name not in new.sets}
+    standing = [name for name in new.sets if name in old.sets]
+    replaced = {name for name in standing if _is_made_again(old.sets[name], new.sets[name], refills)}
+    to_read = sum(len(one.elements) for one in old.sets.values() if one.interval)
+    sets = _changes({n: one for n, one in old.sets.items() if n not in replaced}, new.sets, to_read)
+    maps = _changes(old.maps, new.maps, to_read)
+    gone_sets = [name for name in old.sets if name not in new.sets or name in replaced]
     changed = [n for n, chain in new.chains.items() if old.chains.get(n) != chain]
     touched = [n for n in changed if n in old.chains]
     users = [n for n in old.chains if n in new.chains and n not in touched and _uses(new.chains[n], replaced)]
     gone_chains = [name for name in old.chains if name not in new.chains]
-    for name, one in old.maps.items():
-        yield from _elements("delete", name, _map_lines(one.elements - new.maps.get(name, Map("")).elements))
+    for name, change in maps.items():
+        yield from _removal("map", name, change)
     for name in (*touched, *users, *gone_chains):
         yield f"flush chain {TABLE} {name}"
     for name in gone_chains:
         yield f"delete chain {TABLE} {name}"
-    for name in (*gone_sets, *replaced):
+    for name in gone_sets:
         yield f"delete set {TABLE} {name}"
-    for name, fresh in new.sets.items():
-        known = old.sets.get(name) if name not in replaced else None
-        if known is None:
-            yield f"add set {TABLE} {name} {_declaration(fresh)}"
-        have = frozenset() if known is None else known.elements
-        if have is not fresh.elements:
-            yield from _elements("delete", name, sorted(have - fresh.elements))
-            yield from _elements("add", name, sorted(fresh.elements - have))
+    for name, change in sets.items():
+        yield from _removal("set", name, change)
+        yield from _addition("set", name, _declaration(new.sets[name]), change)
     for name in changed:
         if name not in old.chains:
             hook = f" {{ {new.chains[name].hook} }}" if new.chains[name].hook else ""
             yield f"add chain {TABLE} {name}{hook}"
-    for name, one in new.maps.items():
-        if name not in old.maps:
-            yield f"add map {TABLE} {name} {{ type {one.type}; }}"
+    for name, change in maps.items():
+        yield from _addition("map", name, f"type {new.maps[name].type};", change)
     for name in (*changed, *users):
         for rule in new.chains[name].rules:
             yield f"add rule {TABLE} {name} {rule}"
-    for name, one in new.maps.items():
-        yield from _elements("add", name, _map_lines(one.elements - old.maps.get(name, Map("")).elements))
 
 
 def _declaration(one: Set) -> str:
     words = (f"type {one.type};", "flags interval;" if one.interval else "", one.options)
-    return f"{{ {' '.join(filter(None, words))} }}"
+    return " ".join(filter(None, words))
+
+
+def _is_made_again(old: Set, new: Set, refills: bool) -> bool:
+    """A set of another type; without `refills` also an interval set from which too much would be deleted, or of which
+    an address would go from one element to another. Each packet meets the old rules and set, or the new ones."""
+    if _declaration(old) != _declaration(new):
+        return True
+    if refills or not old.interval or old.elements is new.elements:
+        return False
+    gone = old.elements - new.elements
+    return bool(gone) and (_is_much(gone, old) or _overlap(gone, new.elements - old.elements))
+
+
+def _is_much(gone: frozenset[Any], old: Set | Map) -> bool:
+    return len(gone) > FEW_REMOVALS and len(gone) * len(old.elements) > MOST_STEPS
+
+
+def _overlap(gone: frozenset[str], fresh: frozenset[str]) -> bool:
+    """Does an address go from one element to another? Many against many count as if it did."""
+    if len(gone) * len(fresh) > MOST_PAIRS:
+        return True
+    nets = [ipaddress.ip_network(element) for element in gone]
+    return any(ipaddress.ip_network(element).overlaps(net) for element in fresh for net in nets)
+
+
+def _changes(old: Mapping[str, Set | Map], new: Mapping[str, Set | Map], to_read: int) -> dict[str, _Change]:
+    """`to_read`: elements that libnftables reads for one `delete element`."""
+    changes = {}
+    for name, one in new.items():
+        known = old.get(name)
+        if known is None:
+            changes[name] = _Change(False, [], _texts(one.elements))
+        elif known.elements is not one.elements and (known.elements != one.elements):
+            gone, fresh = known.elements - one.elements, one.elements - known.elements
+            intervals = isinstance(one, Set) and one.interval
+            small = to_read > max(LARGE_READ, 2 * len(one.elements))
+            if gone and (_is_much(gone, known) if intervals else small):
+                changes[name] = _Change(True, [], _texts(one.elements) or None)
+            else:
+                changes[name] = _Change(False, _texts(gone), _texts(fresh) or None)
+    return changes
+
+
+def _texts(elements: Iterable[str | tuple[str, str]]) -> list[str]:
+    return sorted(one if isinstance(one, str) else f"{one[0]} : {one[1]}" for one in elements)
+
+
+def _removal(kind: str, name: str, change: _Change) -> Iterable[str]:
+    if change.flush:
+        yield f"flush {kind} {TABLE} {name}"
+    elif change.gone:
+        yield f"delete element {TABLE} {name} {{ {', '.join(change.gone)} }}"
+
+
+def _addition(kind: str, name: str, declaration: str, change: _Change) -> Iterable[str]:
+    if change.declared is not None:
+        elements = f" elements = {{ {', '.join(change.declared)} }}" if change.declared else ""
+        yield f"add {kind} {TABLE} {name} {{ {declaration}{elements} }}"
 
 
 def _uses(chain: Chain, sets: set[str]) -> bool:
-    return bool(sets) and any(f"@{name}" in rule.split() for rule in chain.rules for name in sets)
-
-
-def _map_lines(elements: Iterable[tuple[str, str]]) -> list[str]:
-    return [f"{key} : {verdict}" for key, verdict in sorted(elements)]
-
-
-def _elements(verb: str, name: str, elements: list[str]) -> Iterable[str]:
-    for start in range(0, len(elements), LARGEST_ELEMENT_LIST):
-        yield f"{verb} element {TABLE} {name} {{ {', '.join(elements[start : start + LARGEST_ELEMENT_LIST])} }}"
+    return bool(sets) and any(word[1:] in sets for rule in chain.rules for word in rule.split() if word.startswith("@"))

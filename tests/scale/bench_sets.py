@@ -1,0 +1,138 @@
+"""Big sets that are renewed, from the stored value to the kernel: python -m tests.scale.bench_sets [NETS...]
+
+As root, in a network namespace of its own. `loop`: decoding, calculation and the wanted set, on the agent's event loop;
+`write`: rendering and the kernel's transaction, in the thread that writes.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from typing import Any
+
+from calico_felix.calc.graph import Graph
+from calico_felix.dataplane.ruleset import Ruleset
+from libcalico.kernel.nft import Nft
+from libcalico.model.keys import ResourceKey, key_path
+from libcalico.policy.nft.rules import NftOptions
+from libcalico.policy.nft.table import Table
+from tests.scale.report import report
+from tests.services import namespace_name
+
+SIZES = (20_000, 50_000)
+ROUNDS = 3
+NODE = "here"
+
+
+class Host:
+    """A graph, its table and a kernel."""
+
+    def __init__(self, namespace: str) -> None:
+        self.graph, self.ruleset = Graph(NODE), Ruleset(NODE, NftOptions())
+        self.graph.in_sync = True
+        self.nft = Nft(f"/run/netns/{namespace}")
+        self.standing: Table | None = None
+        self.revision = 0
+
+    def put(self, kind: str, name: str, spec: dict[str, Any] | None, labels: dict[str, str] | None = None) -> None:
+        namespace = "default" if kind == "WorkloadEndpoint" else ""
+        self.revision += 1
+        metadata = {"name": name, "namespace": namespace, "labels": labels or {}}
+        value = {"apiVersion": "projectcalico.org/v3", "kind": kind, "metadata": metadata, "spec": spec}
+        path = key_path(ResourceKey(kind, name, namespace)).encode()
+        self.graph.update(path, None if spec is None else json.dumps(value).encode(), self.revision)
+
+    def endpoint(self, number: int, there: bool = True) -> None:
+        """A task of this host comes or goes."""
+        spec = {
+            "node": NODE, "orchestrator": "cni", "containerID": f"w{number}", "endpoint": "eth0", "profiles": [],
+            "interfaceName": f"cali{number}", "ipNetworks": [f"10.1.{number >> 8}.{number & 255}/32"],
+            "ports": [{"name": f"p{port}", "protocol": "TCP", "port": 1000 + port} for port in range(20)],
+        }  # fmt: skip
+        self.put("WorkloadEndpoint", f"{NODE}-cni-w{number}-eth0", spec if there else None, {"role": "x"})
+
+    def write(self) -> tuple[float, float]:
+        """Seconds on the loop and in the thread."""
+        started = time.perf_counter()
+        flush = self.graph.flush()
+        assert flush is not None
+        self.ruleset.on_flush(flush)
+        wanted = self.ruleset.table.copy()
+        took = time.perf_counter()
+        self.nft.run(wanted.render_replace() if self.standing is None else wanted.render_delta(self.standing))
+        self.standing = wanted
+        return took - started, time.perf_counter() - took
+
+
+def random_nets(count: int, family: int) -> list[str]:
+    """Prefixes that do not touch each other."""
+    dice, found = random.Random(2), set[str]()
+    while len(found) < count:
+        if family == 4:
+            net = ipaddress.ip_network((dice.randrange(1 << 24, 223 << 24) & ~0xFF, dice.choice((24, 25, 28))))
+            found.add(str(net))
+        else:
+            found.add(str(ipaddress.ip_network((0x2001 << 112 | dice.getrandbits(48) << 64, 64))))
+    return list(found)
+
+
+def measure(namespace: str, size: int, family: int) -> None:
+    """One set, its members changed by different shares."""
+    nets = random_nets(2 * size, family)
+    full, other = nets[:size], nets[size:]
+    host = Host(namespace)
+    rules = [{"action": "Deny", "source": {"selector": "has(blocked)"}}, {"action": "Allow"}]
+    host.put("GlobalNetworkPolicy", "p", {"selector": "role == 'x'", "ingress": rules})
+    for number in range(20):
+        host.endpoint(number)
+
+    def change(what: str, *states: list[str], rounds: int = ROUNDS) -> None:
+        figures = []
+        for _ in range(rounds):
+            for members in states:
+                started = time.perf_counter()
+                host.put("GlobalNetworkSet", "s", {"nets": members}, {"blocked": ""})
+                decoded = time.perf_counter() - started
+                loop, write = host.write()
+                figures.append((decoded + loop, write))
+        for name, values in (("loop", [one[0] for one in figures]), ("write", [one[1] for one in figures])):
+            report(
+                f"set renewed, {name}", "ms", [value * 1000 for value in values], nets=size, family=family, what=what
+            )
+
+    change("first", full, rounds=1)
+    change("one more, one less", full[:-1], full)
+    change("5 % less, 5 % more", full[size // 20 :], full)
+    change("5 % others", full[size // 20 :] + other[: size // 20], full)
+    change("half others", full[size // 2 :] + other[: size // 2], full)
+    change("all others", other, full)
+    taken: dict[bool, list[float]] = {True: [], False: []}
+    for there in (True, False) * 10:
+        host.endpoint(500, there)
+        taken[there].append(host.write()[1] * 1000)
+    for there, values in taken.items():
+        report("an endpoint beside such a set, write", "ms", values, nets=size, family=family, comes=there)
+    host.nft.close()
+
+
+def main() -> None:
+    """All sizes, both families."""
+    if os.geteuid() != 0:
+        sys.exit("needs root")
+    for size in [int(word) for word in sys.argv[1:]] or SIZES:
+        for family in (4, 6):
+            namespace = namespace_name("sets")
+            subprocess.run(["ip", "netns", "add", namespace], check=True)
+            try:
+                measure(namespace, size, family)
+            finally:
+                subprocess.run(["ip", "netns", "del", namespace], check=False)
+
+
+if __name__ == "__main__":
+    main()
