@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from libcalico.errors import BadData
+from libcalico.errors import BadData, Unavailable
 from libcalico.obs import debug, http, logs
 from libcalico.obs.health import Health
 from libcalico.obs.metrics import Metrics
@@ -264,6 +264,12 @@ async def test_debug_commands(debug_socket: str, command: str, answer: str) -> N
 
 async def test_only_root_may_connect(debug_socket: str) -> None:
     assert stat.S_IMODE(Path(debug_socket).stat().st_mode) & 0o077 == 0
+
+
+async def test_a_living_daemons_socket_is_not_taken_away(debug_socket: str) -> None:
+    with pytest.raises(Unavailable, match="another process serves this socket"):
+        await debug.serve(debug_socket, {})
+    assert await asyncio.to_thread(debug.ask, debug_socket, "echo a") == "a\n"
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tests.lab.agent import Agent
 from tests.lab.folders import make_folder, remove_dead_folders
 from tests.lab.host import CommandFailed, Host, connect
 from tests.lab.mesos import Mesos
@@ -43,7 +44,7 @@ class Cluster:
         self._stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
         self.hosts: dict[str, Host] = {}
         self._mesos: dict[str, Mesos] = {}
-        self.agents: dict[str, subprocess.Popen[bytes]] = {}
+        self.agents: dict[str, Agent] = {}
         self.etcd: subprocess.Popen[bytes] | None = None
         try:
             self._build(hosts)
@@ -141,15 +142,16 @@ class Cluster:
         self.start_agent(name)
 
     def start_agent(self, name: str) -> None:
-        """Start, or start again, a host's agent."""
-        log = (self.folder / f"felix-{name}.log").open("ab")
-        self.agents[name] = self.hosts[name].start(
-            [str(BIN / "calico-felix")], environment=self.environment(name), log=log
-        )
+        """Start, or start again, a host's agent under its supervisor; one that runs goes on."""
+        if name in self.agents and self.agents[name].is_up:
+            self.agents[name].forget_exits()
+            return
+        log, command = self.folder / f"felix-{name}.log", [str(BIN / "calico-felix")]
+        self.agents[name] = Agent(self.hosts[name], command, self.environment(name), log)
 
     def stop_agent(self, name: str, number: int = 15) -> None:
-        """End a host's agent."""
-        self.hosts[name].stop_process(self.agents.pop(name), number)
+        """End a host's agent for good."""
+        self.agents.pop(name).stop(number)
 
     def agent_status(self, name: str) -> dict[str, Any]:
         """What a host's agent says of itself; empty when it does not answer."""
@@ -161,7 +163,7 @@ class Cluster:
         """Until a host's agent has programmed the kernel."""
 
         def ready() -> bool:
-            if self.agents[name].poll() is not None:
+            if not self.agents[name].is_up:
                 raise CommandFailed(f"the agent of {name} has ended:\n{self.log(f'felix-{name}')}")
             return self.agent_status(name).get("programmed_revision", 0) > 0
 

@@ -260,6 +260,7 @@ class Daemon:
             if self._vxlan_families() != self._families:
                 self._restart_reason = "the pools' encapsulation has changed"
             self._restart_if_needed()
+            log.debug("flush at revision %d: %s", flush.revision, flush.summary())
             dataplane.on_flush(flush)
         elif flush is not None:
             dataplane.note_revision(flush.revision)

@@ -63,13 +63,16 @@ _ALREADY = {
     **dict.fromkeys(("nftablesFilterAllowAction", "nftablesMangleAllowAction"), ("accept",)),
     **dict.fromkeys(_FORMER, ("*",)),
     "awsSrcDstCheck": ("donothing",),
+    "bpfConnectTimeLoadBalancing": ("tcp",),
+    "bpfHostNetworkedNATWithoutCTLB": ("enabled",),
     "natOutgoingExclusions": ("ippoolsonly",),
     "nftablesMode": ("auto", "enabled"),
     "prometheusMetricsClientAuth": ("noclientcert",),
     "routeSource": ("calicoipam",),
     "Variant": ("calico",),
 }  # fmt: skip
-"""What is done anyway, by parameter: a value of these asks for nothing more."""
+"""What is done anyway, by parameter: a value of these asks for nothing more. Two say something about eBPF only and are
+stored unasked, by upstream's clients and by ours."""
 
 
 def parameter_name(member: str) -> str:

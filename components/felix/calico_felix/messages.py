@@ -85,3 +85,11 @@ class Flush(NamedTuple):
         return not any((self.sets, self.policies, self.endpoints, self.routes, self.vteps)) and (
             self.pools is None and self.configuration is None
         )
+
+    def summary(self) -> str:
+        """How many of each kind have changed."""
+        counts = (
+            (len(self.endpoints), "endpoints"), (len(self.policies), "policies"), (len(self.sets), "sets"),
+            (len(self.routes), "routes"), (len(self.vteps), "vteps"),
+        )  # fmt: skip
+        return ", ".join(f"{count} {kind}" for count, kind in counts if count) or "pools or settings"

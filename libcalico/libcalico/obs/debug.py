@@ -6,14 +6,12 @@ A daemon registers its commands; `help` lists them. Only root may connect.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from libcalico.errors import BadData
+from libcalico.kernel.unix_socket import socket_place
 
 Command = Callable[[list[str]], str]
 LONGEST_LINE_S = 10.0
@@ -23,7 +21,7 @@ ERROR = "error: "
 
 
 async def serve(path: str, commands: Mapping[str, Command]) -> asyncio.Server:
-    """Listen on the socket at `path`; a stale one is replaced."""
+    """Listen on the socket at `path`; a stale one is replaced, one with a listener is an error (`Unavailable`)."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -38,14 +36,8 @@ async def serve(path: str, commands: Mapping[str, Command]) -> asyncio.Server:
         finally:  # a command at fault ends its connection, not the daemon; the loop logs it
             writer.close()
 
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-    former = os.umask(0o177)
-    try:
+    with socket_place(path):
         return await asyncio.start_unix_server(handle, path)
-    finally:
-        os.umask(former)
 
 
 def _answer(words: list[str], commands: Mapping[str, Command]) -> str:

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import socket
-from collections.abc import Iterator
-from pathlib import Path
-
-from libcalico.errors import Unavailable
+from libcalico.kernel.unix_socket import socket_place
 from libcalico.rpc import grpc
 
 NODE_SOCKET = "/run/calico/node.sock"
@@ -30,31 +24,7 @@ def open_server(path: str) -> grpc.aio.Server:
     """A server bound to the socket at `path`, not yet started; only root may connect (mode 0600).
 
     A socket that nobody listens on any more is replaced; one with a listener is an error (`Unavailable`)."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    if _is_alive(path):
-        raise Unavailable(f"listen on {path}: another process serves this socket: stop it first")
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
     server = grpc.aio.server(options=_OPTIONS)
-    with _owner_only():
+    with socket_place(path):
         server.add_insecure_port(f"unix:{path}")
     return server
-
-
-def _is_alive(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(path)
-        except OSError:
-            return False
-        return True
-
-
-@contextlib.contextmanager
-def _owner_only() -> Iterator[None]:
-    former = os.umask(0o177)
-    try:
-        yield
-    finally:
-        os.umask(former)
