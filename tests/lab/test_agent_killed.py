@@ -29,7 +29,8 @@ def kernel_state(cluster: Cluster, host: str) -> dict[str, Any]:
             value["expr"] = ["counter" if "counter" in one else one for one in value["expr"]]
             table.setdefault(f"rules of {value['chain']}", []).append(json.dumps(value, sort_keys=True))
         else:
-            value["elem"] = sorted(json.dumps(one, sort_keys=True) for one in value.get("elem", []))
+            lasting = [] if "timeout" in value.get("flags", ()) else value.get("elem", [])  # else packets fill it
+            value["elem"] = sorted(json.dumps(one, sort_keys=True) for one in lasting)
             table[f"{kind} {value.get('name')}"] = value
     return {"table": table, "routes": sorted(cluster.hosts[host].run("ip route").stdout.splitlines())}
 
