@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.lab import Cluster, Host, Task
+from tests.lab.agent import Agent
 from tests.lab.cluster import ETCD
 from tests.lab.mesos import PROGRAMS
 from tests.lab.test_first_packet import policy
@@ -34,9 +35,8 @@ class Supervised(Cluster):
     """Its agents are started again when they end, each time after `startup`."""
 
     def start_agent(self, name: str) -> None:
-        log = (self.folder / f"felix-{name}.log").open("ab")
-        command = ["sh", "-c", UNIT]
-        self.agents[name] = self.hosts[name].start(command, environment=self.environment(name), log=log)
+        log = self.folder / f"felix-{name}.log"
+        self.agents[name] = Agent(self.hosts[name], ["sh", "-c", UNIT], self.environment(name), log)
 
     def whole_log(self, name: str) -> str:
         return (self.folder / f"felix-{name}.log").read_text()
