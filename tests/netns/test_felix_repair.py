@@ -487,6 +487,34 @@ def test_devices_that_go_down_and_up_have_their_routes_again(tmp_path: Path) -> 
     play(tmp_path, scenario)
 
 
+def test_the_mtu_of_the_way_out_counts_and_reaches_the_plugin(tmp_path: Path) -> None:
+    """The node's address is on lo; packets leave by up0, whose MTU changes."""
+
+    async def scenario(agent: Agent) -> None:
+        host, file = agent.host, tmp_path / "mtu"
+        objects = (
+            resource("IPPool", "vxlan", {"cidr": "10.99.0.0/16", "vxlanMode": "Always", "blockSize": 26}),
+            node(NODE, "10.77.0.1/32", "10.99.0.0"),
+            node("node-3", "9.9.9.9/24", "10.99.2.0"),
+        )
+        await host.store.txn((), tuple(Put(key.encode(), msgspec.json.encode(value)) for key, value in objects))
+        host.ip("addr", "add", "10.77.0.1/32", "dev", "lo")
+        host.ip("link", "set", "up0", "mtu", "1400")
+        agent.start()
+
+        def device() -> int:
+            shown = sh("ip", "-n", host.name, "-j", "link", "show", "dev", "vxlan.calico", check=False)
+            return int(json.loads(shown or "[{}]")[0].get("mtu", 0))
+
+        await until(lambda: device() == 1350)
+        await until(lambda: file.exists() and file.read_text() == "1350\n")
+        host.ip("link", "set", "up0", "mtu", "1300")
+        await until(lambda: device() == 1250)
+        await until(lambda: file.read_text() == "1250\n")
+
+    play(tmp_path, scenario)
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Long before everything is read anew (90 s)."""
     async with asyncio.timeout(SOON_S):

@@ -121,6 +121,7 @@ def start_agent(host: Host, felix: bool) -> subprocess.Popen[str]:
             "FELIX_FELIXHOSTNAME": node,
             "FELIX_NODESOCKET": str(host.socket),
             "FELIX_DEBUGSOCKET": str(host.directory / "debug.sock"),
+            "FELIX_MTUFILE": str(host.directory / "mtu"),
             "FELIX_LOGSEVERITYSCREEN": "warning",
         }
     return subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL, text=True)

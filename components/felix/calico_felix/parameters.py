@@ -5,7 +5,10 @@ parameter (`test_settings_effects.py`)."""
 
 from __future__ import annotations
 
+import re
+
 from calico_felix.dataplane.config import DataplaneConfig
+from calico_felix.dataplane.mtu import HOST_INTERFACES
 from libcalico.config import (
     Configuration,
     Parameter,
@@ -42,6 +45,15 @@ def severity(text: str) -> str:
 def host_or_all(text: str) -> str:
     """Where to listen; no text is every address."""
     return _HOST(text) if text else ""
+
+
+def pattern(text: str) -> str:
+    """A regular expression."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"is no regular expression: {error}") from error
+    return text
 
 
 def mark_mask(text: str) -> int:
@@ -105,6 +117,14 @@ PARAMETERS = (
     Parameter("VXLANPort", integer(1, LARGEST_PORT), 4789, "UDP port of VXLAN"),
     Parameter("VXLANVNI", integer(1, 0xFFFFFF), 4096, "VXLAN network identifier"),
     Parameter("VXLANMTU", integer(0, LARGEST_PORT), 0, "MTU of the VXLAN device in bytes, 0: from the parent"),
+    Parameter("MTUIfacePattern", pattern, HOST_INTERFACES, "names of the interfaces whose smallest MTU is the host's"),
+    Parameter(
+        "MTUFile",
+        str,
+        "/var/lib/calico/mtu",
+        "file for the MTU of workloads, which the CNI plug-in reads",
+        datastore=False,
+    ),
     Parameter("NATPortRange", port_range, "", "source ports of outgoing NAT, low-high"),
     Parameter("IPv6Support", boolean, True, "program IPv6"),
     Parameter("IPForwarding", one_of("enabled", "disabled"), "enabled", "switch forwarding on"),
@@ -153,6 +173,8 @@ def dataplane_config(configuration: Configuration, host: str, vxlan_families: fr
         vxlan_mtu=get("VXLANMTU"),
         ipv6=get("IPv6Support"),
         device_protocol=get("DeviceRouteProtocol"),
+        mtu_file=get("MTUFile"),
+        mtu_pattern=get("MTUIfacePattern"),
     )
 
 

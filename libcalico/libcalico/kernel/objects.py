@@ -377,6 +377,18 @@ def encode_route_dump(family: int, table: int = 0, device: int = 0, protocol: in
     return body + (nlmsg.encode_u32(RTA_OIF, device) if device else b"")
 
 
+def encode_route_query(address: str) -> bytes:
+    """Body that asks how packets to an address would go."""
+    packed = pack_address(address)
+    head = _RTMSG.pack(family_of(address), 8 * len(packed), 0, 0, 0, 0, 0, 0, 0)
+    return head + nlmsg.encode_attribute(RTA_DST, packed)
+
+
+def decode_route_device(body: bytes) -> int:
+    """The interface of the answer to that, 0 when there is none."""
+    return nlmsg.decode_u32(nlmsg.decode_attributes(memoryview(body)[_RTMSG.size :]).get(RTA_OIF))
+
+
 def decode_route(body: memoryview) -> Route | None:
     """A route of a dump or an event; None for cached exceptions (clones)."""
     family, length, _src, _tos, table, protocol, scope, kind, flags = _RTMSG.unpack_from(body)

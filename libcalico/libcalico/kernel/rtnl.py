@@ -221,6 +221,16 @@ class Rtnl(NetlinkSocket):
             if table in {0, route.table} and device in {0, route.device} and protocol in {0, route.protocol}
         ]
 
+    def device_to(self, address: str) -> int:
+        """The index of the interface by which packets to an address leave; 0 when there is no way."""
+        try:
+            body = objects.encode_route_query(address)
+            return objects.decode_route_device(self.query(f"find route to {address}", objects.RTM_GETROUTE, body))
+        except KernelError as error:
+            if error.gone or error.errno in {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.EACCES}:
+                return 0
+            raise
+
     def replace_route(self, route: Route) -> None:
         """Add the route, or put it in place of one with the same destination, table and metric."""
         self.request(f"add route {describe_route(route)}", objects.RTM_NEWROUTE, _REPLACE, objects.encode_route(route))

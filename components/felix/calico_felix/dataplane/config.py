@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from calico_felix.dataplane.drivers import DEVICE_PROTOCOL
+from calico_felix.dataplane.mtu import HOST_INTERFACES
 from libcalico.policy.nft.rules import NftOptions
 
 
 class DataplaneConfig(NamedTuple):
-    """`host` is this node's name; `vxlan_mtu` in octets, 0 = from the parent; `device_protocol` of workload routes."""
+    """`host` is this node's name; `vxlan_mtu` in octets, 0 = from the parent; `device_protocol` of workload routes.
+
+    `mtu_file` is where the CNI plug-in finds the MTU of workloads ("": it is not written), `mtu_pattern` a regular
+    expression for the names of the interfaces from which it is taken."""
 
     host: str
     nft: NftOptions
@@ -17,3 +21,5 @@ class DataplaneConfig(NamedTuple):
     vxlan_mtu: int = 0
     ipv6: bool = True
     device_protocol: int = DEVICE_PROTOCOL
+    mtu_file: str = ""
+    mtu_pattern: str = HOST_INTERFACES

@@ -19,9 +19,10 @@ from calico_felix.dataplane import drivers
 from calico_felix.dataplane.config import DataplaneConfig
 from calico_felix.dataplane.flows import Flows, addresses_of
 from calico_felix.dataplane.foreign_watch import ForeignRules
+from calico_felix.dataplane.mtu import MtuFile, host_mtu, workload_mtu
 from calico_felix.dataplane.programmer import Programmer
 from calico_felix.dataplane.ruleset import Ruleset
-from calico_felix.dataplane.tunnels import Tunnels
+from calico_felix.dataplane.tunnels import ANYWHERE, Tunnels
 from calico_felix.messages import Endpoint, Flush
 from calico_felix.messages import Route as WantedRoute
 from libcalico.clock import Clock
@@ -79,6 +80,8 @@ class Dataplane:
             grace_s=STRANGER_GRACE_S, refresh_interval_s=REFRESH_S, on_failure=self._on_failure,
         )  # fmt: skip
         self.tunnels = Tunnels(config, self.netlink, self._on_failure)
+        self._mtu_file = MtuFile(config.mtu_file)
+        self._mtu_due = True
         self._route_mended_s: dict[drivers.RouteKey, float] = {}
         self._routes_harmed: set[drivers.RouteKey] = set()
         self._wanted_routes: dict[str, WantedRoute] = {}
@@ -125,6 +128,7 @@ class Dataplane:
                 self._told_meanwhile = None
             for event in told:
                 self._take_in_link(event)
+        self._mtu_due = True
         self._refresh_interface_state()
 
     def close(self) -> None:
@@ -177,6 +181,7 @@ class Dataplane:
         self._take_in_link(event)
         self._on_down_or_up(event.link, was_up, event.link.up and not event.deleted)
         self._plan_interface(event.link.name)
+        self._mtu_due = self._mtu_due or not self._is_workload(event.link.name)
         self.wake.set()
 
     def _on_rename(self, link: Link) -> None:
@@ -291,6 +296,7 @@ class Dataplane:
         self._plan_tunnel_routes()
         await self.routes.apply(now)
         await self._apply_settings()
+        await self._apply_mtu()
         await self.flows.end_in_time()
         self.last_apply_s = self._clock.monotonic_s() - started
 
@@ -445,6 +451,15 @@ class Dataplane:
             elif interface in self._unset:
                 self._unset[interface] = problem
 
+    async def _apply_mtu(self) -> None:
+        """When an interface that is no workload's has changed, and at every refresh of the interfaces."""
+        if not self._mtu_due:
+            return
+        self._mtu_due = False
+        default = await self.netlink.run(Rtnl.device_to, ANYWHERE[False])
+        host = host_mtu(self.links.values(), self.config.mtu_pattern, default)
+        await asyncio.to_thread(self._mtu_file.write, workload_mtu(host, self.tunnels.mtus()))
+
     def _on_failure(self, what: str, error: Exception) -> None:
         self.failures += 1
         log.warning("%s: %s", what, error)
@@ -482,6 +497,7 @@ class Dataplane:
         return [f"chain {chain}: {why}" for chain, why in self.ruleset.quarantined.items()] + [
             *self.failing(),
             *self.foreign.pending(),
+            *filter(None, [self._mtu_file.problem]),
         ]
 
     def failing(self) -> list[str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from calico_felix.dataplane import drivers
 from calico_felix.dataplane.config import DataplaneConfig
+from calico_felix.dataplane.mtu import VXLAN_OVERHEAD
 from calico_felix.messages import Route as WantedRoute
 from calico_felix.messages import Vtep
 from libcalico.kernel.errors import KernelError
@@ -17,8 +18,9 @@ from libcalico.reconcile.reconciler import Reconciler
 
 CHECK_S = 10.0
 RETRY_S = 1.0
-VXLAN_OVERHEAD = {4: 50, 6: 70}
 DEVICES = {4: drivers.VXLAN_DEVICE, 6: drivers.VXLAN_DEVICE_V6}
+ANYWHERE = {False: "192.0.2.1", True: "2001:db8::1"}
+"""Of no network (RFC 5737, 3849): reached by the default route."""
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
@@ -94,12 +96,14 @@ class Tunnels:
                 await self._netlink.run(Rtnl.delete_link, name)
                 links.pop(name, None)
             return
-        parent = await self._netlink.run(_link_with_address, own.parent)
+        peers = [v.parent for (node, of), v in self._vteps.items() if of == family and node != self._config.host]
+        holder, parent = await self._netlink.run(_find_parent, own.parent, peers)
         if parent is None:
             self._forget_device(family)
-            raise KernelError(f"no interface has this node's address {own.parent}")
+            raise KernelError(_no_parent(own.parent, holder))
         mtu = self._config.vxlan_mtu or parent.mtu - VXLAN_OVERHEAD[family]
-        attributes = VxlanAttributes(self._config.vxlan_vni, self._config.nft.vxlan_port, own.parent, parent.ifindex)
+        lower = parent.ifindex if parent == holder else 0  # else the kernel's routes decide, for each peer
+        attributes = VxlanAttributes(self._config.vxlan_vni, self._config.nft.vxlan_port, own.parent, lower)
         link = await self._netlink.run(Rtnl.ensure_vxlan, name, attributes, own.mac, mtu)
         length = 32 if family == 4 else 128
         await self._netlink.run(Rtnl.ensure_only_address, link.ifindex, [f"{own.address}/{length}"], FAMILIES[family])
@@ -108,6 +112,11 @@ class Tunnels:
             self._replan = True
         self._ready[family], self._parents[family] = link, parent
         links[name] = link
+
+    def mtus(self) -> dict[int, int]:
+        """Of each family that wants a tunnel, its MTU in octets, 0 when it is not there yet."""
+        mtu = self._config.vxlan_mtu
+        return {f: mtu or (self._ready[f].mtu if f in self._ready else 0) for f in self._config.nft.vxlan_families}
 
     def _forget_device(self, family: int) -> None:
         self._replan = self._replan or family in self._ready
@@ -175,6 +184,26 @@ class Tunnels:
         return found + [f"neighbour {key}: {f.error}" for key, f in self.neighbours.status().failures.items()]
 
 
-def _link_with_address(rtnl: Rtnl, address: str) -> Link | None:
+def _find_parent(rtnl: Rtnl, address: str, peers: Iterable[str]) -> tuple[Link | None, Link | None]:
+    """The interface that has this node's address, and the one by which packets to other nodes leave.
+
+    They differ when the address is that of a host which several ways lead to, on `lo` or a dummy interface: then the
+    narrowest of the ways to the peers counts, or that of the default route."""
     holders = {entry.device for entry in rtnl.addresses() if entry.address == address}
-    return next((link for link in rtnl.links() if link.ifindex in holders), None)
+    links = rtnl.links()
+    holder = next((link for link in links if link.ifindex in holders), None)
+    if holder is None or not _is_nowhere(holder):
+        return holder, holder
+    ways = {rtnl.device_to(peer) for peer in peers} or {rtnl.device_to(ANYWHERE[":" in address])}
+    leaving = [link for link in links if link.ifindex in ways and not _is_nowhere(link)]
+    return holder, min(leaving, key=lambda link: link.mtu, default=None)
+
+
+def _is_nowhere(link: Link) -> bool:
+    return link.name == "lo" or link.kind == "dummy"
+
+
+def _no_parent(address: str, holder: Link | None) -> str:
+    if holder is None:
+        return f"no interface has this node's address {address}"
+    return f"this node's address {address} is on {holder.name}, and no route leads to other nodes"

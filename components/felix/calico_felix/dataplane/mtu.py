@@ -1,0 +1,81 @@
+"""The MTU of workloads' interfaces, in the file from which the CNI plug-in takes it (spec/felix.md 4.8, cni.md 4.3).
+
+It is that of the narrowest way by which a workload's packets may leave: the tunnel's, else the host's. The host's is
+the smallest of the interfaces that are up and whose names match a pattern, else of the one with the default route.
+While nothing is known nothing is written: no file is better than a wrong one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from libcalico.kernel.objects import Link
+
+log = logging.getLogger(__name__)
+
+HOST_INTERFACES = r"^((en|wl|ww|sl|ib)[Pcopsvx].*|(eth|wlan|wwan).*)"
+"""Upstream's default of MTUIfacePattern."""
+VXLAN_OVERHEAD = {4: 50, 6: 70}
+LEAST = 68
+
+
+def host_mtu(links: Iterable[Link], pattern: str, default_device: int) -> int:
+    """The smallest of the host's interfaces, in octets; 0 when it is not known."""
+    up = [link for link in links if link.up and link.mtu]
+    matching = [link.mtu for link in up if re.match(pattern, link.name)]
+    return min(matching or [link.mtu for link in up if link.ifindex == default_device], default=0)
+
+
+def workload_mtu(host: int, vxlan: Mapping[int, int]) -> int:
+    """`vxlan`: the tunnel's MTU in each family that has one, 0 when there is none yet; 0 when it is not known."""
+    ways = [mtu or (host - VXLAN_OVERHEAD[family] if host else 0) for family, mtu in vxlan.items()]
+    found = min(ways, default=host)
+    return found if found >= LEAST else 0
+
+
+class MtuFile:
+    """The file; whoever reads it sees the old number or the new one."""
+
+    def __init__(self, path: str) -> None:
+        """Without a path nothing is written."""
+        self._path = path
+        self._written = 0
+        self.problem = ""
+
+    def write(self, mtu: int) -> None:
+        """Write an MTU unless it stands there already; a failure is kept in `problem`."""
+        if not self._path or not mtu or (mtu == self._written and self._holds(mtu)):
+            return
+        try:
+            Path(self._path).parent.mkdir(parents=True, exist_ok=True)
+            self._replace(f"{mtu}\n")
+        except OSError as error:
+            problem = f"{self._path} cannot be written, so the MTU of new workloads is not {mtu}: {error.strerror}"
+            if problem != self.problem:
+                log.warning("%s", problem)
+            self.problem = problem
+            return
+        log.info("workloads' interfaces get the MTU %d", mtu)
+        self._written, self.problem = mtu, ""
+
+    def _holds(self, mtu: int) -> bool:
+        try:
+            return Path(self._path).read_text(encoding="ascii", errors="replace").strip() == str(mtu)
+        except OSError:
+            return False
+
+    def _replace(self, text: str) -> None:
+        number, path = tempfile.mkstemp(prefix=".mtu-", dir=Path(self._path).parent)
+        try:
+            with os.fdopen(number, "w", encoding="ascii") as file:
+                file.write(text)
+            os.chmod(path, 0o644)
+            os.replace(path, self._path)
+        except BaseException:
+            os.unlink(path)
+            raise
