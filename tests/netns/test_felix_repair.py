@@ -515,6 +515,50 @@ def test_the_mtu_of_the_way_out_counts_and_reaches_the_plugin(tmp_path: Path) ->
     play(tmp_path, scenario)
 
 
+def test_the_neighbours_of_workloads_are_kept(tmp_path: Path) -> None:
+    """The kernel drops no such entry to make room for others, and still follows a container that changes its MAC."""
+
+    async def scenario(agent: Agent) -> None:
+        host = agent.host
+        key, value = endpoint(NODE, "six", "10.99.0.6", {})
+        value["spec"]["ipNetworks"] = ["10.99.0.6/32", "fd00:99::6/128"]
+        await host.store.txn((), (Put(key.encode(), msgspec.json.encode(value)),))
+        name, box = value["spec"]["interfaceName"], host.box().rpartition("/")[2]
+        for words in (
+            f"-n {host.name} link add {name} type veth peer name eth0 netns {box}",
+            f"-n {host.name} link set {name} up",
+            f"-n {box} link set eth0 up", f"-n {box} addr add 10.99.0.6/32 dev eth0",
+            f"-n {box} route add 169.254.0.0/16 dev eth0",
+        ):  # fmt: skip
+            sh("ip", *words.split())
+
+        def kept() -> set[str]:
+            shown = json.loads(sh("ip", "-n", host.name, "-j", "neigh", "show", "dev", name, check=False) or "[]")
+            return {entry["dst"] for entry in shown if "extern_learn" in entry}
+
+        def reached() -> bool:
+            words = ["ip", "netns", "exec", host.name, "ping", "-c", "1", "-W", "1", "-I", "169.254.77.1", "10.99.0.6"]
+            return subprocess.run(words, check=False, capture_output=True).returncode == 0
+
+        host.ip("addr", "add", "169.254.77.1/32", "dev", "lo")
+        host.ip("neigh", "add", "10.99.0.6", "lladdr", "02:00:00:00:00:01", "dev", name)
+        agent.start()
+        await until(lambda: kept() == {"10.99.0.6", "fd00:99::6"})
+        host.ip("neigh", "del", "10.99.0.6", "dev", name)
+        sh("ip", "-n", box, "link", "set", "eth0", "down")
+        sh("ip", "-n", box, "link", "set", "eth0", "up")
+        sh("ip", "-n", box, "route", "replace", "169.254.0.0/16", "dev", "eth0")
+        await until(lambda: kept() == {"10.99.0.6", "fd00:99::6"})
+        sh("ip", "-n", box, "link", "set", "eth0", "address", "02:00:00:00:00:66")
+        await until(reached)
+        assert kept() == {"10.99.0.6", "fd00:99::6"}
+        value["spec"]["ipNetworks"] = ["fd00:99::6/128"]
+        await host.store.txn((), (Put(key.encode(), msgspec.json.encode(value)),))
+        await until(lambda: kept() == {"fd00:99::6"})
+
+    play(tmp_path, scenario)
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Long before everything is read anew (90 s)."""
     async with asyncio.timeout(SOON_S):

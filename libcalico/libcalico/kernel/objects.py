@@ -50,7 +50,8 @@ IFA_F_TENTATIVE, IFA_F_NODAD = 0x40, 0x02
 
 AF_BRIDGE = 7
 NDA_DST, NDA_LLADDR, NDA_IFINDEX = 1, 2, 8
-NUD_PERMANENT, NTF_SELF = 0x80, 0x02
+NUD_NONE, NUD_STALE, NUD_PERMANENT = 0x00, 0x04, 0x80
+NTF_SELF, NTF_EXT_LEARNED = 0x02, 0x10
 
 _IFINFO = struct.Struct("=BxHiII")
 _IFADDR = struct.Struct("=BBBBi")
@@ -147,13 +148,16 @@ class Route(NamedTuple):
 
 
 class Neighbour(NamedTuple):
-    """A neighbour entry (address -> MAC), or with `fdb` a forwarding entry (MAC -> remote) of a VXLAN device."""
+    """A neighbour entry (address -> MAC), or with `fdb` a forwarding entry (MAC -> remote) of a VXLAN device.
+
+    `learned`: marked as externally learned, so that the kernel never drops it to make room for others."""
 
     device: int
     address: str
     mac: str
     fdb: bool = False
     state: int = NUD_PERMANENT
+    learned: bool = False
 
 
 def family_of(text: str) -> int:
@@ -423,7 +427,8 @@ def decode_route(body: memoryview) -> Route | None:
 def encode_neighbour(entry: Neighbour) -> bytes:
     """Body of a neighbour or FDB request; with an empty `mac` or `address` that part is left out (deletions)."""
     family = AF_BRIDGE if entry.fdb else family_of(entry.address)
-    body = _NDMSG.pack(family, entry.device, entry.state, NTF_SELF if entry.fdb else 0, 0)
+    flags = (NTF_SELF if entry.fdb else 0) | (NTF_EXT_LEARNED if entry.learned else 0)
+    body = _NDMSG.pack(family, entry.device, entry.state, flags, 0)
     if entry.address:
         body += nlmsg.encode_attribute(NDA_DST, pack_address(entry.address))
     if entry.mac:
@@ -439,7 +444,7 @@ def encode_neighbour_dump(family: int, device: int = 0) -> bytes:
 
 def decode_neighbour(body: memoryview) -> Neighbour:
     """A neighbour or FDB entry of a dump or an event."""
-    family, device, state, _flags, _type = _NDMSG.unpack_from(body)
+    family, device, state, flags, _type = _NDMSG.unpack_from(body)
     found = nlmsg.decode_attributes(body[12:])
     address, mac = found.get(NDA_DST), found.get(NDA_LLADDR)
     return Neighbour(
@@ -448,4 +453,5 @@ def decode_neighbour(body: memoryview) -> Neighbour:
         unpack_mac(mac) if mac is not None else "",
         family == AF_BRIDGE,
         state,
+        bool(flags & NTF_EXT_LEARNED) and family != AF_BRIDGE,
     )

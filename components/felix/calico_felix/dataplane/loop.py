@@ -19,10 +19,12 @@ from calico_felix.dataplane import drivers
 from calico_felix.dataplane.config import DataplaneConfig
 from calico_felix.dataplane.flows import Flows, addresses_of
 from calico_felix.dataplane.foreign_watch import ForeignRules
+from calico_felix.dataplane.link_events import LinkEvents
 from calico_felix.dataplane.mtu import MtuFile, host_mtu, workload_mtu
 from calico_felix.dataplane.programmer import Programmer
 from calico_felix.dataplane.ruleset import Ruleset
 from calico_felix.dataplane.tunnels import ANYWHERE, Tunnels
+from calico_felix.dataplane.workload_neighbours import WorkloadNeighbours
 from calico_felix.messages import Endpoint, Flush
 from calico_felix.messages import Route as WantedRoute
 from libcalico.clock import Clock
@@ -72,6 +74,7 @@ class Dataplane:
         self._programmer: Programmer | None = None
         self.netlink = Netlink()
         self.links: dict[str, Link] = {}
+        self.on_link = LinkEvents(clock, self._on_link).on_event
         self._links_lock = asyncio.Lock()
         self._links_due_s = 0.0
         self._told_meanwhile: list[LinkEvent] | None = None
@@ -80,6 +83,7 @@ class Dataplane:
             grace_s=STRANGER_GRACE_S, refresh_interval_s=REFRESH_S, on_failure=self._on_failure,
         )  # fmt: skip
         self.tunnels = Tunnels(config, self.netlink, self._on_failure)
+        self.neighbours = WorkloadNeighbours(self.netlink, self._workload_devices, config.ipv6 and sysctl.has_ipv6())
         self._mtu_file = MtuFile(config.mtu_file)
         self._mtu_due = True
         self._route_mended_s: dict[drivers.RouteKey, float] = {}
@@ -171,7 +175,7 @@ class Dataplane:
             log.warning("%s is ignored: interfaceName %r begins with none of %s", key, endpoint.interface, prefixes)
         return flush._replace(endpoints={**flush.endpoints, **dict.fromkeys(foreign)}) if foreign else flush
 
-    def on_link(self, event: LinkEvent) -> None:
+    def _on_link(self, event: LinkEvent) -> None:
         """An interface appeared, changed or is gone."""
         if self._told_meanwhile is not None:
             self._told_meanwhile.append(event)
@@ -189,7 +193,7 @@ class Dataplane:
         former = next((one for one in self.links.values() if one.ifindex == link.ifindex), None)
         if former is not None:
             log.info("interface %s is called %s now", former.name, link.name)
-            self.on_link(LinkEvent(former, deleted=True))
+            self._on_link(LinkEvent(former, deleted=True))
 
     def _on_down_or_up(self, link: Link, was_up: bool, is_up: bool) -> None:
         """The kernel forgets a device's routes and neighbours when it goes down, and tells of none of them."""
@@ -277,6 +281,7 @@ class Dataplane:
         times = [
             self.routes.next_try_s(now),
             self.tunnels.next_try_s(now),
+            self.neighbours.entries.next_try_s(now),
             RETRY_S if self._unset else None,
             self.flows.next_try_s(now),
         ]
@@ -295,6 +300,7 @@ class Dataplane:
         await self.tunnels.apply(self.links, now)
         self._plan_tunnel_routes()
         await self.routes.apply(now)
+        await self.neighbours.entries.apply(now)
         await self._apply_settings()
         await self._apply_mtu()
         await self.flows.end_in_time()
@@ -381,6 +387,9 @@ class Dataplane:
     def _is_workload(self, name: str) -> bool:
         return name.startswith(self.config.nft.interface_prefixes)
 
+    def _workload_devices(self) -> set[int]:
+        return {link.ifindex for name, link in self.links.items() if self._is_workload(name)}
+
     def _is_our_device(self, ifindex: int) -> bool:
         ours = (drivers.VXLAN_DEVICE, drivers.VXLAN_DEVICE_V6)
         return any(link.ifindex == ifindex and (self._is_workload(n) or n in ours) for n, link in self.links.items())
@@ -415,6 +424,7 @@ class Dataplane:
             self.routes.set(key, route)
         if wanted:
             self._routes_of[interface] = set(wanted)
+        self.neighbours.plan(interface, endpoint, link)
 
     def _drop_route(self, key: drivers.RouteKey) -> None:
         """One that wanted a route wants it no more; another interface may have taken over its address."""
@@ -496,6 +506,7 @@ class Dataplane:
         """What could not be programmed and is tried again."""
         return [f"chain {chain}: {why}" for chain, why in self.ruleset.quarantined.items()] + [
             *self.failing(),
+            *(f"neighbour {key}: {one.error}" for key, one in self.neighbours.entries.status().failures.items()),
             *self.foreign.pending(),
             *filter(None, [self._mtu_file.problem]),
         ]
