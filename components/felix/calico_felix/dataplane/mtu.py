@@ -76,6 +76,6 @@ class MtuFile:
                 file.write(text)
             os.chmod(path, 0o644)
             os.replace(path, self._path)
-        except BaseException:
+        except OSError:
             os.unlink(path)
             raise
