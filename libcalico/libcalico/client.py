@@ -52,6 +52,8 @@ class Client:
         environment: Mapping[str, str] | None = None,
         datastore: Datastore | None = None,
     ) -> None:
+        self.where = "the datastore that was given"
+        """Which cluster this is: the URLs, and the setting that names them."""
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._is_open = True
@@ -72,6 +74,7 @@ class Client:
                 config = etcd_config({"etcdEndpoints": Found(endpoints, "endpoints")})
             else:
                 config = client_config.load(config_file, os.environ if environment is None else environment)
+            self.where = f"{', '.join(config.endpoints)} ({config.source})"
             datastore = EtcdDatastore(config)
         return AsyncClient(datastore)
 
@@ -183,6 +186,10 @@ class Ipam:
     def check(self) -> Audit:
         """What is allocated and what is used, read at one revision (`calicoctl ipam check`)."""
         return self._client._run(audit.take(self._client._async.datastore, self._client._async.clock))
+
+    def unreadable_blocks(self) -> tuple[str, ...]:
+        """The keys of stored blocks that cannot be read, and that no other call shows."""
+        return self._client._run(audit.unreadable_blocks(self._client._async.datastore))
 
     def drop_handle(self, handle: str, revision: int) -> bool:
         """Delete a handle's key if it is still the one of this revision; its addresses stay in use."""

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from calicoctl import session
+from calicoctl.failures import show_notes
 from libcalico.errors import CalicoError, DatastoreError, ResourceDoesNotExist, Unreachable
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ def connect(arguments: dict[str, Any]) -> Client:
     everything that is stored is read as every release writes it."""
     client = session.connect(arguments)
     client.show_warnings(warn)
+    name_cluster(client, arguments)
     if not arguments.get("--allow-version-mismatch"):
         try:
             _compare_versions(client)
@@ -24,6 +26,12 @@ def connect(arguments: dict[str, Any]) -> Client:
             client.close()
             raise
     return client
+
+
+def name_cluster(client: Client, arguments: dict[str, Any]) -> None:
+    """A context is Kubernetes' way to choose a cluster: whoever gives one should know which is meant here."""
+    if arguments.get("--context"):
+        show_notes([f"--context={arguments['--context']} chooses nothing here: this is the cluster at {client.where}"])
 
 
 def warn(text: str) -> None:

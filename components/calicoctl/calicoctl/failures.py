@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from libcalico.errors import CalicoError
+
+MOST_NOTES = 200
+LONGEST_WORD = 200
 
 
 class CommandFailed(CalicoError):
@@ -34,8 +37,23 @@ def notes_of(error: CalicoError) -> list[str]:
     return list(getattr(error, "__notes__", ()))
 
 
+def notes_are_shown() -> bool:
+    """Is there somebody to read them?"""
+    return sys.stderr.isatty() or logging.getLogger().isEnabledFor(logging.ERROR)
+
+
 def show_notes(notes: Iterable[str]) -> None:
-    """Print notes where people read."""
-    if sys.stderr.isatty() or logging.getLogger().isEnabledFor(logging.ERROR):
-        for note in notes:
-            print(note, file=sys.stderr)
+    """Print notes where people read; of very many the first, and the last, which says what was done."""
+    if not notes_are_shown():
+        return
+    shown = list(notes)
+    if len(shown) > MOST_NOTES:
+        shown[MOST_NOTES - 2 : -1] = [f"... and {len(shown) - MOST_NOTES + 1} more lines"]
+    for note in shown:
+        print(note, file=sys.stderr)
+
+
+def several(words: Sequence[str], most: int = 8) -> str:
+    """A list for a sentence; of a long one the beginning and the number of the others."""
+    rest = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(one if len(one) <= LONGEST_WORD else f"{one[:LONGEST_WORD]}..." for one in words[:most]) + rest

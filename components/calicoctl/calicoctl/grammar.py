@@ -29,16 +29,16 @@ Options:
   -h --help                   Show this text.
   -l --log-level=<LEVEL>      One of panic, fatal, error, warn, info, debug [default: panic]. From error on, what
                               went wrong is told with object, file and line, as it always is on a terminal.
-  --context=<CONTEXT>         Accepted and ignored.
-  --allow-version-mismatch    Do not compare the versions of program and cluster.
+  --context=<CONTEXT>         Accepted and ignored: a note says which cluster is meant.
+  --allow-version-mismatch    Do not warn of a cluster of another release.
 
 See 'calicoctl <command> --help' to read about a specific subcommand.
 """
 
 _COMMON = """  -h --help                   Show this text.
   -c --config=<CONFIG>        File with the connection settings [default: /etc/calico/calicoctl.cfg].
-  --context=<CONTEXT>         Accepted and ignored.
-  --allow-version-mismatch    Do not compare the versions of program and cluster.
+  --context=<CONTEXT>         Accepted and ignored: a note says which cluster is meant.
+  --allow-version-mismatch    Do not warn of a cluster of another release.
 """
 _NAMESPACE = (
     "  -n --namespace=<NS>         Namespace of the resources; 'default' if neither file nor option names one.\n"

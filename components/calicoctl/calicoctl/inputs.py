@@ -15,6 +15,8 @@ from libcalico.model.fold import UnknownField, WrongType
 from libcalico.model.yaml_input import Placed, decode, load_placed
 
 SUFFIXES = (".yaml", ".yml", ".json")
+MOST_BYTES = 16 << 20
+TOO_MUCH = f"more than {MOST_BYTES >> 20} MiB of input: give it in several parts"
 
 
 class Loaded(NamedTuple):
@@ -52,7 +54,11 @@ def load(arguments: dict[str, Any]) -> list[Loaded]:
     loaded: list[Loaded] = []
     problems: list[Problem] = []
     try:
+        left = MOST_BYTES
         for file, data in _contents(name, bool(arguments.get("--recursive"))):
+            left -= len(data)
+            if left < 0:
+                raise CommandFailed(f"failed to execute command: {name}: {TOO_MUCH}")
             before = len(loaded), len(problems)
             _load_file("stdin" if file == "-" else file, data, loaded, problems)
             if not arguments.get("--skip-empty") and before == (len(loaded), len(problems)):
@@ -69,15 +75,21 @@ def load(arguments: dict[str, Any]) -> list[Loaded]:
 
 def _contents(name: str, recursive: bool) -> Iterator[tuple[str, bytes]]:
     if name == "-":
-        yield "-", streams.read_input()
+        yield "-", streams.read_input(MOST_BYTES + 1)
         return
     path = Path(name)
     if not path.is_dir():
-        yield name, path.read_bytes()
+        yield name, _read_file(path)
         return
     found = path.rglob("*") if recursive else path.iterdir()
     for entry in sorted(entry for entry in found if _is_input(entry) and entry.suffix.lower() in SUFFIXES):
-        yield str(entry), entry.read_bytes()
+        yield str(entry), _read_file(entry)
+
+
+def _read_file(path: Path) -> bytes:
+    """A file, or just too much of it."""
+    with path.open("rb") as file:
+        return file.read(MOST_BYTES + 1)
 
 
 def _is_input(entry: Path) -> bool:

@@ -79,7 +79,7 @@ def _run(words: list[str]) -> int:
     command, rest = top["<command>"], list(top["<args>"])
     if top["--allow-version-mismatch"]:
         rest.append("--allow-version-mismatch")
-    return _run_command(command, rest)
+    return _run_command(command, rest, top["--context"])
 
 
 def _top_usage(words: list[str]) -> int:
@@ -91,7 +91,7 @@ def _top_usage(words: list[str]) -> int:
     return 1
 
 
-def _run_command(command: str, rest: list[str]) -> int:
+def _run_command(command: str, rest: list[str], context: str | None) -> int:
     name = command
     if command == "ipam":
         if not rest or (rest[0] not in grammar.IPAM and not rest[0].startswith("-")):
@@ -111,6 +111,8 @@ def _run_command(command: str, rest: list[str]) -> int:
         reason = grammar.what_is_wrong(name, [command, *rest], str(error))
         print(f"calicoctl {name}: {reason}. Use flag '--help' to read about it.", file=sys.stderr)
         return 1
+    if context and not arguments.get("--context"):
+        arguments["--context"] = context
     return _commands(name)(arguments)
 
 

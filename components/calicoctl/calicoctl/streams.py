@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import select
 import sys
 from typing import Any
@@ -18,6 +19,8 @@ from libcalico.errors import CalicoError
 
 BROKEN_PIPE_STATUS = 141
 STDIN, STDOUT, STDERR = 0, 1, 2
+CONTROL = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]")
+"""Characters that make a terminal do something: whatever is stored must not."""
 
 
 class OutputFailed(CalicoError):
@@ -28,22 +31,33 @@ class OutputFailed(CalicoError):
 
 
 class _Output(io.FileIO):
-    """A descriptor to write to. A pipe that its owner made non-blocking is waited for."""
+    """A descriptor to write to. A pipe that its owner made non-blocking is waited for; on a terminal, control
+    characters are shown and not obeyed."""
 
     def write(self, data: Any) -> int:
-        """As much as the descriptor takes; a failure on standard error concerns nobody who could be reached."""
+        """Everything; a failure on standard error concerns nobody who could be reached."""
+        rest = bytes(data)
+        if self.isatty():
+            rest = CONTROL.sub(_escaped, rest)
         try:
-            while (written := super().write(data)) is None:
-                poll = select.poll()
-                poll.register(self.fileno(), select.POLLOUT)
-                poll.poll()
-            return written
+            while rest:
+                written = super().write(rest)
+                if written is None:
+                    poll = select.poll()
+                    poll.register(self.fileno(), select.POLLOUT)
+                    poll.poll()
+                rest = rest[written or 0 :]
         except OSError as error:
             if self.fileno() == STDERR:
                 return len(data)
             if isinstance(error, BrokenPipeError):
                 raise
             raise OutputFailed(error) from None
+        return len(data)
+
+
+def _escaped(found: re.Match[bytes]) -> bytes:
+    return b"\\x%02x" % found[0][-1]
 
 
 def reason(error: OSError) -> str:
@@ -82,8 +96,8 @@ def give_up_output() -> None:
     os.close(void)
 
 
-def read_input() -> bytes:
-    """Standard input to its end; raises `OSError` when there is none."""
+def read_input(most: int) -> bytes:
+    """Standard input to its end, but not more than so many bytes; raises `OSError` when there is none."""
     if sys.stdin is None:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-    return sys.stdin.buffer.read() if isinstance(sys.stdin, io.TextIOWrapper) else sys.stdin.read().encode()
+    return sys.stdin.buffer.read(most) if isinstance(sys.stdin, io.TextIOWrapper) else sys.stdin.read().encode()[:most]

@@ -136,6 +136,22 @@ async def take(datastore: Datastore, clock: Clock) -> Audit:
     return _audit(found.kvs[0], blocks, handles, pools, (nodes, endpoints), clock.now())
 
 
+async def unreadable_blocks(datastore: Datastore) -> tuple[str, ...]:
+    """The keys of blocks that cannot be read."""
+    found = await datastore.range(BLOCKS.encode())
+    return tuple(
+        kv.key.decode() for kv in found.kvs if isinstance(key := _key(kv), BlockKey) and not _is_block(key, kv)
+    )
+
+
+def _is_block(key: BlockKey, stored: KeyValue) -> bool:
+    try:
+        model.decode_block(key, stored.value)
+    except ParsingDatastoreEntry:
+        return False
+    return True
+
+
 async def drop_handle(datastore: Datastore, handle: str, revision: int) -> bool:
     """Delete a handle's key if it is still the one of this revision; False if it is not."""
     path = key_path(HandleKey(handle)).encode()

@@ -9,6 +9,7 @@ YAML's own are obeyed: `!!str yes` is text.
 from __future__ import annotations
 
 import base64
+import functools
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -38,6 +39,7 @@ LONGEST_INTEGER = 70
 """More characters than this are beyond 64 bits in every base, or are leading zeros that nobody writes."""
 SEPARATOR = "\n---"
 ALIASED_NODES = 100_000
+MOST_DOCUMENTS = 50_000
 TIMESTAMP = re.compile(r"\d{4}-\d{1,2}-\d{1,2}([Tt ]\s*\d{1,2}:\d{1,2}:\d{1,2}(\.\d*)?\s*(Z|[-+]\d{1,2}(:?\d{2})?)?)?")
 CONVERTING = "error converting YAML to JSON"
 PLAIN = "plain"
@@ -244,28 +246,35 @@ def _problem(error: yaml.YAMLError) -> str:
 def split_documents(text: str) -> list[tuple[int, str]]:
     """The documents of a file and the lines they begin at, split where a line begins with `---`, as upstream's reader
     does: a separator at the very beginning, or directly after another, belongs to the document that follows."""
-    rest = text.removeprefix("\ufeff").replace("\r\n", "\n")
-    line, parts = 1, []
-    while True:
-        place = rest.find(SEPARATOR)
-        if place < 0:
-            break
-        parts.append((line, rest[:place]))
-        _, _, after = rest[place + len(SEPARATOR) :].partition("\n")
-        line += rest.count("\n", 0, len(rest) - len(after))
-        rest = after
-    if rest:
-        parts.append((line, rest))
+    whole = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    line, start, parts = 1, 0, []
+    while (place := whole.find(SEPARATOR, start)) >= 0:
+        parts.append((line, whole[start:place]))
+        end = whole.find("\n", place + len(SEPARATOR))
+        after = len(whole) if end < 0 else end + 1
+        line += whole.count("\n", start, after)
+        start = after
+    if start < len(whole):
+        parts.append((line, whole[start:]))
     return parts
 
 
 class Placed(NamedTuple):
-    """An object of a file; `line` is the file's line where it begins, `first_line` the one of its document."""
+    """An object of a file; `line` is the file's line where it begins, `first_line` the one of its document. Of the
+    parsed document only `text` is kept, and read again where a line is asked for: nodes take ten times the room."""
 
     value: Any
     line: int
-    node: yaml.Node | None
+    text: str
+    entry: int | None
     first_line: int
+
+    @property
+    def node(self) -> yaml.Node | None:
+        """The object's node; the document's where its own cannot be told."""
+        document = _parsed(self.text)
+        listed = _listed(document)
+        return document if self.entry is None or listed is None else listed[self.entry]
 
     def line_of(self, path: Sequence[str]) -> int:
         """The line of the member whose path ends so, if there is exactly one; else the object's own."""
@@ -279,6 +288,11 @@ class Placed(NamedTuple):
         found = [node for names, _, node in _members(self.node, (), set()) if names[-1] in wanted]
         scalars = [scalar for node in found for scalar in _scalars(node) if scalar.value == value]
         return [self.first_line + scalar.start_mark.line for scalar in scalars]
+
+
+@functools.lru_cache(maxsize=1)
+def _parsed(text: str) -> yaml.Node | None:
+    return _compose(text)
 
 
 def _scalars(node: yaml.Node) -> list[yaml.ScalarNode]:
@@ -315,34 +329,44 @@ def load_placed(text: str, check_list: Callable[[dict[str, Any]], None] = _any_l
     `check_list` may refuse a `...List` by `BadData`. A document that cannot be read is `BadData` with a note of the
     line it begins at."""
     found: list[Placed] = []
-    for first_line, part in split_documents(text):
+    documents = split_documents(text)
+    if len(documents) > MOST_DOCUMENTS:
+        raise BadData(f"{len(documents)} documents are too many: at most {MOST_DOCUMENTS} are read from one file")
+    for first_line, part in documents:
         try:
             node = _compose(part)
-            objects, nodes = _objects(_build(node, part), node, check_list)
+            objects, entries = _objects(_build(node, part), node, check_list)
         except BadData as error:
             error.add_note(f"in the document that begins at line {first_line}")
             raise
-        for value, place in zip(objects, nodes, strict=True):
+        for number, value in enumerate(objects):
+            place = node if entries is None else entries[number]
             line = first_line if place is None else first_line + place.start_mark.line
-            found.append(Placed(value, line, place, first_line))
+            found.append(Placed(value, line, part, None if entries is None else number, first_line))
     return found
 
 
 def _objects(
     document: Any, node: yaml.Node | None, check_list: Callable[[dict[str, Any]], None]
-) -> tuple[list[Any], list[yaml.Node | None]]:
-    """The objects of a document, each with its node; with the document's node where theirs cannot be told."""
+) -> tuple[list[Any], list[yaml.Node] | None]:
+    """The objects of a document, and the node of each; None where those cannot be told."""
     if isinstance(document, list):
-        objects, listed = document, node
+        objects = document
     elif isinstance(document, dict) and str(document.get("kind", "")).endswith("List") and "items" in document:
         check_list(document)
-        objects, listed = document["items"] or [], _member(node, "items")
+        objects = document["items"] or []
         if not isinstance(objects, list):
             raise BadData(f"the items of a {document['kind']} must be a list")
     else:
-        return [document], [node]
-    entries = listed.value if isinstance(listed, yaml.SequenceNode) else []
-    return objects, list(entries) if len(entries) == len(objects) else [node] * len(objects)
+        return [document], None
+    entries = _listed(node)
+    return objects, entries if entries is not None and len(entries) == len(objects) else None
+
+
+def _listed(node: yaml.Node | None) -> list[yaml.Node] | None:
+    """The nodes of a list, or of the `items` of an object."""
+    listed = node if isinstance(node, yaml.SequenceNode) else _member(node, "items")
+    return list(listed.value) if isinstance(listed, yaml.SequenceNode) else None
 
 
 def _member(node: yaml.Node | None, name: str) -> yaml.Node | None:

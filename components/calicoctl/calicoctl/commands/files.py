@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from calicoctl import cluster, inputs
-from calicoctl.failures import show_notes
+from calicoctl.failures import several, show_notes
 from calicoctl.inputs import Loaded
 from calicoctl.words import check_names, kind_of, namespace_for
 from libcalico.errors import (
@@ -19,6 +19,7 @@ from libcalico.errors import (
     OperationNotSupported,
     ResourceAlreadyExists,
     ResourceDoesNotExist,
+    ResourceUpdateConflict,
     ValidationError,
 )
 from libcalico.model import KINDS, Resource, defaults
@@ -28,6 +29,7 @@ from libcalico.model.validation import validate as validate_resource
 if TYPE_CHECKING:
     from libcalico.client import Client
 
+NAMES_SHOWN = 100
 PARTICIPLES = {"create": "created", "apply": "applied", "replace": "replaced", "validate": "validated"}
 
 
@@ -110,15 +112,16 @@ def delete(arguments: dict[str, Any]) -> int:
         kind = kind_of(arguments["<KIND>"])
         wanted = [(kind, name, "", "") for name in arguments["<NAME>"] or [""]]
     with cluster.connect(arguments) as client:
-        errors = [error for one in wanted if (error := _delete_one(client, one, arguments)) is not None]
+        errors = [(one[3], error) for one in wanted if (error := _delete_one(client, one, arguments)) is not None]
     kinds = {kind for kind, *_ in wanted}
     shown = f"'{kinds.pop()}' " if len(kinds) == 1 else ""
     deleted = len(wanted) - len(errors)
     if deleted:
         print(f"Successfully deleted {deleted} {shown}resource(s)")
     if errors:
-        lines = [f"Failed to delete {shown}resource: {error}" for error in errors]
+        lines = [f"Failed to delete {shown}resource: {error}" for _version, error in errors]
         print("\n".join(lines) + "\n", file=sys.stderr)
+        show_notes(note for version, error in errors for note in _version_advice(version, error))
     return 1 if errors else 0
 
 
@@ -221,8 +224,23 @@ def _notes(participle: str, outcomes: Sequence[Outcome]) -> list[str]:
         place = f"{loaded.origin}: {_title(loaded.resource)}"
         notes.append(f"{place}: {reason}" if len(refused) > 1 else place)
         notes += _advice(loaded, error)
+        notes += _version_advice(loaded.resource.metadata.resource_version, error)
     done = [_title(outcome.loaded.resource) for outcome in outcomes if outcome.error is None]
-    return [*notes, f"{participle}: {', '.join(done) or 'nothing'}"]
+    return [*notes, f"{participle}: {several(done, NAMES_SHOWN) or 'nothing'}"]
+
+
+def _version_advice(version: str, error: CalicoError) -> Iterator[str]:
+    """What to do about a `resourceVersion` that came into a file with what `get -o yaml` printed."""
+    if version and isinstance(error, ResourceUpdateConflict):
+        yield (
+            f"  the file's metadata.resourceVersion {version} is not the stored one: the object was changed since it"
+            " was fetched. Fetch and edit it again, or delete that line to write over it"
+        )
+    elif version and any(field.field == "Metadata.ResourceVersion" for field in getattr(error, "fields", ())):
+        yield "  delete the line metadata.resourceVersion: only 'apply' and 'replace' take one"
+    else:
+        return
+    yield "  ('calicoctl get <KIND> <NAME> --export -o yaml' prints an object without it)"
 
 
 def _advice(loaded: Loaded, error: CalicoError) -> Iterator[str]:

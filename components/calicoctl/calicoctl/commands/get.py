@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from calicoctl import cluster, inputs
-from calicoctl.failures import CommandFailed, failed_by
+from calicoctl.failures import CommandFailed, failed_by, several, show_notes
 from calicoctl.output import documents, tables
 from calicoctl.words import check_names, kind_of, namespace_for
 from libcalico.client import Client
@@ -18,19 +19,21 @@ DOCUMENTS = ("yaml", "yml", "json")
 
 
 class Group(NamedTuple):
-    """What one request brought: objects of one kind; `revision` is None unless it was a list."""
+    """What one request brought: objects of one kind; `revision` is None unless it was a list. `unreadable` are the keys
+    of stored ones that cannot be read."""
 
     kind: str
     items: list[dict[str, Any]]
     revision: int | None = None
+    unreadable: tuple[str, ...] = ()
 
 
 def run(arguments: dict[str, Any]) -> int:
     """Print what is found; what is missing is named on stderr."""
     output = arguments["--output"]
     _check_format(output)
+    requests = _requests(arguments)
     with cluster.connect(arguments) as client:
-        requests = _requests(arguments)
         groups, missing = _fetch(client, requests, arguments)
         if any(group.kind == "Node" for group in groups) and output not in ("ps", *DOCUMENTS):
             _add_global_as_number(client, groups)
@@ -38,7 +41,14 @@ def run(arguments: dict[str, Any]) -> int:
     sys.stdout.write(text)
     for problem in missing:
         print(problem, file=sys.stderr)
+    show_notes(note for group in groups for note in unreadable_notes(group.kind, group.unreadable))
     return 1 if missing else 0
+
+
+def unreadable_notes(kind: str, keys: Sequence[str]) -> Iterator[str]:
+    """What is stored and not shown, because it cannot be read."""
+    if keys:
+        yield f"{len(keys)} stored {kind} cannot be read, not shown: {several(keys)}"
 
 
 def _check_format(output: str) -> None:
@@ -104,8 +114,8 @@ def _fetch_one(client: Client, kind: str, name: str, namespace: str) -> Group:
     found = client.list_at_revision(kind, namespace)
     items = [to_json(item) for item in found.items]
     if name:
-        return Group(kind, [item for item in items if item["metadata"]["name"] == name])
-    return Group(kind, items, found.revision)
+        return Group(kind, [item for item in items if item["metadata"]["name"] == name], None, found.unreadable)
+    return Group(kind, items, found.revision, found.unreadable)
 
 
 def _exported(item: dict[str, Any]) -> dict[str, Any]:

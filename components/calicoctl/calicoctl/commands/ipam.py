@@ -6,7 +6,8 @@ import ipaddress
 from typing import Any
 
 from calicoctl import cluster
-from calicoctl.failures import CommandFailed
+from calicoctl.commands.get import unreadable_notes
+from calicoctl.failures import CommandFailed, notes_are_shown, show_notes
 from calicoctl.output import boxes
 from libcalico.client import Client
 from libcalico.errors import CalicoError, ResourceDoesNotExist
@@ -28,6 +29,8 @@ def show(arguments: dict[str, Any]) -> int:
                 print(_configuration(client), end="")
             else:
                 print(_usage(client, arguments["--show-blocks"]), end="")
+                if notes_are_shown():
+                    show_notes(unreadable_notes("block", client.ipam.unreadable_blocks()))
         except CommandFailed:
             raise
         except CalicoError as error:

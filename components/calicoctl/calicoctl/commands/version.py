@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from calicoctl import session
+from calicoctl import cluster, session
 from calicoctl.failures import CommandFailed
 from libcalico import __version__
 from libcalico.errors import CalicoError
@@ -19,7 +19,8 @@ LABEL_WIDTH = 19
 def run(arguments: dict[str, Any]) -> int:
     """Print the versions, with `--poll` again and again when they change."""
     pause_s = _pause(arguments["--poll"])
-    print(_line("Client Version:", session.CLIENT_VERSION) + _line("Git commit:", __version__), end="")
+    print(_line("Client Version:", session.CLIENT_VERSION) + _line("Git commit:", "unknown"), end="")
+    print(_line("Program Version:", f"{__version__} (does as {session.CLIENT_VERSION})"), end="")
     if arguments["--client"]:
         return 0
     try:
@@ -28,6 +29,7 @@ def run(arguments: dict[str, Any]) -> int:
         print("Unable to detect installed Calico version")
         return 0
     with client:
+        cluster.name_cluster(client, arguments)
         last = ""
         while True:
             text = _cluster(client)
