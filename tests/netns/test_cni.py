@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -154,17 +155,32 @@ async def test_the_same_call_twice_at_once_without_an_agent(host: Host) -> None:
 
 
 async def test_a_container_that_another_call_holds_for_long_is_an_answer(
-    host: Host, monkeypatch: pytest.MonkeyPatch
+    host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(hold, "HOLD_TIMEOUT_S", 0.1)
-    box = host.box()
+    monkeypatch.setattr(hold, "LOCK_FILE", str(tmp_path / "new" / "netns.lock"))
+    box, other = host.box(), host.box()
     async with hold_netns(box):
         with pytest.raises(CniError, match="another call has been at work") as caught:
             async with hold_netns(box):
                 pass
     assert caught.value.code == errors.TRY_AGAIN
-    async with hold_netns(box), hold_netns("/run/netns/gone"), hold_netns(""):
+    async with hold_netns(box), hold_netns(other), hold_netns("/run/netns/gone"), hold_netns(""):
         pass
+    assert os.stat(hold.LOCK_FILE).st_mode & 0o777 == 0o600
+    monkeypatch.setattr(hold, "LOCK_FILE", "/proc/nowhere/netns.lock")
+    async with hold_netns(box), hold_netns(box):
+        pass
+
+
+async def test_a_task_that_locks_its_own_namespace_holds_nobody_up(host: Host) -> None:
+    box = host.box()
+    await host.ok("ADD", box)
+    with open(box) as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        async with asyncio.timeout(15):
+            await host.ok("DEL", box)
+    assert await host.problems() == []
 
 
 @contextlib.asynccontextmanager

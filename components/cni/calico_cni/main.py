@@ -1,8 +1,9 @@
-"""`calico-cni-fallback --program calico|calico-ipam [-v|-t]`: what the C program becomes when no agent answers.
+"""`calico-cni-fallback --program calico|calico-ipam [--seconds N] [-v|-t]`: what the C program becomes with no agent.
 
 Reads a CNI call from the environment and stdin, does it here, prints the answer. The guard table (unknown workload
 interface: drop) is put in place first if no `inet calico` table stands, so a new endpoint stays closed until an
-agent programs its policy; an ADD without an agent therefore does not wait for policy.
+agent programs its policy; an ADD without an agent therefore does not wait for policy. `--seconds`: the call's limit,
+when an agent that did not answer has had a part of its time.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from libcalico.workload.cni.result import render_json
 TEST_TIMEOUT_S = 2.0
 
 
-def answer(program: str, arguments: Sequence[str], environment: Mapping[str, str], stdin: bytes) -> CniAnswer:
-    """What the program prints and how it ends."""
+def answer(
+    program: str, arguments: Sequence[str], environment: Mapping[str, str], stdin: bytes, limit_s: float = 0
+) -> CniAnswer:
+    """What the program prints and how it ends; `limit_s` 0 = the usual limit of a call."""
     if arguments == ["-v"]:
         from libcalico.workload.cni.services import VERSION
 
@@ -34,19 +37,23 @@ def answer(program: str, arguments: Sequence[str], environment: Mapping[str, str
         return _refuse("-upgrade is for Kubernetes only: nothing was done")
     if arguments:
         return _refuse(f"failed to parse CLI flags: {' '.join(arguments)}: known are -v and -t")
-    return asyncio.run(_call(CniRequestData(program, environment, stdin)))
+    return asyncio.run(_call(CniRequestData(program, environment, stdin), limit_s))
 
 
 def _refuse(text: str) -> CniAnswer:
     return CniAnswer(1, render_json(CniError(errors.FLAGS, text).to_object()))
 
 
-async def _call(request: CniRequestData) -> CniAnswer:
+async def _call(request: CniRequestData, limit_s: float) -> CniAnswer:
     from calico_cni.services import open_services
     from libcalico.workload.cni import handle
 
     async with open_services(request.environment) as services:
-        return await handle(request, services)
+        result = await handle(request, services, limit_s)
+        if services.is_busy:  # a step hangs in the kernel: it must not hold the caller up
+            _print(result)
+            os._exit(result.exit_code)
+        return result
 
 
 async def _test_datastore(stdin: bytes) -> CniAnswer:
@@ -66,26 +73,35 @@ async def _test_datastore(stdin: bytes) -> CniAnswer:
     return CniAnswer(0)
 
 
-def _program(argv: Sequence[str]) -> tuple[str, list[str]]:
-    if len(argv) > 2 and argv[1] == "--program":
-        return argv[2], list(argv[3:])
-    return os.path.basename(argv[0]), list(argv[1:])
+def _parse(argv: Sequence[str]) -> tuple[str, float, list[str]]:
+    """The program's name, the limit of a call in seconds, and the other arguments."""
+    arguments = list(argv[1:])
+    found = {"--program": os.path.basename(argv[0]), "--seconds": "0"}
+    while len(arguments) > 1 and arguments[0] in found:
+        found[arguments[0]] = arguments[1]
+        del arguments[:2]
+    seconds = found["--seconds"]
+    return found["--program"], float(seconds) if seconds.isdecimal() else 0, arguments
 
 
-def main() -> int:
-    """Entry point."""
-    program, arguments = _program(sys.argv)
-    command = os.environ.get("CNI_COMMAND", "")
-    wants_stdin = arguments == ["-t"] or (not arguments and command not in {"", "VERSION"})
-    stdin = sys.stdin.buffer.read() if wants_stdin else b""
-    if wants_stdin:
-        configure(stdin)
-    result = answer(program, arguments, os.environ, stdin)
+def _print(result: CniAnswer) -> None:
     with contextlib.suppress(BrokenPipeError):
         sys.stderr.buffer.write(result.stderr)
         sys.stderr.buffer.flush()
         sys.stdout.buffer.write(result.stdout)
         sys.stdout.buffer.flush()
+
+
+def main() -> int:
+    """Entry point."""
+    program, limit_s, arguments = _parse(sys.argv)
+    command = os.environ.get("CNI_COMMAND", "")
+    wants_stdin = arguments == ["-t"] or (not arguments and command not in {"", "VERSION"})
+    stdin = sys.stdin.buffer.read() if wants_stdin else b""
+    if wants_stdin:
+        configure(stdin)
+    result = answer(program, arguments, os.environ, stdin, limit_s)
+    _print(result)
     return result.exit_code
 
 

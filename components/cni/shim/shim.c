@@ -6,8 +6,9 @@
  *   send CNI_* and stdin as one unary call; print stdout and stderr of the reply, exit with its code
  *   the agent says that it did not take the call (GOAWAY, REFUSED_STREAM, UNIMPLEMENTED, FAILED_PRECONDITION)
  *       -> exec the fallback, stdin replayed from memory
- *   the agent vanishes after it may have begun -> for ADD an error (code 11, the runtime cleans up by DEL);
- *       every other command is idempotent -> exec the fallback
+ *   the agent vanishes, or is silent, after it may have begun -> for ADD an error (code 11, the runtime cleans up by
+ *       DEL); every other command is idempotent -> exec the fallback
+ *   together no more than 90 s
  *
  * Started as `calico` or `calico-ipam`; arguments (-v, -t) go to the fallback. Uses no environment but CNI_*, PATH and
  * CALICO_NODE_SOCKET. No locale, no HOME, no library at run time. The field numbers are those of rpc/node.proto.
@@ -38,10 +39,19 @@
 #define API_VERSION 1
 #define LARGEST_STDIN ((size_t)8 << 20)
 #define LARGEST_REPLY ((size_t)16 << 20)
+/* No call takes more than 90 s, whatever state the agent is in. The agent gives up after 60 s, and undoes for 20 s. */
+#define LONGEST_CALL_S 90
 #ifndef CALL_TIMEOUT_MS
-#define CALL_TIMEOUT_MS 140000 /* the agent gives up after 60 s, and undoes */
+#define CALL_TIMEOUT_MS 86000
 #endif
-#define GRPC_TIMEOUT "130S"
+#define GRPC_TIMEOUT "84S"
+/* What may be repeated is left to the fallback while there is time for it: its own limit, and 20 s for an undo. */
+#ifndef REPEATABLE_TIMEOUT_MS
+#define REPEATABLE_TIMEOUT_MS 45000
+#endif
+#define REPEATABLE_GRPC_TIMEOUT "44S"
+#define LINGER_S 20
+#define GRPC_DEADLINE_EXCEEDED 4
 #define GRPC_UNIMPLEMENTED 12
 #define GRPC_FAILED_PRECONDITION 9
 
@@ -63,7 +73,14 @@ struct call {
 
 static const char *program = "calico";
 static struct buffer stdin_bytes;
-static bool stdin_was_read;
+static bool stdin_was_read, may_repeat;
+static int64_t started_ms;
+
+static int64_t now_ms(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
 
 static void put_json_text(const char *text) {
     for (; *text; text++) {
@@ -128,14 +145,21 @@ static _Noreturn void run_fallback(int argc, char **argv) {
     path[n] = '\0';
     char *slash = strrchr(path, '/');
     strcpy(slash != NULL ? slash + 1 : path, CALICO_FALLBACK);
-    char **arguments = calloc((size_t)argc + 3, sizeof *arguments);
+    char **arguments = calloc((size_t)argc + 5, sizeof *arguments), seconds[24];
     if (arguments == NULL)
         fail(999, "out of memory", program);
-    arguments[0] = path;
-    arguments[1] = (char *)"--program";
-    arguments[2] = (char *)program;
+    int count = 0;
+    arguments[count++] = path;
+    arguments[count++] = (char *)"--program";
+    arguments[count++] = (char *)program;
+    int64_t waited_s = started_ms ? (now_ms() - started_ms) / 1000 : 0;
+    if (waited_s > 0) { /* for the agent */
+        snprintf(seconds, sizeof seconds, "%d", (int)(LONGEST_CALL_S - LINGER_S - waited_s));
+        arguments[count++] = (char *)"--seconds";
+        arguments[count++] = seconds;
+    }
     for (int i = 1; i < argc; i++)
-        arguments[i + 2] = argv[i];
+        arguments[count++] = argv[i];
     for (char **entry = environ; *entry != NULL;) { /* nothing of the caller's Python may leak in */
         char *name = strncmp(*entry, "PYTHON", 6) == 0 ? strndup(*entry, strcspn(*entry, "=")) : NULL;
         if (name == NULL || unsetenv(name) != 0)
@@ -257,12 +281,6 @@ static int on_close(nghttp2_session *session, int32_t stream, uint32_t error, vo
     return 0;
 }
 
-static int64_t now_ms(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 static int connect_agent(void) {
     const char *path = getenv("CALICO_NODE_SOCKET");
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -286,7 +304,7 @@ static int connect_agent(void) {
 
 /* Move bytes until the stream is closed; false when the connection or the time is over before that. */
 static bool exchange(nghttp2_session *session, struct call *call, int fd) {
-    int64_t deadline = now_ms() + CALL_TIMEOUT_MS;
+    int64_t deadline = started_ms + (may_repeat ? REPEATABLE_TIMEOUT_MS : CALL_TIMEOUT_MS);
     const uint8_t *out = NULL;
     ssize_t out_length = 0;
     uint8_t in[16384];
@@ -338,6 +356,8 @@ static bool make_call(struct call *call, int fd) {
         HEADER(":authority", "localhost"), HEADER("te", "trailers"), HEADER("content-type", "application/grpc"),
         HEADER("user-agent", "calico-cni"), HEADER("grpc-timeout", GRPC_TIMEOUT),
     };
+    if (may_repeat)
+        headers[sizeof headers / sizeof *headers - 1] = (nghttp2_nv)HEADER("grpc-timeout", REPEATABLE_GRPC_TIMEOUT);
     nghttp2_data_provider provider = {.read_callback = give_request};
     call->stream = nghttp2_submit_request(session, NULL, headers, sizeof headers / sizeof *headers, &provider, NULL);
     return call->stream > 0 && exchange(session, call, fd);
@@ -410,13 +430,15 @@ int main(int argc, char **argv) {
         run_fallback(argc, argv);
     struct call call = {.status = -1};
     build_request(&call, command);
+    may_repeat = strcmp(command, "ADD") != 0;
+    started_ms = now_ms();
     bool answered = make_call(&call, fd);
     close(fd);
     if (answered && call.status == 0)
         finish(&call.reply);
     if (call.refused || call.status == GRPC_UNIMPLEMENTED || call.status == GRPC_FAILED_PRECONDITION)
         run_fallback(argc, argv);
-    if (strcmp(command, "ADD") != 0 && call.status < 0)
+    if (may_repeat && (call.status < 0 || call.status == GRPC_DEADLINE_EXCEEDED))
         run_fallback(argc, argv);
     fail(11, "the node agent went away, or failed, during the call: try again later",
          call.message[0] ? call.message : "whether the container was attached is unknown: DEL it first");

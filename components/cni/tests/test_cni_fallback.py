@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,12 +75,3 @@ def test_user_and_certificates_come_from_the_environment_too() -> None:
 def test_logging_survives_any_configuration(stdin: bytes) -> None:
     logs.configure(stdin)
     assert logging.getLogger().level == logging.INFO
-
-
-def test_a_log_file_is_made_with_its_directory(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "cni.log"
-    logs.configure(json.dumps({"log_file_path": str(path), "log_level": "DEBUG"}).encode())
-    logging.getLogger("x").debug("hello")
-    logging.shutdown()
-    assert "hello" in path.read_text()
-    logs.configure(b"")

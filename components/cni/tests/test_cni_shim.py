@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -21,6 +22,8 @@ import pytest
 from libcalico.rpc import node_pb2 as pb
 from libcalico.rpc import node_pb2_grpc as stubs
 from libcalico.rpc.channel import open_server
+from libcalico.workload.cni.context import CALL_TIMEOUT_S
+from libcalico.workload.cni.services import LINGER_S
 
 SOURCE = Path(__file__).parents[1] / "shim" / "shim.c"
 STUB = f"""#!{sys.executable} -I
@@ -30,11 +33,12 @@ sys.exit(3)
 """
 
 
-def build(target: Path, longest_call_ms: int) -> None:
+def build(target: Path, longest_call_ms: int, longest_repeatable_ms: int = 60_000) -> None:
     """Put `calico`, `calico-ipam`, and a fallback that tells how it was called into a directory."""
     compiler = shutil.which("gcc") or shutil.which("cc")
     command = [compiler or "cc", "-std=c11", "-O2", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-static"]
-    command += [f"-DCALL_TIMEOUT_MS={longest_call_ms}", str(SOURCE), "-o", str(target / "calico"), "-lnghttp2"]
+    command += [f"-DCALL_TIMEOUT_MS={longest_call_ms}", f"-DREPEATABLE_TIMEOUT_MS={longest_repeatable_ms}"]
+    command += [str(SOURCE), "-o", str(target / "calico"), "-lnghttp2"]
     built = subprocess.run(command, capture_output=True, text=True, check=False) if compiler else None
     if built is None or built.returncode:
         reason = "needs gcc and libnghttp2-dev: " + (built.stderr[-300:] if built else "no compiler")
@@ -261,6 +265,26 @@ async def test_add_is_not_done_twice_after_a_silence_either(tmp_path: Path) -> N
     Socket(run.path, stay_silent)
     code, out, _ = await run("ADD")
     assert (code, json.loads(out)["code"]) == (1, 11)
+
+
+@pytest.mark.parametrize("command", ["DEL", "CHECK"])
+async def test_what_may_be_repeated_is_done_by_the_fallback_after_a_silence(tmp_path: Path, command: str) -> None:
+    build(tmp_path, 60_000, 2_100)
+    run = Run(tmp_path, tmp_path / "node.sock")
+    Socket(run.path, stay_silent)
+    _, out, _ = await run(command, b"stdin")
+    assert json.loads(out)["stdin"] == "stdin"
+    assert json.loads(out)["fallback"] == ["--program", "calico", "--seconds", "68"]
+
+
+def test_no_call_takes_more_than_90_s() -> None:
+    """The limits of the program and of the agent, which must end first, fit into each other."""
+    text = SOURCE.read_text()
+    found = {name: int(value) for name, value in re.findall(r"#define (\w+) \"?(\d+)S?\"?", text)}
+    assert found["LONGEST_CALL_S"] == 90
+    assert CALL_TIMEOUT_S + LINGER_S < found["GRPC_TIMEOUT"] < found["CALL_TIMEOUT_MS"] / 1000 < 90
+    assert found["REPEATABLE_GRPC_TIMEOUT"] < found["REPEATABLE_TIMEOUT_MS"] / 1000 < 90 - found["LINGER_S"]
+    assert found["LINGER_S"] == LINGER_S
 
 
 @pytest.mark.parametrize("act", [close_at_once, die_after_the_request, babble])

@@ -25,6 +25,7 @@ from calico_felix.foreign import datastore_names
 from calico_felix.node_api import NodeApi
 from calico_felix.parameters import dataplane_config
 from calico_felix.serving import Serving
+from calico_felix.sockets import SocketKeeper
 from calico_felix.status import StatusReporter
 from libcalico import __version__
 from libcalico.clock import Clock, SystemClock
@@ -38,11 +39,9 @@ from libcalico.kernel import sysctl
 from libcalico.kernel.errors import KernelError
 from libcalico.kernel.netlink import LinkEvent, Monitor, Overrun, RouteEvent
 from libcalico.model.keys import ResourceKey
-from libcalico.obs import debug, logs
+from libcalico.obs import logs
 from libcalico.obs.health import Health
 from libcalico.obs.metrics import Metrics
-from libcalico.rpc import node_pb2_grpc as stubs
-from libcalico.rpc.channel import open_server
 from libcalico.text import shown
 from libcalico.workload.attach import Attacher
 from libcalico.workload.cni.hold import hold_netns
@@ -91,6 +90,7 @@ class Daemon:
         self.contact = Contact(self.datastore, self.syncer, self.clock)
         self.ipam = IpamService(self.datastore, self.host, self.clock)
         self.client = AsyncClient(self.datastore, self.clock)
+        self.sockets = SocketKeeper()
         self.dataplane: Dataplane | None = None
         self.metrics = Metrics()
         self.health = Health(self.clock)
@@ -132,7 +132,7 @@ class Daemon:
             self.dataplane = dataplane = await self._open_dataplane(stack)
             monitor = await stack.enter_async_context(Monitor(routes=True))
             await dataplane.refresh_links()
-            await self._serve_debug(stack, dataplane)
+            await self._serve_debug(dataplane)
             await self._serve_node_api(stack, dataplane)
             self._register_metrics(dataplane)
             gc.disable()
@@ -141,6 +141,7 @@ class Daemon:
             group.create_task(self._flush_graph(dataplane), name="graph")
             group.create_task(dataplane.run(self._dataplane_lives), name="dataplane")
             group.create_task(dataplane.watch_ruleset(), name="ruleset")
+            group.create_task(self.sockets.watch(), name="sockets")
             group.create_task(dataplane.foreign.run(dataplane.standing), name="foreign rules")
             group.create_task(self._follow_links(monitor, dataplane), name="links")
             group.create_task(self._watch_loop(), name="watchdog")
@@ -379,12 +380,10 @@ class Daemon:
             is_unused=lambda name: self.graph.in_sync and dataplane.is_unused(name),
             is_held=lambda name, own: dataplane.is_held(name, own) if self.graph.in_sync else None,
         )
-        server = open_server(self.configuration["NodeSocket"])
-        stubs.add_WorkloadsServicer_to_server(WorkloadsService(services), server)
-        stubs.add_NodeServicer_to_server(NodeApi(self.host, dataplane, lambda: self.revision, self._uptime_s), server)
-        await server.start()
+        node = NodeApi(self.host, dataplane, lambda: self.revision, self._uptime_s)
+        await self.sockets.serve_node(self.configuration["NodeSocket"], WorkloadsService(services), node)
         self._serving_s = self.clock.monotonic_s()
-        stack.push_async_callback(server.stop, STOP_GRACE_S)
+        stack.push_async_callback(self.sockets.close, STOP_GRACE_S)
 
     def _has_profile(self, name: str) -> bool:
         return self.graph.policies.has_profile(name) and ResourceKey("Profile", name) not in self.departures
@@ -402,10 +401,9 @@ class Daemon:
     def _uptime_s(self) -> float:
         return self.clock.monotonic_s() - self.started_s
 
-    async def _serve_debug(self, stack: AsyncExitStack, dataplane: Dataplane) -> None:
+    async def _serve_debug(self, dataplane: Dataplane) -> None:
         subject = Subject(self._facts, self._problems, self.configuration, self.graph, dataplane, self.serving)
-        server = await debug.serve(self.configuration["DebugSocket"], debug_commands(subject))
-        stack.callback(server.close)
+        await self.sockets.serve_debug(self.configuration["DebugSocket"], debug_commands(subject))
 
     def _problems(self) -> list[str]:
         losses = [f"{name}: {text}" for name, text in self.departures.describe().items()]

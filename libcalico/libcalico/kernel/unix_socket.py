@@ -19,7 +19,7 @@ def socket_place(path: str) -> Iterator[None]:
 
     A socket that nobody listens on any more is removed; one with a listener is an error (`Unavailable`)."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    if _is_served(path):
+    if is_served(path):
         raise Unavailable(f"listen on {path}: another process serves this socket: stop it first")
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
@@ -30,7 +30,8 @@ def socket_place(path: str) -> Iterator[None]:
         os.umask(former)
 
 
-def _is_served(path: str) -> bool:
+def is_served(path: str) -> bool:
+    """A process listens on the socket at `path`."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(PROBE_S)
         try:

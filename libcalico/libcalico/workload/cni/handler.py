@@ -6,12 +6,13 @@ import asyncio
 import json
 import logging
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from libcalico.errors import CalicoError, DatastoreError
 from libcalico.workload.attach import InterfaceExists
 from libcalico.workload.cni import check, errors, verbs, versions
 from libcalico.workload.cni.add import add
+from libcalico.workload.cni.call_log import CallLog
 from libcalico.workload.cni.context import CALL_TIMEOUT_S
 from libcalico.workload.cni.delete import delete
 from libcalico.workload.cni.errors import CniError
@@ -37,8 +38,11 @@ VERBS: dict[tuple[str, str], Verb] = {
 PROGRAMS = ("calico", "calico-ipam")
 
 
-async def handle(request: CniRequestData, services: Services) -> CniAnswer:
-    """Answer one call. Never raises, except when it is cancelled: every failure is an answer."""
+async def handle(request: CniRequestData, services: Services, limit_s: float = 0) -> CniAnswer:
+    """Answer one call, in `limit_s` seconds (0 = 60) and those of an undo (`services.LINGER_S`).
+
+    Never raises, except when it is cancelled: every failure is an answer."""
+    limit_s = limit_s or CALL_TIMEOUT_S
     command = request.environment.get("CNI_COMMAND", "")
     notes: list[str] = []
     if request.program not in PROGRAMS:
@@ -47,19 +51,30 @@ async def handle(request: CniRequestData, services: Services) -> CniAnswer:
         return CniAnswer(0, b"", about(request.program))
     if command == "VERSION":
         return CniAnswer(0, version_answer())
+    log: CallLog | None = None
+    failure: CniError | None = None
     try:
-        async with asyncio.timeout(CALL_TIMEOUT_S):
+        async with asyncio.timeout(limit_s):
             call = parse_request(request)
+            log = CallLog.begin(call, services.clock)
             stdout = await VERBS[call.program, call.command](call, services, notes)
-        return CniAnswer(0, stdout, _lines(notes))
+    except asyncio.CancelledError:
+        if log is not None:
+            await log.end(notes, "the caller went away")
+        raise
     except Exception as error:
-        failure = explain(error, command)
-        _log.warning("cni %s %s: %s", command, request.environment.get("CNI_CONTAINERID", ""), failure)
-        notes.append(f"Final result of CNI {command} was an error: {failure}")
-        return CniAnswer(1, render_json(failure.to_object()), _lines(notes))
+        failure = explain(error, command, limit_s)
+        stdout = render_json(failure.to_object())
+        notes += getattr(error, "__notes__", ())
+    outcome = f"Final result of CNI {command} was an error: {failure}" if failure is not None else ""
+    lines = await log.end(notes, outcome) if log is not None else notes
+    if failure is None:
+        return CniAnswer(0, stdout, _lines(lines))
+    _log.warning("cni %s %s: %s", command, request.environment.get("CNI_CONTAINERID", ""), failure)
+    return CniAnswer(1, stdout, _lines([*lines, outcome] if log is None else lines))
 
 
-def explain(error: Exception, command: str) -> CniError:
+def explain(error: Exception, command: str, limit_s: float) -> CniError:
     """Any failure as the error object that the caller gets."""
     match error:
         case CniError():
@@ -67,7 +82,7 @@ def explain(error: Exception, command: str) -> CniError:
         case InterfaceExists():
             return CniError(errors.GENERAL, "file exists", str(error))
         case TimeoutError():
-            return CniError(errors.TRY_AGAIN, f"not finished in {CALL_TIMEOUT_S:.0f} s: try again later")
+            return CniError(errors.TRY_AGAIN, f"not finished in {limit_s:.0f} s: try again later")
         case DatastoreError():
             return CniError(errors.TRY_AGAIN, f"{error}: try again later")
         case CalicoError():
@@ -89,5 +104,5 @@ def about(program: str) -> bytes:
     return f"{name} {VERSION}\nCNI protocol versions supported: {', '.join(versions.SUPPORTED)}\n".encode()
 
 
-def _lines(notes: list[str]) -> bytes:
+def _lines(notes: Sequence[str]) -> bytes:
     return "".join(f"{note}\n" for note in notes).encode("utf-8", "replace")

@@ -18,6 +18,8 @@ from libcalico.workload.cni.conf import NetConf
 from libcalico.workload.cni.request import Call
 
 VERSION = "0.1.0"
+LINGER_S = 20.0
+"""A call whose time is over, or whose caller has gone, has so long to end the step that it is at, and its undo."""
 
 T = TypeVar("T")
 
@@ -76,6 +78,7 @@ class Services:
         self.is_held = is_held
         self._locks: dict[tuple[str, str], tuple[asyncio.Lock, int]] = {}
         self._reserved: dict[str, str] = {}
+        self._unfinished: set[asyncio.Future[Any]] = set()
 
     async def one_at_a_time(
         self, call: Call, work: Callable[[], Coroutine[Any, Any, T]], when_gone: Callable[[], object] = lambda: None
@@ -84,7 +87,26 @@ class Services:
         `calico` may be waiting).
 
         A caller that goes away meanwhile (is cancelled, however often) does not break it off half-way: `when_gone`
-        tells the work, which ends in its own way before anybody else may come to the container."""
+        tells the work, which ends in its own way before anybody else may come to the container. The caller waits for
+        that end, but no longer than `LINGER_S`: a step that hangs must not hang its caller."""
+        task = asyncio.ensure_future(self._alone(call, work, when_gone))
+        self._unfinished.add(task)
+        task.add_done_callback(self._unfinished.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.cancel()
+            await _wait_patiently(task, LINGER_S)
+            raise
+
+    @property
+    def is_busy(self) -> bool:
+        """Work goes on of which the caller has gone."""
+        return bool(self._unfinished)
+
+    async def _alone(
+        self, call: Call, work: Callable[[], Coroutine[Any, Any, T]], when_gone: Callable[[], object]
+    ) -> T:
         name = (call.program, call.container_id)
         lock, users = self._locks.get(name, (asyncio.Lock(), 0))
         self._locks[name] = (lock, users + 1)
@@ -120,6 +142,17 @@ async def _to_the_end(work: Coroutine[Any, Any, T], when_gone: Callable[[], obje
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.info("a call whose caller has gone: %s", error)
         raise
+
+
+async def _wait_patiently(task: asyncio.Future[Any], limit_s: float) -> None:
+    """Until the task has ended or the time is over, whoever cancels meanwhile."""
+    loop = asyncio.get_running_loop()
+    until_s = loop.time() + limit_s
+    while not task.done() and loop.time() < until_s:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait({task}, timeout=until_s - loop.time())
+    if not task.done():
+        _log.error("a call goes on %g s after its caller has gone", limit_s)
 
 
 async def _no_need(_addresses: Sequence[str]) -> None:

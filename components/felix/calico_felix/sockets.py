@@ -1,0 +1,115 @@
+"""Sockets by whose path other programs find the agent: one that was removed or replaced is served again.
+
+A cleaner of /run, a careless script or a second agent that has ended takes the path away; the listener behind it lives
+on, and nobody can reach it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from libcalico.errors import Unavailable
+from libcalico.kernel.unix_socket import is_served
+from libcalico.obs import debug
+from libcalico.rpc import node_pb2_grpc as stubs
+from libcalico.rpc.channel import open_server
+
+LOOK_S = 1.0
+CALLS_END_S = 90.0
+"""A call that came by the former socket takes no longer."""
+log = logging.getLogger(__name__)
+
+Close = Callable[[float], Awaitable[None]]
+"""Ends serving; what is under way has so many seconds to end."""
+
+
+@dataclass
+class _Kept:
+    path: str
+    open_socket: Callable[[], Awaitable[Close]]
+    close: Close
+    identity: tuple[int, int]
+    problem: str = ""
+
+
+class SocketKeeper:
+    """The agent's sockets. `watch` is a task of the agent's."""
+
+    def __init__(self) -> None:
+        self._kept: list[_Kept] = []
+
+    async def serve_node(self, path: str, workloads: stubs.WorkloadsServicer, node: stubs.NodeServicer) -> None:
+        """The node API; `Unavailable` when another process serves it."""
+        await self._serve(path, lambda: _open_node(path, workloads, node))
+
+    async def serve_debug(self, path: str, commands: Mapping[str, debug.Command]) -> None:
+        """The debug interface."""
+        await self._serve(path, lambda: _open_debug(path, commands))
+
+    async def _serve(self, path: str, open_socket: Callable[[], Awaitable[Close]]) -> None:
+        self._kept.append(_Kept(path, open_socket, await open_socket(), _identity(path)))
+
+    async def watch(self) -> None:
+        """Look after them, for ever."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            for kept in self._kept:
+                if _identity(kept.path) != kept.identity:
+                    await self._serve_again(kept)
+
+    async def _serve_again(self, kept: _Kept) -> None:
+        former = kept.close
+        try:
+            kept.close = await kept.open_socket()
+        except (OSError, RuntimeError, Unavailable) as error:
+            if kept.problem != str(error):
+                log.error("socket %s was removed, and cannot be served again: %s", kept.path, error)
+            kept.problem = str(error)
+            return
+        kept.identity, kept.problem = _identity(kept.path), ""
+        log.warning("socket %s was removed: it is served again", kept.path)
+        await former(CALLS_END_S)
+
+    async def close(self, grace_s: float) -> None:
+        """End serving, and remove what is ours."""
+        for kept in self._kept:
+            if _identity(kept.path) == kept.identity:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(kept.path)
+            await kept.close(grace_s)
+
+
+async def _open_node(path: str, workloads: stubs.WorkloadsServicer, node: stubs.NodeServicer) -> Close:
+    """gRPC removes the path that a server was bound to when the server ends, whoever has it by then. So each is bound
+    to another path, and its socket moved to the right one."""
+    if is_served(path):
+        raise Unavailable(f"listen on {path}: another process serves this socket: stop it first")
+    server = open_server(f"{path}~")
+    stubs.add_WorkloadsServicer_to_server(workloads, server)
+    stubs.add_NodeServicer_to_server(node, server)
+    await server.start()
+    os.rename(f"{path}~", path)
+    return cast(Close, server.stop)
+
+
+async def _open_debug(path: str, commands: Mapping[str, debug.Command]) -> Close:
+    server = await debug.serve(path, commands)
+
+    async def close(_grace_s: float) -> None:
+        server.close()
+
+    return close
+
+
+def _identity(path: str) -> tuple[int, int]:
+    try:
+        status = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return 0, 0
+    return status.st_dev, status.st_ino

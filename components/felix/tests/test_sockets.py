@@ -1,0 +1,117 @@
+"""A socket that was removed is served again, and the calls that came by the former one end in peace."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from calico_felix import sockets
+from calico_felix.sockets import SocketKeeper
+from libcalico.errors import Unavailable
+from libcalico.obs import debug
+from libcalico.rpc import node_pb2 as pb
+from libcalico.rpc import node_pb2_grpc as stubs
+from libcalico.rpc.channel import open_channel
+
+
+class Workloads(stubs.WorkloadsServicer):  # type: ignore[misc]
+    def __init__(self) -> None:
+        self.reached, self.let_go = asyncio.Event(), asyncio.Event()
+
+    async def Cni(self, request: Any, _context: Any) -> Any:
+        if request.stdin:
+            self.reached.set()
+            await self.let_go.wait()
+        return pb.CniReply(stdout=b"done")
+
+
+class Served:
+    """A keeper with both sockets, and its task."""
+
+    def __init__(self, directory: Path) -> None:
+        self.node, self.debug = str(directory / "node.sock"), str(directory / "felix.sock")
+        self.workloads = Workloads()
+        self.keeper = SocketKeeper()
+
+    async def start(self) -> None:
+        await self.keeper.serve_node(self.node, self.workloads, stubs.NodeServicer())
+        await self.keeper.serve_debug(self.debug, {"hello": lambda _words: "world\n"})
+        self.task = asyncio.ensure_future(self.keeper.watch())
+
+    async def call(self, stdin: bytes = b"") -> bytes:
+        async with open_channel(self.node) as channel:
+            reply = await stubs.WorkloadsStub(channel).Cni(pb.CniRequest(stdin=stdin), timeout=10)
+        return bytes(reply.stdout)
+
+    async def until_served(self) -> None:
+        async with asyncio.timeout(10):
+            while not (os.path.exists(self.node) and os.path.exists(self.debug)):
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
+    monkeypatch.setattr(sockets, "LOOK_S", 0.05)
+    (tmp_path / "run").mkdir()
+    made = Served(tmp_path / "run")
+    await made.start()
+    yield made
+    made.task.cancel()
+    await made.keeper.close(0)
+
+
+@pytest.mark.parametrize("folder_too", [False, True])
+async def test_removed_sockets_are_served_again(
+    served: Served, folder_too: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    for _ in range(3):
+        for path in (served.node, served.debug):
+            os.unlink(path)
+        if folder_too:
+            os.rmdir(os.path.dirname(served.node))
+        await served.until_served()
+        assert await served.call() == b"done"
+        assert os.stat(served.node).st_mode & 0o777 == 0o600
+        assert await asyncio.to_thread(debug.ask, served.debug, "hello") == "world\n"
+        await asyncio.sleep(0.2)  # the former server has ended, and has not taken the path with it
+        assert await served.call() == b"done"
+    assert "was removed: it is served again" in caplog.text
+
+
+async def test_a_call_that_came_by_the_former_socket_ends_in_peace(served: Served) -> None:
+    call = asyncio.ensure_future(served.call(b"wait"))
+    await served.workloads.reached.wait()
+    os.unlink(served.node)
+    await served.until_served()
+    assert await served.call() == b"done"
+    served.workloads.let_go.set()
+    assert await call == b"done"
+
+
+async def test_what_cannot_be_served_again_is_said_once_and_tried_on(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = SocketKeeper()
+    os.unlink(served.node)
+    with caplog.at_level(logging.ERROR):
+        await other.serve_node(served.node, Workloads(), stubs.NodeServicer())
+        await asyncio.sleep(0.5)
+    assert caplog.text.count("another process serves this socket") == 1
+    await other.close(0)
+    await served.until_served()
+    assert await served.call() == b"done"
+
+
+async def test_a_socket_with_a_listener_is_refused_and_an_end_leaves_none(served: Served) -> None:
+    with pytest.raises(Unavailable, match="another process serves this socket"):
+        await SocketKeeper().serve_node(served.node, Workloads(), stubs.NodeServicer())
+    served.task.cancel()
+    await served.keeper.close(0)
+    assert os.listdir(os.path.dirname(served.node)) == []
