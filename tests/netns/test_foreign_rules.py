@@ -180,6 +180,24 @@ def test_what_a_former_felix_left_goes_and_nothing_else(machine: Machine) -> Non
     assert "inet calico" in machine.run("nft", "list", "tables"), "ours"
 
 
+def test_a_teardown_leaves_nothing_of_ours_and_all_of_others(machine: Machine, tmp_path: Path) -> None:
+    for kind in KINDS:
+        machine.do(kind, *DOCKER, *THEIRS, *FORMER[:2])
+    before = machine.saved()
+    machine.look()
+    machine.run("ip", "route", "add", "blackhole", "10.9.9.0/26", "proto", "80")
+    (tmp_path / "mtu").write_text("1450\n")
+    words = ("env", f"FELIX_MTUFILE={tmp_path}/mtu", sys.executable, "-m", "calico_felix.main", "teardown")
+    for _ in range(2):
+        machine.run(*words)
+    left = machine.saved()
+    assert ACCEPT_COMMENT not in left
+    assert [one for one in chains_and_rules(before) if "cali-" not in one] == chains_and_rules(left)
+    assert "inet calico" not in machine.run("nft", "list", "tables")
+    assert "10.9.9.0" not in machine.run("ip", "route")
+    assert not (tmp_path / "mtu").exists()
+
+
 def test_a_chain_of_the_users_own_is_named_and_left_alone(machine: Machine) -> None:
     hook = "type filter hook forward priority 0; policy drop;"
     machine.run("nft", f"table inet mine {{ chain c {{ {hook} ct state established accept; }}; }}")

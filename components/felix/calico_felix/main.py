@@ -1,4 +1,5 @@
-"""`calico-felix`: the node agent. `calico-felix startup` prepares the node (see `startup`)."""
+"""`calico-felix`: the node agent. `calico-felix startup` prepares the node (see `startup`), `calico-felix teardown`
+takes away what the agent has made in this host's kernel."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from calico_felix.daemon import RESTART_CODE, Daemon, RestartNeeded, Sources, ba
 from calico_felix.foreign import FOREIGN
 from calico_felix.parameters import PARAMETERS
 from calico_felix.startup import run_startup
+from calico_felix.teardown import run_teardown
 from libcalico import __version__
 from libcalico.config import Configuration, Value
 from libcalico.datastore.etcd import EtcdDatastore
@@ -37,8 +39,9 @@ DESCRIPTORS = 65536
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="calico-felix", description="Calico's node agent")
-    parser.add_argument("command", nargs="?", choices=("run", "startup"), default="run")
+    parser.add_argument("command", nargs="?", choices=("run", "startup", "teardown"), default="run")
     parser.add_argument("-c", "--config-file", default=CONFIG_FILE, help="INI file with parameters")
+    parser.add_argument("--keep-routes", action="store_true", help="teardown: another agent uses routes and tunnels")
     parser.add_argument("--version", action="version", version=f"calico-felix {__version__}")
     arguments = parser.parse_args(argv)
     logs.configure(os.environ.get("FELIX_LOGSEVERITYSCREEN") or "info")
@@ -52,6 +55,8 @@ def main(argv: list[str] | None = None) -> int:
             log.warning("the configuration file %s is not there", arguments.config_file)
         for warning in configuration.news():
             log.warning("%s", warning)
+        if arguments.command == "teardown":
+            return asyncio.run(run_teardown(configuration, arguments.keep_routes))
         host = settle_node_name(configuration, os.environ)
         etcd = settle_etcd(configuration, os.environ, arguments.config_file)
         if arguments.command == "startup":

@@ -148,10 +148,15 @@ def test_a_chain_in_the_way_is_named_with_the_line_that_mends_it() -> None:
     assert line.endswith("""nft insert rule inet mine c oifname '"cali*"' accept""")
     rejects = obstacle(HAND_MADE._replace(drops=False), [rule(verdict="reject")], ("cali", "tap"))
     assert rejects.count("nft insert rule") == 4
-    firewalld = HAND_MADE._replace(table="firewalld", drops=False)
-    assert "firewall-cmd --permanent --zone=trusted --add-interface=cali+" in obstacle(
-        firewalld, [rule(verdict="reject")], ("cali",)
+    firewalld, last = HAND_MADE._replace(table="firewalld", drops=False), rule(verdict="reject")
+    line = obstacle(firewalld, [last], ("cali",))
+    assert "firewall-cmd --permanent --zone=trusted --add-interface=cali+ && " in line
+    zone = RuleSeen("filter_FORWARD_ZONES", "1", "", (("in", "cali*"),), "goto", "filter_FWD_trusted")
+    policy = RuleSeen(
+        "filter_FORWARD_POLICIES_pre", "1", "", (("out", "cali*"),), "jump", "filter_FWD_policy_workloads"
     )
+    assert obstacle(firewalld, [last, zone], ("cali",)) and obstacle(firewalld, [last, policy], ("cali",))
+    assert obstacle(firewalld, [last, zone, policy], ("cali",)) == ""
     legacy = obstacle(ChainSeen("ip6", "mangle", "FORWARD", "forward", True), [], ("cali",), legacy=True)
     assert "ip6tables-legacy -t mangle -I FORWARD -i cali+ -j ACCEPT" in legacy
 

@@ -27,6 +27,10 @@ FORMER_TABLES = frozenset({("ip", "calico"), ("ip6", "calico"), ("arp", "calico-
 FORMER_CHAINS = ("cali-", "califw-", "calitw-", "califh-", "calith-", "calipi-", "calipo-", "felix-")
 FORMER_LAYERS = ("filter-", "nat-", "mangle-", "raw-")
 FORMER_SETS = ("cali40", "cali60", "cali4t", "cali6t", "felix-")
+LETTERS, KEYWORDS = {"in": "-i", "out": "-o"}, {"in": "iifname", "out": "oifname"}
+FIREWALLD = "firewalld"
+FIREWALLD_POLICY = ("--add-ingress-zone=ANY", "--add-egress-zone=trusted", "--set-target=ACCEPT")
+"""What comes from any zone may go to workloads; a zone's own target is about what comes from it."""
 _FORMER_COMMENT = re.compile(r"cali:[A-Za-z0-9_-]{16}(;|$)")
 _ON_THE_WAY = ("prerouting", "forward", "postrouting")
 _ENDS = {"accept", "drop", "reject", "return", "goto"}
@@ -171,28 +175,31 @@ def _accepts(chain: ChainSeen, rules: Iterable[RuleSeen], way: str, prefix: str)
     if (chain.hook, way) in {("prerouting", "out"), ("postrouting", "in")}:
         return True  # there is no such interface there
     return any(
-        rule.verdict == "accept"
+        _passes(rule, way)
         and not rule.conditional
         and any(way == one and name.endswith("*") and prefix.startswith(name[:-1]) for one, name in rule.interfaces)
         for rule in rules
     )
 
 
+def _passes(rule: RuleSeen, way: str) -> bool:
+    """It accepts, or leads to where firewalld accepts."""
+    zone = "filter_FWD_trusted" if way == "in" else "filter_FWD_policy_"
+    return rule.verdict == "accept" or rule.target.startswith(zone)
+
+
 def _remedy(chain: ChainSeen, missing: Sequence[tuple[str, str]], legacy: bool) -> str:
-    if chain.table == "firewalld":
-        zone = "firewall-cmd --permanent --zone=trusted"
-        added = [f"{zone} --add-interface={prefix}+" for prefix in dict.fromkeys(prefix for _way, prefix in missing)]
-        policy = "firewall-cmd --permanent --new-policy=calico && firewall-cmd --permanent --policy=calico"
-        ends = "--add-ingress-zone=ANY --add-egress-zone=trusted --set-target=ACCEPT"
-        return " && ".join([*added, f"{policy} {ends}", "firewall-cmd --reload"])
+    if chain.table == FIREWALLD:
+        prefixes = dict.fromkeys(prefix for _way, prefix in missing)
+        words = [*(f"--zone=trusted --add-interface={prefix}+" for prefix in prefixes), "--new-policy=workloads"]
+        words += [f"--policy=workloads {word}" for word in FIREWALLD_POLICY]
+        return " && ".join([*(f"firewall-cmd --permanent {one}" for one in words), "firewall-cmd --reload"])
     if legacy or (chain.table in IPTABLES_TABLES and chain.name == chain.name.upper()):
         program = ("iptables" if chain.family == "ip" else "ip6tables") + ("-legacy" if legacy else "")
-        letters = {"in": "-i", "out": "-o"}
         add = f"{program} -t {chain.table} -I {chain.name}"
-        return "; ".join(f"{add} {letters[way]} {prefix}+ -j ACCEPT" for way, prefix in missing)
-    words = {"in": "iifname", "out": "oifname"}
+        return "; ".join(f"{add} {LETTERS[way]} {prefix}+ -j ACCEPT" for way, prefix in missing)
     add = f"nft insert rule {chain.family} {chain.table} {chain.name}"
-    return "; ".join(f"{add} {words[way]} '\"{prefix}*\"' accept" for way, prefix in missing)
+    return "; ".join(f"{add} {KEYWORDS[way]} '\"{prefix}*\"' accept" for way, prefix in missing)
 
 
 def render_nft(held: Held, change: Change) -> str:
@@ -205,8 +212,7 @@ def render_nft(held: Held, change: Change) -> str:
     for chain, _place, direction, prefix in change.inserts:
         staying = [rule for rule in held.rules.get(chain, ()) if rule not in change.deletes]
         verb = f"insert rule {place} {chain} position {staying[first].place}" if first < len(staying) else ""
-        word = "iifname" if direction == "in" else "oifname"
-        accept = f'{word} "{prefix}*" counter accept comment "{ACCEPT_COMMENT}"'
+        accept = f'{KEYWORDS[direction]} "{prefix}*" counter accept comment "{ACCEPT_COMMENT}"'
         lines.append(f"{verb or f'add rule {place} {chain}'} {accept}")
     return "\n".join(lines) + "\n"
 
@@ -216,7 +222,6 @@ def render_restore(held: Held, change: Change) -> str:
     lines = [f"*{held.table}", *(f"-D {rule.place}" for rule in change.deletes)]
     lines += [f"-F {chain}" for chain in change.chains] + [f"-X {chain}" for chain in change.chains]
     for chain, place, direction, prefix in change.inserts:
-        word = "-i" if direction == "in" else "-o"
         comment = f'-m comment --comment "{ACCEPT_COMMENT}"'
-        lines.append(f"-I {chain} {place + 1} {word} {prefix}+ {comment} -j ACCEPT")
+        lines.append(f"-I {chain} {place + 1} {LETTERS[direction]} {prefix}+ {comment} -j ACCEPT")
     return "\n".join([*lines, "COMMIT"]) + "\n"

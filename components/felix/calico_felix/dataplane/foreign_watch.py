@@ -18,7 +18,7 @@ from calico_felix.dataplane.foreign import Change, Held
 from libcalico.errors import CalicoError
 from libcalico.kernel.ipset import Ipset
 from libcalico.kernel.iptables import Legacy, LegacyMissing, decode_save, legacy_tables
-from libcalico.kernel.nft_reader import ChainSeen, NftReader
+from libcalico.kernel.nft_reader import ChainSeen, NftReader, RuleSeen
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +98,14 @@ class ForeignRules:
         self._sweeps = {name: count for name, count in self._sweeps.items() if name in found}
         self._name([line for line in obstacles if line])
 
+    async def clear(self) -> None:
+        """Take our accepts away, wherever they are; nothing else is touched. For one without prefixes."""
+        _chains, tables, _obstacles = await asyncio.to_thread(_read, self._prefixes)
+        legacy, _missing = await self._read_legacy()
+        for held in (*tables, *legacy):
+            if held.table == "filter":
+                await self._accept(held)
+
     async def _read_legacy(self) -> tuple[list[Held], list[str]]:
         found: list[Held] = []
         for family in FAMILIES:
@@ -164,8 +172,16 @@ def _read(prefixes: Sequence[str]) -> tuple[list[ChainSeen], list[Held], list[st
                 by_table.setdefault((chain.family, chain.table), []).append(chain)
         tables = [_read_table(reader, found) for found in by_table.values()]
         ways = [chain for chain in chains if foreign.on_the_way(chain)]
-        lines = [foreign.obstacle(c, reader.rules(c.family, c.table, c.name), prefixes) for c in ways]
+        lines = [foreign.obstacle(chain, _read_way(reader, chain, prefixes), prefixes) for chain in ways]
     return chains, tables, lines
+
+
+def _read_way(reader: NftReader, chain: ChainSeen, prefixes: Sequence[str]) -> list[RuleSeen]:
+    """The chain's rules; firewalld's are all over its table."""
+    rules = reader.rules(chain.family, chain.table, chain.name)
+    if chain.table == foreign.FIREWALLD:
+        rules += reader.rules(chain.family, chain.table, "", tuple(prefix.encode() for prefix in prefixes))
+    return rules
 
 
 def _read_table(reader: NftReader, chains: list[ChainSeen]) -> Held:
