@@ -18,6 +18,7 @@ from calico_felix.calc.graph import Graph
 from calico_felix.dataplane.ruleset import Ruleset
 from libcalico.kernel import netns
 from libcalico.kernel.nft import Nft
+from libcalico.kernel.nft_elements import ElementBatches
 from libcalico.model.keys import ResourceKey, key_path
 from libcalico.policy.ir import Packet
 from libcalico.policy.nft.rules import NftOptions
@@ -76,6 +77,7 @@ class Router:
         subprocess.run(["ip", "netns", "add", self.name], check=True)
         with netns.entered(f"/run/netns/{self.name}"):
             self.nft = Nft()
+            self.elements = ElementBatches("calico")
             self._ports = [tun.open_tun(name) for name in (INTERFACE, OUTSIDE)]
         setup = (
             f"ip link set {INTERFACE} up; ip link set {OUTSIDE} up; ip route add 10.1.0.0/24 dev {INTERFACE}\n"
@@ -98,6 +100,7 @@ class Router:
     def close(self) -> None:
         """Take it away."""
         self.nft.close()
+        self.elements.close()
         for descriptor in self._ports:
             os.close(descriptor)
         subprocess.run(["ip", "netns", "del", self.name], check=False)
@@ -153,15 +156,21 @@ def blocking(members: list[str], *, big: int = 0, others: int = 0) -> Table:
     return ruleset.table
 
 
-def flooded(router: Router, states: list[Table], anew: bool = False) -> tuple[int, int]:
-    """Go from state to state under the flood; the packets that came, and those that got through."""
+def flooded(router: Router, states: list[Table], way: str = "delta") -> tuple[int, int]:
+    """Go from state to state under the flood, by a `delta`, as a `whole` or by `batches` of elements; the packets that
+    came, and those that got through."""
     standing = states[0]
     router.nft.run(standing.render_replace())
     flood = router.flood()
     try:
         commits, started = 0, time.monotonic()
         for wanted in cycle(states):
-            router.nft.run(wanted.render_replace() if anew else wanted.render_delta(standing))
+            if way == "batches":
+                changes = wanted.element_changes(standing)
+                assert changes is not None
+                assert router.elements.commit(changes)
+            else:
+                router.nft.run(wanted.render_replace() if way == "whole" else wanted.render_delta(standing))
             standing = wanted
             commits += 1
             flooded_s = time.monotonic() - started
@@ -182,7 +191,7 @@ def flooded(router: Router, states: list[Table], anew: bool = False) -> tuple[in
 @pytest.mark.parametrize("way", ["endpoints and policies come and go", "the table is written anew"])
 def test_no_packet_slips_through_while_the_rules_change(router: Router, way: str) -> None:
     states = [table("a", endpoint=False), table("a"), table("a", "b"), table("c")]
-    _, through = flooded(router, states, anew=way == "the table is written anew")
+    _, through = flooded(router, states, "whole" if way == "the table is written anew" else "delta")
     assert through == 0
 
 
@@ -212,4 +221,11 @@ def test_no_packet_slips_through_while_a_set_is_renewed(router: Router, what: st
     texts = [wanted.render_delta(former) for former, wanted in zip([states[-1], *states], states, strict=False)]
     assert all(any(words in text for text in texts) for words in expected), "the way that this test is about"
     _, through = flooded(router, states)
+    assert through == 0
+
+
+@pytest.mark.parametrize("what", [name for name in RENEWALS if "endpoints" not in name])
+def test_no_packet_slips_through_while_batches_renew_a_set(router: Router, what: str) -> None:
+    _, states = RENEWALS[what]
+    _, through = flooded(router, states, "batches")
     assert through == 0

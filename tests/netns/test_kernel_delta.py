@@ -15,6 +15,7 @@ import pytest
 from calico_felix.calc.graph import Graph
 from calico_felix.dataplane.ruleset import Ruleset, address_set
 from libcalico.kernel.nft import Nft
+from libcalico.kernel.nft_elements import ElementBatches
 from libcalico.model.keys import ResourceKey, key_path
 from libcalico.policy.nets import FULL_LENGTH
 from libcalico.policy.nft import table
@@ -62,6 +63,7 @@ class Kernels:
         for name in self.names:
             subprocess.run(["ip", "netns", "add", name], check=True)
         self.nfts = [Nft(f"/run/netns/{name}") for name in self.names]
+        self.elements = ElementBatches("calico", f"/run/netns/{self.names[0]}")
 
     def run(self, number: int, text: str) -> str:
         """Run commands in one of them; returns its table."""
@@ -71,6 +73,7 @@ class Kernels:
 
     def close(self) -> None:
         """Take them away."""
+        self.elements.close()
         for nft, name in zip(self.nfts, self.names, strict=True):
             nft.close()
             subprocess.run(["ip", "netns", "del", name], check=False)
@@ -115,6 +118,32 @@ def random_sets(dice: random.Random) -> Table:
     names = dice.sample(range(30), dice.choice((0, 3, 20)))
     made.maps["m"] = Map("ifname : verdict", frozenset((f'"cali{n}"', f"jump c{dice.choice(KINDS)}") for n in names))
     return made
+
+
+def test_members_that_change_by_batches(kernels: Kernels, request: pytest.FixtureRequest) -> None:
+    """What differs in elements alone goes without libnftables, all else with it, in any order."""
+    seed = request.config.getoption("--seed") or time.time_ns() % 1_000_000_000
+    print(f"--seed={seed} CALICO_DELTA_STEPS={STEPS}")
+    dice = random.Random(seed)
+    standing, batches = random_sets(dice), 0
+    kernels.run(0, standing.render_replace())
+    for step in range(STEPS):
+        wanted = random_sets(dice)
+        if dice.random() < 0.7:  # the same kinds of sets
+            for name, one in standing.sets.items():
+                if (one.type, one.interval) != (wanted.sets[name].type, wanted.sets[name].interval):
+                    wanted.sets[name] = one
+        changes = wanted.element_changes(standing)
+        batches += changes is not None
+        if changes is None:
+            changed = kernels.run(0, wanted.render_delta(standing))
+        else:
+            assert kernels.elements.commit(changes)
+            changed = kernels.run(0, "")
+        whole = kernels.run(1, wanted.render_replace())
+        assert normal(changed) == normal(whole), f"seed {seed}, step {step}"
+        standing = wanted
+    assert 0 < batches < STEPS
 
 
 @pytest.mark.parametrize("refills", [True, False])

@@ -18,7 +18,7 @@ _SO_SNDBUFFORCE = 32
 LARGEST_BATCH_BYTES = 16 << 20
 """A batch must go out in one datagram; what is larger is for libnftables."""
 
-Change = tuple[bool, str, str, bool, Sequence[str]]
+Change = tuple[bool, str, str, bool, list[str]]
 """(add, set, type, interval, elements): see `calico_native.nfnl.encode_batch`."""
 
 

@@ -6,7 +6,9 @@ import asyncio
 import os
 import re
 
-from libcalico.kernel.nft import Nft
+from libcalico.kernel.errors import KernelError
+from libcalico.kernel.nft import Nft, NftError
+from libcalico.kernel.nft_elements import ElementBatches
 from libcalico.kernel.nft_monitor import NftMonitor
 from libcalico.policy.nft.names import TABLE
 from libcalico.policy.nft.table import Table
@@ -16,11 +18,13 @@ REFILLING_KERNEL = (6, 17)
 
 
 class Programmer:
-    """Owns the handle of libnftables. `write` and `commit` block: in one thread. `changes` is for the event loop."""
+    """Owns the handle of libnftables, and the socket for elements. `write` and `commit` block: in one thread. `changes`
+    is for the event loop."""
 
     def __init__(self) -> None:
         self._nft = Nft()
         self._nft.run("list tables")  # its socket has a port from its first use on
+        self._elements = ElementBatches(TABLE.removeprefix("inet "))
         self._monitor = NftMonitor(TABLE.removeprefix("inet "))
         release = re.findall(r"\d+", os.uname().release)
         self._refills = tuple(map(int, release[:2])) >= REFILLING_KERNEL
@@ -28,9 +32,19 @@ class Programmer:
     def write(self, wanted: Table, former: Table | None) -> None:
         """Make the kernel's table `wanted`, all of it or what is different from `former`, in one transaction; raises
         `NftError`."""
+        if former is not None and self._write_elements(wanted, former):
+            return
         text = wanted.render_replace() if former is None else wanted.render_delta(former, self._refills)
         if text:
             self.commit(text)
+
+    def _write_elements(self, wanted: Table, former: Table) -> bool:
+        """The usual case of a running agent: nothing but elements differs (docs/adr/0029-element-batches.md)."""
+        changes = wanted.element_changes(former, self._refills)
+        try:
+            return changes is not None and self._elements.commit(changes)
+        except KernelError as error:
+            raise NftError(str(error), 0, "") from error
 
     def commit(self, text: str) -> None:
         """Commands as one transaction; raises `NftError`."""

@@ -48,6 +48,16 @@ class Map(NamedTuple):
     elements: frozenset[tuple[str, str]] = frozenset()
 
 
+class ElementChange(NamedTuple):
+    """Elements that one set or map gets, or (`add` is False) loses."""
+
+    add: bool
+    name: str
+    type: str
+    interval: bool
+    elements: list[str]
+
+
 class Table:
     """Chains, sets and maps by name."""
 
@@ -71,6 +81,25 @@ class Table:
         """Commands that turn `former` into this one; empty when they are equal."""
         lines = list(_delta(former, self, refills))
         return "\n".join(lines) + "\n" if lines else ""
+
+    def element_changes(self, former: Table, refills: bool = True) -> list[ElementChange] | None:
+        """What turns `former` into this one when nothing but elements differs; None when anything else does."""
+        if (
+            self.chains != former.chains
+            or self.sets.keys() != former.sets.keys()
+            or self.maps.keys() != former.maps.keys()
+        ):
+            return None
+        changes: list[ElementChange] = []
+        for name, one in self.sets.items():
+            if one is not (known := former.sets[name]):
+                if _is_made_again(known, one, refills):
+                    return None
+                changes += _element_changes(name, one.type, one.interval, known.elements, one.elements)
+        for name, verdicts in self.maps.items():
+            if verdicts is not (standing := former.maps[name]):
+                changes += _element_changes(name, verdicts.type, False, standing.elements, verdicts.elements)
+        return changes
 
 
 class _Change(NamedTuple):
@@ -159,6 +188,13 @@ def _changes(old: Mapping[str, Set | Map], new: Mapping[str, Set | Map], to_read
             else:
                 changes[name] = _Change(False, _texts(gone), _texts(fresh) or None)
     return changes
+
+
+def _element_changes(
+    name: str, kind: str, interval: bool, old: frozenset[Any], new: frozenset[Any]
+) -> list[ElementChange]:
+    parts = ((False, _texts(old - new)), (True, _texts(new - old)))
+    return [ElementChange(add, name, kind, interval, elements) for add, elements in parts if elements]
 
 
 def _texts(elements: Iterable[str | tuple[str, str]]) -> list[str]:
