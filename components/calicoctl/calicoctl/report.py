@@ -46,10 +46,11 @@ def encode(audit: Audit, version: str) -> str:
     allocations: dict[str, list[dict[str, Any]]] = {}
     for allocation in audit.allocations:
         allocations.setdefault(allocation.address, []).append(_allocation(allocation))
+    named = audit.named_handles
     stale = [
         {"ID": handle, "UID": None, "Revision": str(revision)}
         for handle, revision in audit.handles.items()
-        if handle not in audit.named_handles
+        if handle not in named
     ]
     document = {
         "version": version,

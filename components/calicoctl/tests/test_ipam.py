@@ -190,6 +190,20 @@ def test_an_address_to_release_is_one_address(world: World, address: str) -> Non
     assert len(world.held()) == 3
 
 
+def test_a_report_on_a_full_disk_is_an_error(world: World) -> None:
+    refused = world.run("ipam check -o /dev/full")
+    assert (refused.status, refused.stderr) == (1, "write /dev/full: no space left on device\n")
+
+
+def test_a_released_address_that_is_used_is_told_to_people(world: World) -> None:
+    done = world.run("-l error ipam release --ip=10.61.0.0")
+    assert done.stdout == "Successfully released IP address 10.61.0.0\n"
+    assert done.stderr == (
+        "Workload(default/a1-cni-c1-eth0) goes on using 10.61.0.0: it may be given to another container now\n"
+    )
+    assert world.run("-l error ipam release --ip=10.61.0.1").stderr == ""
+
+
 def test_one_address_is_released(world: World) -> None:
     assert world.run("ipam release --ip=10.61.0.1") == (0, "Successfully released IP address 10.61.0.1\n", "")
     assert world.run("ipam release --ip=10.61.0.1") == (1, "", "IP address 10.61.0.1 is not assigned\n")

@@ -125,8 +125,9 @@ def test_what_cannot_be_read_is_counted_and_named(store: MemoryDatastore) -> Non
 def test_a_block_that_cannot_be_read_is_named_too(store: MemoryDatastore) -> None:
     path = "/calico/ipam/v2/assignment/ipv4/block/10.0.0.0-26"
     asyncio.run(store.put(path.encode(), b"{"))
-    assert told(store, "ipam show").stderr.splitlines() == [f"1 stored block cannot be read, not shown: {path}"]
-    assert quiet(store, "ipam show").stderr == ""
+    for line in ("ipam show", "ipam show --show-blocks", "ipam show --show-borrowed"):
+        assert told(store, line).stderr.splitlines() == [f"1 stored block cannot be read, not shown: {path}"]
+        assert quiet(store, line).stderr == ""
 
 
 def test_many_notes_are_cut_and_the_last_stays(store: MemoryDatastore) -> None:

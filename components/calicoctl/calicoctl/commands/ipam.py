@@ -25,17 +25,22 @@ def show(arguments: dict[str, Any]) -> int:
                 print(_address(client, arguments["--ip"]), end="")
             elif arguments["--show-borrowed"]:
                 print(_borrowed(client), end="")
+                _name_unreadable(client)
             elif arguments["--show-configuration"]:
                 print(_configuration(client), end="")
             else:
                 print(_usage(client, arguments["--show-blocks"]), end="")
-                if notes_are_shown():
-                    show_notes(unreadable_notes("block", client.ipam.unreadable_blocks()))
+                _name_unreadable(client)
         except CommandFailed:
             raise
         except CalicoError as error:
             raise CommandFailed(str(error)) from None
     return 0
+
+
+def _name_unreadable(client: Client) -> None:
+    if notes_are_shown():
+        show_notes(unreadable_notes("block", client.ipam.unreadable_blocks()))
 
 
 def _usage(client: Client, with_blocks: bool) -> str:

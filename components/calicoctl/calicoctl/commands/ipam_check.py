@@ -36,7 +36,8 @@ def _write(file: str, text: str) -> None:
     try:
         Path(file).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise CommandFailed(f"open {file}: {streams.reason(error)}") from None
+        what = "write" if error.filename is None else "open"
+        raise CommandFailed(f"{what} {file}: {streams.reason(error)}") from None
 
 
 def lines(audit: Audit, shows_all: bool, shows_problems: bool) -> Iterator[str]:

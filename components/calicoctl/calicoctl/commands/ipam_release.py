@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from calicoctl import cluster, report, session
 from calicoctl.commands.ipam import parsed_address
-from calicoctl.failures import CommandFailed, failed_by
+from calicoctl.failures import CommandFailed, failed_by, notes_are_shown, show_notes
 from calicoctl.report import Leak, Report, StaleHandle
 from libcalico.errors import CalicoError, ResourceUpdateConflict
 from libcalico.ipam.service import Release
@@ -42,6 +42,17 @@ def _release_address(client: Client, address: str) -> None:
     if client.ipam.release_ips([address]).unallocated:
         raise CommandFailed(f"IP address {address} is not assigned")
     print(f"Successfully released IP address {address}")
+    if notes_are_shown():
+        show_notes(_users(client, address))
+
+
+def _users(client: Client, address: str) -> list[str]:
+    """What still goes by an address that was just released."""
+    try:
+        owners = client.ipam.check().used.get(address, [])
+    except CalicoError:
+        return []
+    return [f"{owner} goes on using {address}: it may be given to another container now" for owner in owners]
 
 
 def _release_reported(client: Client, files: Sequence[str], is_forced: bool) -> None:
@@ -117,10 +128,10 @@ def _delete_handles(client: Client, handles: Sequence[StaleHandle], audit: Audit
         return
     print(f"Deleting {len(handles)} handles...")
     print("Key: '.' = Deleted OK; 'x' = skip, handle missing/changed.")
-    counts = {".": 0, "x": 0}
+    counts, named = {".": 0, "x": 0}, audit.named_handles
     errors = 0
     for one in handles:
-        unchanged = one.handle not in audit.named_handles and audit.handles.get(one.handle) == one.revision
+        unchanged = one.handle not in named and audit.handles.get(one.handle) == one.revision
         try:
             deleted = unchanged and client.ipam.drop_handle(one.handle, one.revision)
         except CalicoError as error:
