@@ -343,6 +343,19 @@ async def test_who_fights_over_a_route_gets_one_answer_a_second(monkeypatch: pyt
     dataplane.close()
 
 
+async def test_a_revision_that_comes_during_an_apply_counts_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = Kernel()
+    dataplane = await settled(kernel, flush(B))
+
+    async def write(*_tables: object) -> None:
+        dataplane.note_revision(9)
+
+    monkeypatch.setattr(dataplane, "_write", write)
+    await dataplane._apply_ruleset()
+    assert dataplane.programmed_revision == 9
+    dataplane.close()
+
+
 async def test_an_endpoint_on_a_foreign_interface_is_ignored() -> None:
     dataplane = Dataplane(DataplaneConfig("here", NftOptions()), SystemClock())
     dataplane.on_flush(flush(A, B._replace(interface="eth0")))

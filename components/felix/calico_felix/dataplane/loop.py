@@ -314,6 +314,8 @@ class Dataplane:
             await self._apply_table()
         finally:
             self._applying = False
+        if not self._nft_dirty:  # revisions that came meanwhile had nothing for the kernel
+            self.programmed_revision = max(self.programmed_revision, self._revision)
 
     async def _apply_table(self) -> None:
         revision = self._revision
