@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tests.services import DIE_WITH_US, free_port
 
+HOST_MAC = "ee:ee:ee:ee:ee:ee"
 CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000
 PRIVATE = ("/var/lib/calico", "/run/calico", "/run/netns", "/etc/calico")
 SOCKET = "localhost:2379"

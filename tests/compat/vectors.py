@@ -22,9 +22,10 @@ from tests.compat.contract import Options, Result
 
 HEAD_BYTES = 65536
 SHARED = Path(__file__).parents[3] / "shared"
-FOLDERS = (
-    [Path(os.environ["CALICO_VECTORS"])] if os.environ.get("CALICO_VECTORS") else [SHARED / "vectors", SHARED / "field"]
-)
+FOLDERS = [Path(name) for name in os.environ.get("CALICO_VECTORS", "").split(os.pathsep) if name] or [
+    SHARED / "vectors",
+    SHARED / "field",
+]
 """Where vector files lie: they are not part of the repository."""
 
 

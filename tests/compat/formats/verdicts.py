@@ -1,46 +1,51 @@
-"""`verdicts.jsonl` with `verdicts-topology.json` beside it: which probe packets get through (vectors/VERDICTS.md).
+"""`verdicts.jsonl` and a topology: which probe packets get through (vectors/VERDICTS.md).
 
-Played in memory: base and scenario go through the agent's calculation graph as they are stored, and every probe is
-judged along its path by the packet matcher. Scenarios with host endpoints are skipped: the agent has none yet.
+On the kernel, with the real agent, by default (`tests.compat.verdict_player`). In memory (`MODE=memory`) base and
+scenario go through the agent's calculation graph as they are stored, and its policies decide in the packet matcher;
+what is not policy of a workload (host, settings, connection tracking, protections) is left out and counted as skipped.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from calico_felix.calc.graph import Graph
+from calico_felix.foreign import parameter_name
 from calico_felix.messages import Endpoint, Flush, IPSet
-from libcalico.model.keys import ResourceKey, key_path
+from calico_felix.parameters import PARAMETERS
 from libcalico.model.kinds import KINDS
-from libcalico.policy.compile import PROTOCOLS
+from libcalico.model.resources import STRUCTS
 from libcalico.policy.ir import Direction, Packet, Verdict
 from libcalico.policy.matcher import Matcher
-from tests.compat.contract import Options, Result, judged
+from tests.compat.contract import Options, Result, Shape, json_lines, judged, unknown_members
+from tests.compat.verdict_probes import protocol_of, stored_key, verdict_of
+from tests.services import DIE_WITH_US
 
+TOPOLOGY = "verdicts-topology.json"
+PLAYERS = 2
 EPHEMERAL_PORT = 40000
 VXLAN_PORT = 4789
-IPIP = 4
+TUNNELS = (4, 41, 47)
 INVALID_ICMP = {4: (3, 11), 6: (144,)}
-NEIGHBOUR_DISCOVERY = (130, 131, 132, 133, 135, 136)
-DNAT = {("host", 31000): ("w1", 8080)}
-UNSUPPORTED = {
-    "failsafeInboundHostPorts": "host endpoints",
-    "failsafeOutboundHostPorts": "host endpoints",
-    "workloadSourceSpoofing": "spoofed source prefixes",
-}
-
-
-class World(NamedTuple):
-    """One scenario, ready to be probed. `endpoints` by their end in the topology."""
-
-    nodes: dict[str, dict[str, Any]]
-    endpoints: dict[str, Endpoint]
-    matcher: Matcher
-    to_host: str
+CASE: Shape = {
+    "name": None, "note": None, "source": None, "topology": None, "apply": None, "resources": None, "input": None,
+    "felix": None, "reference": None, "iptables_differs": None, "decided": None,
+    "probes": [{
+        "from": None, "to": None, "family": None, "proto": None, "dport": None, "sport": None, "src": None,
+        "icmp": {"type": None, "code": None}, "allowed": None, "ours": {"allowed": None},
+    }],
+}  # fmt: skip
+INITIAL_TIERS = (("default", 1e6, "Deny"), ("kube-admin", 1e3, "Pass"), ("kube-baseline", 1e7, "Pass"))
+Scenario = dict[str, Any]
 
 
 def claims(_path: Path, head: bytes) -> bool:
@@ -49,73 +54,166 @@ def claims(_path: Path, head: bytes) -> bool:
     return b'"topology"' in first and b'"resources"' in first
 
 
+def companions(path: Path) -> set[Path]:
+    """The topology beside a file of scenarios."""
+    return {path} if path.name == TOPOLOGY else set()
+
+
 def check(path: Path, options: Options) -> Iterator[Result]:
-    """Every scenario; it fails with its first wrong verdict and how many there are."""
-    topology = json.loads((path.parent / "verdicts-topology.json").read_text())
-    for line in path.read_text().split("\n"):
-        if not line.strip():
+    """Every scenario; each wrong probe is a difference."""
+    playable: list[Scenario] = []
+    for place, scenario, problem in json_lines(path):
+        name = str(scenario.get("name", place))
+        if options.only not in name:
             continue
-        scenario = json.loads(line)
-        if options.only not in scenario["name"]:
-            continue
-        skipped = _unsupported(scenario, options)
-        if skipped:
-            yield Result(scenario["name"], skipped=skipped)
+        found = [problem] if problem else unknown_members(scenario, CASE)
+        skipped = "" if found else lacking(scenario, options)
+        if found or skipped:
+            yield Result(name, tuple(found), skipped)
         else:
-            yield judged(scenario["name"], lambda scenario=scenario: _play(topology, scenario))  # type: ignore[misc]
+            playable.append(scenario)
+    for name, topology, scenarios in _by_topology(path, playable):
+        if topology is None:
+            yield from (Result(one["name"], (f"there is no topology {name!r} in {TOPOLOGY}",)) for one in scenarios)
+        elif options.mode == "memory":
+            yield from _in_memory(json.loads(topology.read_text()), scenarios)
+        else:
+            yield from _on_kernel(topology, scenarios)
 
 
-def _unsupported(scenario: dict[str, Any], options: Options) -> str:
+def _by_topology(path: Path, scenarios: list[Scenario]) -> Iterator[tuple[str, Path | None, list[Scenario]]]:
+    """Scenarios by the topology that they name, which is looked for beside the file and beside the shared one."""
+    from tests.compat.vectors import FOLDERS
+
+    for name in dict.fromkeys(one["topology"] for one in scenarios):
+        places = [folder / TOPOLOGY for folder in (path.parent, *FOLDERS)]
+        found = next((one for one in places if one.is_file() and json.loads(one.read_text())["name"] == name), None)
+        yield name, found, [one for one in scenarios if one["topology"] == name]
+
+
+def lacking(scenario: Scenario, options: Options) -> str:
+    """What the scenario needs that our agent does not have. Staged policies have no effect: that needs nothing."""
     if options.backend == "iptables":
-        return "the iptables backend is not there"
-    if any(resource["kind"] == "HostEndpoint" for resource in scenario["resources"]):
-        return "host endpoints"
-    for name in scenario.get("felix") or {}:
-        if name in UNSUPPORTED:
-            return UNSUPPORTED[name]
+        return "needs the iptables backend"
+    kinds = {resource["kind"] for resource in scenario["resources"]}
+    missing = sorted(k for k in kinds if k in KINDS and k not in STRUCTS and not k.startswith("Staged"))
+    known = {row.name.lower() for row in PARAMETERS}
+    missing += sorted(f"setting {m}" for m in scenario.get("felix") or () if parameter_name(m).lower() not in known)
+    return f"needs {', '.join(missing)}" if missing else ""
+
+
+# --- on the kernel ---------------------------------------------------------------------------------------------------
+
+
+def _on_kernel(topology: Path, scenarios: list[Scenario]) -> Iterator[Result]:
+    missing = missing_service()
+    if missing:
+        failed = (missing,) if os.environ.get("CI") else ()
+        yield from (Result(one["name"], failed, missing) for one in scenarios)
+        return
+    ordered = sorted(scenarios, key=lambda one: json.dumps(one.get("felix") or {}))
+    shares = [share for n in range(PLAYERS) if (share := ordered[n::PLAYERS])]
+    players = [_start(topology, share) for share in shares]
+    for player, share in zip(players, shares, strict=True):
+        assert player.stdout is not None
+        for scenario in share:
+            line = player.stdout.readline()
+            if line:
+                yield Result(scenario["name"], tuple(json.loads(line)["differences"]))
+            else:
+                yield Result(scenario["name"], (f"the player ended with status {player.wait()}",))
+        player.wait()
+
+
+def _start(topology: Path, scenarios: list[Scenario]) -> subprocess.Popen[str]:
+    player = subprocess.Popen(
+        [*DIE_WITH_US, sys.executable, "-m", "tests.compat.verdict_player", str(topology)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert player.stdin is not None
+    text, stdin = "".join(f"{json.dumps(one)}\n" for one in scenarios), player.stdin
+
+    def give() -> None:
+        with stdin:
+            stdin.write(text)
+
+    threading.Thread(target=give, daemon=True).start()
+    return player
+
+
+def missing_service() -> str:
+    """What playing on the kernel needs and is not there; empty if nothing."""
+    if os.geteuid() != 0:
+        return "needs root: run as root"
+    for program in ("etcd", "ip", "nft", "conntrack", "setpriv"):
+        if shutil.which(program) is None:
+            return f"needs the program {program}: install it"
     return ""
 
 
-def companions(path: Path) -> set[Path]:
-    """The topology beside a file of scenarios."""
-    return {path} if path.name == "verdicts-topology.json" else set()
+# --- in memory -------------------------------------------------------------------------------------------------------
 
 
-def _play(topology: dict[str, Any], scenario: dict[str, Any]) -> list[str]:
+class World(NamedTuple):
+    """One scenario, ready to be probed. `endpoints` by their end in the topology."""
+
+    nodes: dict[str, dict[str, Any]]
+    endpoints: dict[str, Endpoint]
+    matcher: Matcher
+
+
+def _in_memory(topology: dict[str, Any], scenarios: list[Scenario]) -> Iterator[Result]:
+    for scenario in scenarios:
+        left_out = [probe for probe in scenario["probes"] if not is_policy_alone(topology["nodes"], probe)]
+        if scenario.get("felix"):
+            yield Result(scenario["name"], skipped="in memory: settings are left out")
+            continue
+        yield judged(scenario["name"], lambda scenario=scenario: _play(topology, scenario))  # type: ignore[misc]
+        if left_out:
+            reason = "in memory: probes that are not decided by a workload's policy alone are left out"
+            yield Result(f"{scenario['name']}: {len(left_out)} probes", skipped=reason)
+
+
+def is_policy_alone(nodes: dict[str, dict[str, Any]], probe: dict[str, Any]) -> bool:
+    """Does policy of workloads decide alone, without host, connection tracking, source check and protections?"""
+    ends = [nodes[probe[end]] for end in ("from", "to")]
+    icmp = (probe.get("icmp") or {}).get("type") if probe["proto"] in ("icmp", "icmpv6") else None
+    return not (
+        "host" in (probe["from"], probe["to"])
+        or not any(end["interface_on_host"] for end in ends)
+        or "src" in probe
+        or icmp in INVALID_ICMP[probe["family"]]
+        or protocol_of(probe) in TUNNELS
+        or (probe["proto"] == "udp" and probe["dport"] == VXLAN_PORT)
+    )
+
+
+def _play(topology: dict[str, Any], scenario: Scenario) -> list[str]:
     world = build(topology, scenario)
-    wrong = []
+    found = []
     for number, probe in enumerate(scenario["probes"]):
+        if not is_policy_alone(world.nodes, probe):
+            continue
         allowed = judge(world, probe)
-        if allowed != {**probe, **probe.get("ours", {})}["allowed"]:
-            wrong.append(f"probe {number} {json.dumps(probe)}: {'allowed' if allowed else 'denied'}")
-    return wrong
+        if allowed != verdict_of(probe):
+            found.append(f"probe {number} {json.dumps(probe)}: {'allowed' if allowed else 'denied'}")
+    return found
 
 
-def build(topology: dict[str, Any], scenario: dict[str, Any]) -> World:
+def build(topology: dict[str, Any], scenario: Scenario) -> World:
     """Put base and scenario into the graph, and what comes out into a matcher."""
-    stored: dict[ResourceKey, dict[str, Any]] = {}
-    for resource in [*topology["resources"], *scenario["resources"]]:
-        kind, metadata = resource["kind"], resource["metadata"]
-        namespace = metadata.get("namespace", "") if KINDS[kind].namespaced else ""
-        stored[ResourceKey(kind, metadata["name"], namespace)] = resource
+    tiers = [
+        {"kind": "Tier", "metadata": {"name": name}, "spec": {"order": order, "defaultAction": action}}
+        for name, order, action in INITIAL_TIERS
+    ]
+    stored = {stored_key(one): one for one in [*tiers, *topology["resources"], *scenario["resources"]]}
     graph = Graph(topology["host"])
-    for name, order, action in (("default", 1e6, "Deny"), ("kube-admin", 1e3, "Pass"), ("kube-baseline", 1e7, "Pass")):
-        stored.setdefault(
-            ResourceKey("Tier", name),
-            {"kind": "Tier", "metadata": {"name": name}, "spec": {"order": order, "defaultAction": action}},
-        )
     for revision, (key, resource) in enumerate(stored.items()):
-        graph.update(key_path(key).encode(), json.dumps(resource).encode(), revision + 1)
+        graph.update(key.encode(), json.dumps(resource).encode(), revision + 1)
     graph.in_sync = True
     flush = graph.flush()
     assert flush is not None
-    settings = scenario.get("felix") or {}
-    return World(
-        topology["nodes"],
-        _by_end(topology["nodes"], flush),
-        matcher_of(flush),
-        str(settings.get("defaultEndpointToHostAction", "Drop")).lower(),
-    )
+    return World(topology["nodes"], _by_end(topology["nodes"], flush), matcher_of(flush))
 
 
 def _by_end(nodes: dict[str, dict[str, Any]], flush: Flush) -> dict[str, Endpoint]:
@@ -144,32 +242,14 @@ def matcher_of(flush: Flush, rules: Any = None) -> Matcher:
 
 
 def judge(world: World, probe: dict[str, Any]) -> bool:
-    """Does the probe get through?"""
-    source, target, port = probe["from"], probe["to"], probe.get("dport", 0)
-    if (target, port) in DNAT and probe["proto"] == "tcp":
-        target, port = DNAT[(target, port)]
-    packet = _packet(world, probe, source, target, port)
-    invalid = packet.icmp_type in INVALID_ICMP[packet.family]
-    if target == "host" and packet.icmp_type in NEIGHBOUR_DISCOVERY and packet.family == 6:
-        return True
-    if source in world.nodes and world.nodes[source]["interface_on_host"]:
-        if not _leaves(world, probe, source, packet, invalid):
-            return False
-        if target == "host":
-            return world.to_host != "drop"
-    if source != "host" and world.nodes[target]["interface_on_host"]:
-        return not invalid and _allowed(world, target, Direction.INGRESS, packet)
-    return True
-
-
-def _leaves(world: World, probe: dict[str, Any], end: str, packet: Packet, invalid: bool) -> bool:
-    """The source check, the protections and the egress policy of a workload."""
-    own = world.nodes[end][f"ipv{probe['family']}"]
-    if probe.get("src", own) != own or invalid or packet.protocol == IPIP:
-        return False
-    if packet.protocol == PROTOCOLS["udp"] and packet.destination_port == VXLAN_PORT:
-        return False
-    return _allowed(world, end, Direction.EGRESS, packet)
+    """Do egress policy of the source and ingress policy of the target let the probe through?"""
+    packet = packet_of(world.nodes, probe)
+    ways = (("from", Direction.EGRESS), ("to", Direction.INGRESS))
+    return all(
+        _allowed(world, probe[end], direction, packet)
+        for end, direction in ways
+        if world.nodes[probe[end]]["interface_on_host"]
+    )
 
 
 def _allowed(world: World, end: str, direction: Direction, packet: Packet) -> bool:
@@ -179,23 +259,20 @@ def _allowed(world: World, end: str, direction: Direction, packet: Packet) -> bo
     return world.matcher.decide(endpoint.policy, direction, packet).verdict is Verdict.ALLOW
 
 
-def _packet(world: World, probe: dict[str, Any], source: str, target: str, port: int) -> Packet:
+def packet_of(nodes: dict[str, dict[str, Any]], probe: dict[str, Any]) -> Packet:
+    """The probe as the matcher sees it."""
     family = probe["family"]
-    word = str(probe["proto"])
-    protocol = PROTOCOLS.get(word)
-    protocol = int(word) if protocol is None else protocol
     kind, code = None, None
-    if word in ("icmp", "icmpv6"):
+    if probe["proto"] in ("icmp", "icmpv6"):
         icmp = probe.get("icmp") or {}
         kind, code = icmp.get("type", 8 if family == 4 else 128), icmp.get("code", 0)
-        protocol = 1 if family == 4 else 58
     return Packet(
         family=family,
-        protocol=protocol,
-        source=int(ipaddress.ip_address(probe.get("src") or world.nodes[source][f"ipv{family}"])),
-        destination=int(ipaddress.ip_address(world.nodes[target][f"ipv{family}"])),
-        source_port=probe.get("sport", EPHEMERAL_PORT) if port else 0,
-        destination_port=port,
+        protocol=protocol_of(probe),
+        source=int(ipaddress.ip_address(nodes[probe["from"]][f"ipv{family}"])),
+        destination=int(ipaddress.ip_address(nodes[probe["to"]][f"ipv{family}"])),
+        source_port=probe.get("sport", EPHEMERAL_PORT) if "dport" in probe else 0,
+        destination_port=probe.get("dport", 0),
         icmp_type=kind,
         icmp_code=code,
     )
