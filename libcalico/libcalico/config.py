@@ -23,6 +23,7 @@ from libcalico.errors import BadData
 
 LARGEST_PORT = 65535
 OCTAL = re.compile(r"[+-]?0[0-7]+")
+PORT = re.compile("[0-9]{1,5}")
 LONGEST_NUMBER = 64
 LONGEST_SHOWN = 200
 LONGEST_GUESSED = 64
@@ -120,7 +121,7 @@ def matching(pattern: str, what: str) -> Callable[[str], str]:
 def port_range(text: str) -> str:
     """A port, or `first:last`."""
     ports = text.split(":")
-    if len(ports) > 2 or not all(re.fullmatch("[0-9]{1,5}", port) and int(port) <= LARGEST_PORT for port in ports):
+    if len(ports) > 2 or not all(PORT.fullmatch(port) and int(port) <= LARGEST_PORT for port in ports):
         raise ValueError("is not a port or a range first:last")
     if int(ports[0]) > int(ports[-1]):
         raise ValueError("ends before it begins")

@@ -22,7 +22,10 @@ from libcalico.model.validation_words import LONGEST_SELECTOR, tag
 Errors = Iterator[FieldError]
 DURATION_PATTERN = r"^([0-9]+(\\.[0-9]+)?(ms|s|m|h))*$"
 WHOLE_DURATION = re.compile(r"([0-9]+(ms|s|m|h))*")
-CONNTRACK_TIMEOUT = re.compile(r"([0-9]*(\.[0-9]*)?(ms|s|h|m|us)+)+|Auto")
+CONNTRACK_TIMEOUT = re.compile(r"([0-9]*(\.[0-9]*)?(s|h|m|us))+|Auto")
+CONNTRACK_PATTERN = r"^(([0-9]*(\.[0-9]*)?(ms|s|h|m|us)+)+|Auto)$"
+"""What upstream's schema says, for its message; the one above takes the same texts (`ms` is an `m` and an `s`), without
+the exponential time of a repeat within a repeat."""
 HEALTH_NAME = re.compile(r"[a-zA-Z0-9_ -]+")
 HOST = re.compile(r"[a-zA-Z0-9:._+-]{1,64}")
 KEY_VALUE = re.compile(r"[a-zA-Z0-9_-]+=.*")
@@ -31,10 +34,10 @@ LARGEST_INTEGER = (1 << 63) - 513
 MOST_PORT_RANGES = 7
 MOST_ROUTE_TABLES = 65535
 PATTERNS = {
-    "logPrefix": r"^([a-zA-Z0-9%: /_-])*$",
-    "logActionRateLimit": r"^[1-9]\d{0,3}/(?:second|minute|hour|day)$",
-    "featureDetectOverride": r"^([a-zA-Z0-9-_]+=(true|false|),)*([a-zA-Z0-9-_]+=(true|false|))?$",
-    "featureGates": r"^([a-zA-Z0-9-_]+=([^=]+),)*([a-zA-Z0-9-_]+=([^=]+))?$",
+    "logPrefix": re.compile(r"^([a-zA-Z0-9%: /_-])*$"),
+    "logActionRateLimit": re.compile(r"^[1-9]\d{0,3}/(?:second|minute|hour|day)$"),
+    "featureDetectOverride": re.compile(r"^([a-zA-Z0-9-_]+=(true|false|),)*([a-zA-Z0-9-_]+=(true|false|))?$"),
+    "featureGates": re.compile(r"^([a-zA-Z0-9-_]+=([^=]+),)*([a-zA-Z0-9-_]+=([^=]+))?$"),
 }
 EMPTY_PASSES = frozenset(
     ("ipForwarding", "bpfConntrackLogLevel", "bpfRedirectToPeer", "bpfProfiling", "serviceLoopPrevention",
@@ -104,7 +107,7 @@ def _field_errors(field: FelixField, value: Any) -> Errors:
         case "object":
             for name, timeout in value.items():
                 if not CONNTRACK_TIMEOUT.fullmatch(timeout):
-                    yield _schema(f"{field.name}.{name}", f"should match '^({CONNTRACK_TIMEOUT.pattern})$'")
+                    yield _schema(f"{field.name}.{name}", f"should match '{CONNTRACK_PATTERN}'")
 
 
 def _schema(path: str, reason: str) -> FieldError:
@@ -132,8 +135,9 @@ def _word_errors(field: FelixField, value: str) -> Errors:
             yield FieldError(f"spec.{field.name}", None, f"supported values: {words}")
     elif field.form and value:
         yield from _form_errors(field, value)
-    if field.name in PATTERNS and not re.fullmatch(PATTERNS[field.name], value):
-        yield _schema(field.name, f"should match '{PATTERNS[field.name]}'")
+    pattern = PATTERNS.get(field.name)
+    if pattern is not None and not pattern.fullmatch(value):
+        yield _schema(field.name, f"should match '{pattern.pattern}'")
     if field.name == "nodeSelector" and len(value.encode()) > LONGEST_SELECTOR:
         yield FieldError("spec.nodeSelector", None, f"may not be more than {LONGEST_SELECTOR} bytes")
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 _MOST_REPEATS = 1000
 _DEEPEST = 1000
 _LAST_CHARACTER = 0x10FFFF
+_JOINERS = re.compile("[ _-]")
 _NAMED_GROUP = re.compile(r"\(\?P?<[A-Za-z0-9_]+>")
 _FLAGS = re.compile(r"\(\?(?:[imsU]*|[imsU]*-[imsU]+)(?P<end>[:)])")
 _REPEAT = re.compile(r"\{(?P<least>0|[1-9][0-9]*)(?P<comma>,(?P<most>0|[1-9][0-9]*)?)?\}")
@@ -57,7 +58,7 @@ _SCRIPTS = """
 
 
 def _folded(name: str) -> str:
-    return re.sub("[ _-]", "", name).lower()
+    return _JOINERS.sub("", name).lower()
 
 
 _POSIX = frozenset(_POSIX_NAMES.split())
@@ -90,6 +91,7 @@ class _Parser:
     def __init__(self, text: str) -> None:
         self._text = text
         self._at = 0
+        self._last_posix_end = text.rfind(":]")  # nothing is looked for that is not there: time stays linear
         self._groups = [_Group()]
 
     def parse(self) -> None:
@@ -206,7 +208,8 @@ class _Parser:
         first = True
         while first or not self._text.startswith("]", self._at):
             first = False
-            if self._text.startswith("[:", self._at) and (posix := self._take(_POSIX_CLASS)):
+            is_open = self._text.startswith("[:", self._at) and self._at + 2 <= self._last_posix_end
+            if is_open and (posix := self._take(_POSIX_CLASS)):
                 if posix["name"].removeprefix("^") not in _POSIX:
                     raise _Refused("invalid character class range")
             elif not (self._text.startswith("\\", self._at) and self._named_class()):

@@ -33,6 +33,8 @@ UNSUPPORTED = frozenset(
     for sign in signs
     for text in texts
 )
+INNER_UNDERSCORE = re.compile("(?<=[0-9])_(?=[0-9])")
+LINE_BREAK = re.compile(r"[\r\n]")
 FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 INTEGER = re.compile(r"([-+]?)(0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO]?[0-7]+|0|[1-9][0-9]*)")
 LONGEST_INTEGER = 70
@@ -75,7 +77,7 @@ def _plain_scalar(text: str) -> Any:
         raise BadData(f"{CONVERTING}: json: unsupported value: {text}: put it in quotes if it is text")
     if text[0] not in "+-.0123456789":
         return text
-    bare = re.sub("(?<=[0-9])_(?=[0-9])" if text[0] == "." else "_", "", text)
+    bare = INNER_UNDERSCORE.sub("", text) if text[0] == "." else text.replace("_", "")
     whole = INTEGER.fullmatch(bare) if len(bare) <= LONGEST_INTEGER else None
     if whole:
         number = _integer(whole.group(1), whole.group(2))
@@ -121,7 +123,7 @@ def _construct_scalar(node: yaml.ScalarNode) -> Any:
 
 def _binary(node: yaml.ScalarNode) -> str:
     try:
-        data = base64.b64decode(re.sub(r"[\r\n]", "", node.value), validate=True)
+        data = base64.b64decode(LINE_BREAK.sub("", node.value), validate=True)
     except ValueError:
         line = node.start_mark.line + 1
         raise BadData(f"{CONVERTING}: yaml: line {line}: !!binary value contains invalid base64 data") from None

@@ -13,6 +13,7 @@ from libcalico.kernel.nft_monitor import NftMonitor
 from libcalico.policy.nft.names import TABLE
 from libcalico.policy.nft.table import Table
 
+NUMBER = re.compile(r"[0-9]+")
 REFILLING_KERNEL = (6, 17)
 """From here on no packet misses an element that one transaction takes out of an interval set and puts in again."""
 
@@ -26,7 +27,7 @@ class Programmer:
         self._nft.run("list tables")  # its socket has a port from its first use on
         self._elements = ElementBatches(TABLE.removeprefix("inet "))
         self._monitor = NftMonitor(TABLE.removeprefix("inet "))
-        release = re.findall(r"\d+", os.uname().release)
+        release = NUMBER.findall(os.uname().release)
         self._refills = tuple(map(int, release[:2])) >= REFILLING_KERNEL
 
     def write(self, wanted: Table, former: Table | None) -> None:

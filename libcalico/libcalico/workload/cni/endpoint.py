@@ -56,6 +56,8 @@ LEFT = "projectcalico.org/left-networks"
 """Annotation of an endpoint: the networks that shared its interface until their DEL."""
 _NESTED_ID = re.compile(r"[a-zA-Z0-9]([-.a-zA-Z0-9]*[a-zA-Z0-9])?")
 _ENDPOINT = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+_NO_SEGMENT = re.compile(r"[^a-z0-9]+")
+_NO_NAMESPACE = re.compile(r"[^a-z0-9-]+")
 _SHARED = 11
 
 _replace = msgspec.structs.replace
@@ -65,13 +67,13 @@ def endpoint_segment(interface: str) -> str:
     """The interface's name as endpoint names allow it: the same, or a legal one made of it and a digest."""
     if _ENDPOINT.fullmatch(interface):
         return interface
-    clean = re.sub(r"[^a-z0-9]+", "-", interface.lower()).strip("-") or "if"
+    clean = _NO_SEGMENT.sub("-", interface.lower()).strip("-") or "if"
     return f"{clean}-{hashlib.sha1(interface.encode(), usedforsecurity=False).hexdigest()[:7]}"
 
 
 def legal_namespace(text: str) -> str:
     """A namespace's name of a cleaned label: the same when it is legal, else lower case and dashes."""
-    return re.sub(r"[^a-z0-9-]+", "-", text.lower())[:63].strip("-")
+    return _NO_NAMESPACE.sub("-", text.lower())[:63].strip("-")
 
 
 def endpoint_key(node: str, namespace: str, container_id: str, interface: str) -> ResourceKey:
