@@ -5,10 +5,8 @@ parameter (`test_settings_effects.py`)."""
 
 from __future__ import annotations
 
-import re
-
 from calico_felix.dataplane.config import DataplaneConfig
-from calico_felix.dataplane.mtu import HOST_INTERFACES
+from calico_felix.dataplane.mtu import HOST_INTERFACES, go_search
 from libcalico.config import (
     Configuration,
     Parameter,
@@ -48,11 +46,11 @@ def host_or_all(text: str) -> str:
 
 
 def pattern(text: str) -> str:
-    """A regular expression."""
+    """A regular expression as Go reads it."""
     try:
-        re.compile(text)
-    except re.error as error:
-        raise ValueError(f"is no regular expression: {error}") from error
+        go_search(text)
+    except ValueError as error:
+        raise ValueError(f"is no regular expression: {error}") from None
     return text
 
 

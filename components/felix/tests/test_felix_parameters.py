@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
+from calico_felix.dataplane.mtu import go_search
 from calico_felix.parameters import PARAMETERS, dataplane_config, pass_mark
 from libcalico.config import Configuration
 from libcalico.errors import BadData
@@ -62,3 +65,14 @@ def test_what_decides_over_the_policing_itself_stops_the_agent(name: str, value:
 def test_pass_takes_the_second_lowest_bit() -> None:
     assert pass_mark(0xFFFF0000) == 0x20000
     assert pass_mark(0x88) == 0x80
+
+
+def test_a_pattern_is_gos_and_takes_linear_time() -> None:
+    made = configuration(mtuIfacePattern="(a+)+$")
+    assert made["MTUIfacePattern"] == "(a+)+$" and not made.warnings
+    started = time.process_time()
+    assert not go_search("^(a+)+$")("a" * 100_000 + "!")
+    assert time.process_time() - started < 1
+    assert go_search("th0")("eth0") and go_search(r"^\pL+\z")("eth"), "unanchored, in Go's syntax"
+    (warning,) = configuration(mtuIfacePattern="(?=a)").warnings
+    assert "MTUIfacePattern" in warning and "is no regular expression" in warning
