@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from libcalico.errors import BadData
+from libcalico.errors import BadData, OperationNotSupported
 from libcalico.model import KINDS, kind_of_word
 from libcalico.model.resources import STRUCTS
 
@@ -25,6 +25,20 @@ def check_names(names: list[str]) -> None:
     """Names must not be empty."""
     if "" in names:
         raise BadData("resource name may not be empty")
+
+
+def is_kubernetes_policy(kind: str, name: str) -> bool:
+    """A policy that Kubernetes' API owns, told by its name."""
+    return kind == "NetworkPolicy" and name.startswith("knp.default.")
+
+
+def refuse_read_only(kind: str, name: str, namespace: str, operation: str) -> None:
+    """Raise `OperationNotSupported` for an object that is not the user's to change."""
+    if kind == "ClusterInformation":
+        raise OperationNotSupported(operation, "ClusterInformation")
+    if is_kubernetes_policy(kind, name):
+        reason = "kubernetes network policies must be managed through the kubernetes API"
+        raise OperationNotSupported(operation, f"{kind}({namespace}/{name})", reason)
 
 
 def namespace_for(kind: str, given: str, arguments: dict[str, Any]) -> str:

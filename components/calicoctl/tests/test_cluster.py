@@ -127,3 +127,17 @@ def test_shares_of_a_pool_make_a_hundred(store: MemoryDatastore) -> None:
     asyncio.run(store.put(b"/calico/ipam/v2/assignment/ipv4/block/10.0.0.0-29", json.dumps(block).encode()))
     row = run(store, "ipam show").stdout.splitlines()[3]
     assert row == "| IP Pool  | 10.0.0.0/29 |         8 | 5 (62%)    | 3 (38%)  |"
+
+
+@pytest.mark.parametrize("line", ["apply -f in.yaml", "replace -f in.yaml", "patch np knp.default.x -p {}",
+                                  "label np knp.default.x a=b", "delete np knp.default.x", "delete -f in.yaml",
+                                  "create -f in.yaml"])  # fmt: skip
+def test_a_policy_of_kubernetes_is_only_shown(store: MemoryDatastore, line: str) -> None:
+    put(store, "networkpolicies/default", "knp.default.x", {"selector": "all()", "types": ["Ingress"]})
+    before = asyncio.run(store.range(b"/calico/resources/v3/projectcalico.org/networkpolicies/"))
+    text = POLICY.replace("GlobalNetworkPolicy", "NetworkPolicy").replace("web", "knp.default.x")
+    refused = run(store, f"-l error {line}", in_yaml=text)
+    assert (refused.status, refused.stdout) == (1, "")
+    assert "kubernetes network policies must be managed through the kubernetes API" in refused.stderr
+    assert asyncio.run(store.range(b"/calico/resources/v3/projectcalico.org/networkpolicies/")).kvs == before.kvs
+    assert run(store, "get np").stdout.split() == ["NAME", "TIER", "knp.default.x", "default"]

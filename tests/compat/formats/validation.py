@@ -14,8 +14,7 @@ from typing import Any
 
 import msgspec
 
-from calicoctl.commands.files import _refuse_read_only
-from calicoctl.words import namespace_for
+from calicoctl.words import namespace_for, refuse_read_only
 from libcalico.clock import SystemClock
 from libcalico.datastore.initialise import ensure_initialized
 from libcalico.datastore.memory import MemoryDatastore
@@ -172,9 +171,9 @@ async def _write_one(client: AsyncClient, operation: str, resource: Resource) ->
     if operation == "apply":
         return await client.apply(placed)
     if operation == "replace":
-        _refuse_read_only(placed, "apply or replace")
+        refuse_read_only(type(placed).__name__, placed.metadata.name, placed.metadata.namespace, "apply or replace")
         return await client.replace(placed)
-    _refuse_read_only(placed, "create or apply")
+    refuse_read_only(type(placed).__name__, placed.metadata.name, placed.metadata.namespace, "create or apply")
     fresh = as_new(placed)
     version = placed.metadata.resource_version
     return await client.create(

@@ -11,7 +11,7 @@ import msgspec
 
 from calicoctl import cluster
 from calicoctl.failures import CommandFailed, failed_by
-from calicoctl.words import kind_of, namespace_for
+from calicoctl.words import kind_of, namespace_for, refuse_read_only
 from libcalico.client import Client
 from libcalico.errors import BadData, CalicoError, ResourceDoesNotExist
 from libcalico.model import ResourceKey, from_input, to_json
@@ -57,8 +57,7 @@ def _patch_one(client: Client, kind: str, name: str, namespace: str, arguments: 
             f"creating resource from patched data: error unmarshaling JSON: while decoding JSON: json: {error}"
         ) from None
     try:
-        if kind == "ClusterInformation":
-            raise BadData("operation apply or replace is not supported on ClusterInformation")
+        refuse_read_only(kind, name, namespace, "apply or replace")
         if resource.metadata.name != current.metadata.name:
             raise ResourceDoesNotExist(ResourceKey(kind, resource.metadata.name, namespace))
         client.update(msgspec.structs.replace(resource, metadata=_kept_metadata(resource, current)), under=name)
@@ -166,8 +165,7 @@ def label(arguments: dict[str, Any]) -> int:
         labels, sentence = _changed_labels(dict(current.metadata.labels), key, value, word, name, arguments)
         changed = msgspec.structs.replace(current.metadata, labels=labels)
         try:
-            if kind == "ClusterInformation":
-                raise BadData("operation apply or replace is not supported on ClusterInformation")
+            refuse_read_only(kind, name, namespace, "apply or replace")
             client.update(msgspec.structs.replace(current, metadata=changed), under=name)
         except CalicoError as error:
             failure = failed_by(error, f"failed to update {word} {name}, label not changed")

@@ -12,7 +12,7 @@ import msgspec
 from calicoctl import cluster, inputs
 from calicoctl.failures import several, show_notes
 from calicoctl.inputs import Loaded
-from calicoctl.words import check_names, kind_of, namespace_for
+from calicoctl.words import check_names, is_kubernetes_policy, kind_of, namespace_for, refuse_read_only
 from libcalico.errors import (
     CalicoError,
     FieldError,
@@ -45,7 +45,8 @@ def create(arguments: dict[str, Any]) -> int:
     from libcalico.datastore.resources import as_new
 
     def step(client: Client, resource: Resource) -> None:
-        _refuse_read_only(resource, "create or apply")
+        metadata = resource.metadata
+        refuse_read_only(type(resource).__name__, metadata.name, metadata.namespace, "create or apply")
         try:
             version = resource.metadata.resource_version
             fresh = as_new(resource)
@@ -63,8 +64,8 @@ def apply(arguments: dict[str, Any]) -> int:
     def step(client: Client, resource: Resource) -> None:
         if type(resource).__name__ == "ClusterInformation":
             raise OperationNotSupported("apply", "ClusterInformation", "resource is readonly")
-        if _is_kubernetes_policy(resource):
-            client.replace(resource)
+        if is_kubernetes_policy(type(resource).__name__, resource.metadata.name):
+            _replace_own(client, resource)
         else:
             client.apply(resource)
 
@@ -75,10 +76,18 @@ def replace(arguments: dict[str, Any]) -> int:
     """Objects that must exist."""
 
     def step(client: Client, resource: Resource) -> None:
-        _refuse_read_only(resource, "apply or replace")
-        client.replace(resource)
+        _replace_own(client, resource)
 
     return _run("replace", arguments, step)
+
+
+def _replace_own(client: Client, resource: Resource) -> None:
+    """Replace what is the user's; a policy of Kubernetes must be there to be refused, as upstream has it."""
+    kind, metadata = type(resource).__name__, resource.metadata
+    if is_kubernetes_policy(kind, metadata.name):
+        client.get(kind, metadata.name, metadata.namespace)
+    refuse_read_only(kind, metadata.name, metadata.namespace, "apply or replace")
+    client.replace(resource)
 
 
 def validate(arguments: dict[str, Any]) -> int:
@@ -131,27 +140,13 @@ def _delete_one(client: Client, wanted: tuple[str, str, str, str], arguments: di
         namespace = namespace_for(kind, given, arguments)
         if not name:
             raise ValidationError([FieldError(KINDS[kind].words[0], None, "field should be assigned")])
-        if kind == "ClusterInformation":
-            raise OperationNotSupported("delete", "ClusterInformation")
+        refuse_read_only(kind, name, namespace, "delete")
         client.delete(kind, name, namespace, version)
     except ResourceDoesNotExist as error:
         return None if arguments["--skip-not-exists"] else error
     except CalicoError as error:
         return error
     return None
-
-
-def _refuse_read_only(resource: Resource, operation: str) -> None:
-    kind, metadata = type(resource).__name__, resource.metadata
-    if kind == "ClusterInformation":
-        raise OperationNotSupported(operation, "ClusterInformation")
-    if _is_kubernetes_policy(resource):
-        reason = "kubernetes network policies must be managed through the kubernetes API"
-        raise OperationNotSupported(operation, f"{kind}({metadata.namespace}/{metadata.name})", reason)
-
-
-def _is_kubernetes_policy(resource: Resource) -> bool:
-    return type(resource).__name__ == "NetworkPolicy" and resource.metadata.name.startswith("knp.default.")
 
 
 def _with_version(resource: Resource, version: str) -> Resource:
