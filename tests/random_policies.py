@@ -16,7 +16,7 @@ WITH_PORTS = ("TCP", "UDP", "SCTP", "UDPLite")
 WITH_NAMED_PORTS = ("TCP", "UDP", "SCTP")
 OTHER_PROTOCOLS = (89, 253)
 PORTS = (1, 79, 80, 81, 443, 1000, 65535)
-NAMED = ("web", "dns")
+NAMED = ("web", "dns", "db", "api")
 ICMP_TYPES = {4: (0, 8, 13), 6: (128, 129)}
 """Types that conntrack takes for new when they are requests (8, 13, 128); the others it calls invalid."""
 REQUESTS = (8, 13, 128)
@@ -68,7 +68,7 @@ class World:
                     "ipNetworks": [f"{address(n, f)}/{32 if f == 4 else 128}" for n in numbers for f in (4, 6)],
                     "ports": [
                         {"name": name, "protocol": self.dice.choice(WITH_NAMED_PORTS), "port": self.dice.choice(PORTS)}
-                        for name in NAMED
+                        for name in self.dice.sample(NAMED, 3)
                     ],
                 },
                 "default", labels=self._labels(),
@@ -146,10 +146,12 @@ class World:
             for word, chance in (("ports", 0.35), ("notPorts", 0.25)):
                 if dice.random() < chance:
                     side[word] = [self._port(named) for _ in range(dice.randrange(1, 4))]
+        elif protocol is None and dice.random() < 0.2:
+            side[dice.choice(("ports", "notPorts"))] = dice.sample(NAMED, dice.randrange(1, 4))
         return side
 
     def _port(self, named: bool) -> int | str:
-        if named and self.dice.random() < 0.25:
+        if named and self.dice.random() < 0.4:
             return self.dice.choice(NAMED)
         first, last = sorted(self.dice.choices(PORTS, k=2))
         return first if self.dice.random() < 0.5 else f"{first}:{last}"

@@ -11,7 +11,8 @@ from libcalico.errors import BadData
 from libcalico.model.codec import decode
 from libcalico.model.keys import ResourceKey
 from libcalico.policy.compile import CompiledPolicy, compile_policy, compile_profile
-from libcalico.policy.ir import Action, IcmpMatch, Net, PortRange, Rule
+from libcalico.policy.ir import DENY_ALL, Action, IcmpMatch, Net, PortRange, Rule
+from libcalico.policy.nft.rules import NftOptions, policy_chains
 from libcalico.selector import parse
 
 TEN = Net(4, 10 << 24, 8)
@@ -145,7 +146,7 @@ def test_only_named_ports_imply_the_selector() -> None:
     side, sets = source(selector="a == '1'", ports=["http"])
     (name,) = side.port_sets
     assert side.sets == () and set(sets) == {name}
-    assert (sets[name].selector.id, sets[name].protocol, sets[name].port_name) == (parse("a == '1'").id, 6, "http")
+    assert (sets[name].selector.id, sets[name].ports) == (parse("a == '1'").id, {(6, "http")})
 
 
 def test_named_and_numbered_ports_keep_the_selector() -> None:
@@ -163,6 +164,66 @@ def test_negated_named_ports_are_limited_by_the_selector() -> None:
 def test_the_id_of_a_named_port_is_upstreams() -> None:
     side, _ = source(selector='role == "db" && zone in {"a", "b"}', ports=["metrics"])
     assert side.port_sets == ("n:xKxA6X5YinW6GmIjNWS1cDS0GUfebWaudHYOTg",)
+
+
+NAMES = [f"p{number}" for number in range(300)]
+
+
+def kernel_rules(compiled: CompiledPolicy) -> int:
+    return sum(len(rules) for rules in policy_chains(compiled.policy, NftOptions()).values())
+
+
+def test_named_ports_do_not_multiply() -> None:
+    """All names of a list are one set, on each side and for all protocols."""
+    for protocol in ({"protocol": "TCP"}, {}):
+        compiled = policy(
+            {"action": "Allow", **protocol, "source": {"ports": NAMES}, "destination": {"ports": NAMES[1:]}}
+        )
+        assert len(compiled.sets) == 2 and kernel_rules(compiled) == 2
+        (ports,) = {one.ports for one in compiled.sets.values() if (6, "p0") in one.ports}
+        assert len(ports) == (300 if protocol else 900)
+    mixed = {"ports": [*NAMES, 80, "1000:2000"], "notPorts": [*NAMES, 81]}
+    compiled = policy({"action": "Allow", "protocol": "TCP", "source": mixed, "destination": mixed})
+    assert len(compiled.sets) == 1 and kernel_rules(compiled) == 8
+
+
+def test_the_order_of_names_makes_no_other_set() -> None:
+    one, other = source(ports=["a", "b"])[0], source(ports=["b", "a"])[0]
+    assert one.port_sets == other.port_sets != source(ports=["a"])[0].port_sets
+
+
+def allow(**side: Any) -> dict[str, Any]:
+    return {"action": "Allow", "protocol": "TCP", "source": side}
+
+
+NETS = [f"10.{number >> 8}.{number & 255}.0/24" for number in range(60_000)]
+TOO_LARGE = {
+    "1001 selectors and named ports, the limit is 1000": [allow(selector=f"a == '{n}'") for n in range(1001)],
+    "30008 rules in the kernel, the limit is 30000": [
+        {**allow(ports=["a", 1], selector="all()"), "destination": {"ports": ["b", 2]}} for _ in range(3751)
+    ],
+    "3001 lists of networks or ports in these rules, the limit is 3000": [
+        {**allow(ports=[80, 443]), "ipVersion": 4} for _ in range(3001)
+    ],
+    "240008 networks and ports in these rules, the limit is 200000": [
+        {**allow(nets=NETS, ports=["a", 1]), "ipVersion": 4, "destination": {"ports": ["b", 2]}}
+    ],
+}
+
+
+@pytest.mark.parametrize("why", TOO_LARGE)
+def test_what_is_too_large_denies_all_and_needs_nothing(why: str) -> None:
+    compiled = policy(*TOO_LARGE[why])
+    assert compiled.refused.startswith(why)
+    assert compiled.sets == {} and compiled.policy.ingress == compiled.policy.egress == DENY_ALL
+    chains = policy_chains(compiled.policy, NftOptions())
+    assert [rules[0].split(" comment")[0] for rules in chains.values()] == ["counter drop"] * 2
+    assert all("|too large" in rules[0] for rules in chains.values())
+
+
+def test_what_is_just_large_is_enforced() -> None:
+    compiled = policy(*(allow(selector=f"a == '{number}'") for number in range(1000)))
+    assert compiled.refused == "" and len(compiled.sets) == 1000
 
 
 def test_the_sets_of_rules_that_vanish_are_not_needed() -> None:

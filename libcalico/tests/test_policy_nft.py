@@ -347,3 +347,10 @@ def test_what_is_gone_goes_users_first() -> None:
         "delete chain inet calico c-a",
         "delete set inet calico a",
     ]
+
+
+def test_many_single_ports_are_an_interval_set() -> None:
+    """The kernel adds to a bitmap of ports in quadratic time."""
+    some, many_ports = (tuple(PortRange(2 * n + 1, 2 * n + 1) for n in range(count)) for count in (500, 501))
+    assert "1-1" not in matches(Rule(Action.ALLOW, 0, destination=Side(ports=some)))[0]
+    assert "th dport { 1-1, 3, 5" in matches(Rule(Action.ALLOW, 0, destination=Side(ports=many_ports)))[0]

@@ -12,7 +12,7 @@ from calico_felix.calc.graph import Graph
 from calico_felix.dataplane.ruleset import Ruleset
 from calico_felix.messages import Flush, IPSetDelta
 from libcalico.model.keys import BlockKey, ResourceKey, key_path
-from libcalico.policy.ir import Action, PolicyId
+from libcalico.policy.ir import DENY_ALL, Action, PolicyId
 from libcalico.policy.nft.rules import NftOptions
 from tests.random_policies import World
 
@@ -165,6 +165,48 @@ def test_a_policy_that_cannot_be_used_is_absent_and_reported_until_it_is_mended(
     store.flush()
     assert set(store.state["policies"]) == {gnp("bad"), gnp("good")}
     assert store.graph.problems == {}
+
+
+@pytest.mark.parametrize("kind", ["GlobalNetworkPolicy", "Profile"])
+def test_what_is_too_large_denies_and_is_reported_until_it_is_smaller(store: Datastore, kind: str) -> None:
+    """It stays in its place, so that nothing after it allows what it might deny; the others go on."""
+
+    def put(selectors: int) -> None:
+        rules = [{"action": "Allow", "source": {"selector": f"a == '{number}'"}} for number in range(selectors)]
+        spec = {"ingress": rules} | ({"selector": "all()"} if kind == "GlobalNetworkPolicy" else {})
+        store.put(kind, "p", spec)
+
+    store.endpoint("a", {}, profiles=["p"])
+    put(3)
+    store.flush()
+    assert len(store.state["sets"]) == 3 and store.graph.problems == {}
+    put(2000)
+    flush = store.flush()
+    assert store.state["sets"] == {}
+    (identity,) = flush.policies
+    assert store.state["policies"][identity].ingress == DENY_ALL
+    (problem,) = store.graph.problems.values()
+    assert problem.startswith("it denies all: 2000 selectors and named ports, the limit is 1000")
+    put(2)
+    store.flush()
+    assert len(store.state["sets"]) == 2 and store.graph.problems == {}
+
+
+def test_an_endpoint_with_several_of_a_rule_s_ports_is_in_one_set(store: Datastore) -> None:
+    """Two names of one port are one member, which leaves with the last of them."""
+    rule = {"action": "Allow", "protocol": "TCP", "source": {"ports": ["web", "www", "dns"]}}
+    store.put("GlobalNetworkPolicy", "p", {"selector": "all()", "ingress": [rule]})
+
+    def ports(*names: str) -> set[Any]:
+        numbers = {"web": 80, "www": 80, "dns": 53, "other": 1}
+        store.endpoint("a", {}, ports=[{"name": n, "protocol": "TCP", "port": numbers[n]} for n in names])
+        store.flush()
+        (one,) = store.state["sets"].values()
+        return {(member[2], member[3]) for member in one.members}
+
+    assert ports("web", "www", "dns", "other") == {(6, 80), (6, 53)}
+    assert ports("www") == {(6, 80)}
+    assert ports("other") == set()
 
 
 def test_settings_that_cannot_be_read_are_not_taken_for_the_defaults(

@@ -14,7 +14,8 @@ from libcalico.model import scalars
 from libcalico.model.resources import ICMP as ModelICMP
 from libcalico.model.resources import EntityRule, GlobalNetworkPolicy, NetworkPolicy, Profile
 from libcalico.model.resources import Rule as ModelRule
-from libcalico.policy.ir import Action, IcmpMatch, Net, Policy, PolicyId, PortRange, Rule, Side
+from libcalico.policy import limits
+from libcalico.policy.ir import DENY_ALL, Action, IcmpMatch, Net, Policy, PolicyId, PortRange, Rule, Side
 from libcalico.selector import Selector, parse
 from libcalico.selector.identity import unique_id
 from libcalico.selector.translate import global_policy_selector, network_policy_selector, rule_selector
@@ -28,17 +29,17 @@ BOTH = frozenset((4, 6))
 
 
 class SetSpec(NamedTuple):
-    """Who is in an IP set: the addresses of all that `selector` matches; for a named port only those endpoints that
-    carry `port_name` with `protocol` (an IP protocol number), as (address, protocol, port)."""
+    """Who is in an IP set: the addresses of all that `selector` matches; for named ports only the endpoints that carry
+    one of `ports` (an IP protocol number and a name), as (address, protocol, port)."""
 
     id: str
     selector: Selector
-    protocol: int = 0
-    port_name: str = ""
+    ports: frozenset[tuple[int, str]] = frozenset()
 
 
 class CompiledPolicy(NamedTuple):
-    """A policy ready for use. `order` None is after all numbers. `workload`: it acts on workload endpoints."""
+    """A policy ready for use. `order` None is after all numbers. `workload`: it acts on workload endpoints. `refused`:
+    why it denies all instead of what its rules say; empty when it does not."""
 
     policy: Policy
     selector: Selector
@@ -48,13 +49,15 @@ class CompiledPolicy(NamedTuple):
     egress: bool
     workload: bool
     sets: dict[str, SetSpec]
+    refused: str = ""
 
 
 class CompiledProfile(NamedTuple):
-    """A profile's rules and the sets that they need."""
+    """A profile's rules and the sets that they need; `refused` as above."""
 
     policy: Policy
     sets: dict[str, SetSpec]
+    refused: str = ""
 
 
 def compile_policy(resource: NetworkPolicy | GlobalNetworkPolicy) -> CompiledPolicy:
@@ -79,6 +82,7 @@ def compile_policy(resource: NetworkPolicy | GlobalNetworkPolicy) -> CompiledPol
         selector = parse(text)
     except BadData as error:
         raise BadData(f"{error}: the policy is treated as absent") from None
+    policy, sets, refused = _bounded(policy, sets)
     return CompiledPolicy(
         policy=policy,
         selector=selector,
@@ -88,6 +92,7 @@ def compile_policy(resource: NetworkPolicy | GlobalNetworkPolicy) -> CompiledPol
         egress="egress" in types,
         workload=workload,
         sets=sets,
+        refused=refused,
     )
 
 
@@ -100,7 +105,13 @@ def compile_profile(resource: Profile) -> CompiledProfile:
         egress = compile_rules(resource.spec.egress, "", sets)
     except BadData as error:
         raise BadData(f"{error}: the profile is treated as absent") from None
-    return CompiledProfile(Policy(identity, "", ingress, egress), sets)
+    return CompiledProfile(*_bounded(Policy(identity, "", ingress, egress), sets))
+
+
+def _bounded(policy: Policy, sets: dict[str, SetSpec]) -> tuple[Policy, dict[str, SetSpec], str]:
+    """The policy and its sets; one that would cost too much denies all and needs none, and the text says why."""
+    refused = limits.excess(policy, len(sets))
+    return (policy._replace(ingress=DENY_ALL, egress=DENY_ALL), {}, refused) if refused else (policy, sets, "")
 
 
 def compile_rules(rules: list[ModelRule], namespace: str, sets: dict[str, SetSpec]) -> tuple[Rule, ...]:
@@ -248,15 +259,16 @@ def _net_set(selector: Selector, sets: dict[str, SetSpec]) -> str:
 def _port_sets(
     names: list[str], protocol: int | None, selector: Selector | None, sets: dict[str, SetSpec]
 ) -> tuple[str, ...]:
+    """All named ports of a list are one set: they are ORed, and each member carries its protocol. The identity of a
+    single one is upstream's."""
+    if not names:
+        return ()
+    numbers = list(NAMED_PORT_PROTOCOLS) if protocol is None else [protocol]
+    if any(number not in NAMED_PORT_PROTOCOLS for number in numbers):
+        raise BadData(f"named port {names[0]!r} needs protocol TCP, UDP or SCTP")
+    ports = frozenset((number, name) for number in numbers for name in names)
     chosen = selector or parse("")
-    protocols = list(NAMED_PORT_PROTOCOLS) if protocol is None else [protocol]
-    found = []
-    for name in names:
-        for number in protocols:
-            word = NAMED_PORT_PROTOCOLS.get(number)
-            if word is None:
-                raise BadData(f"named port {name!r} needs protocol TCP, UDP or SCTP")
-            identity = unique_id("n", f"{chosen.id},{word},{name}")
-            sets[identity] = SetSpec(identity, chosen, number, name)
-            found.append(identity)
-    return tuple(found)
+    words = sorted(f"{NAMED_PORT_PROTOCOLS[number]},{name}" for number, name in ports)
+    identity = unique_id("n", f"{chosen.id},{';'.join(words)}")
+    sets[identity] = SetSpec(identity, chosen, ports)
+    return (identity,)

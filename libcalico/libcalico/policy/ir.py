@@ -69,7 +69,8 @@ class Side(NamedTuple):
 class Rule(NamedTuple):
     """One rule. `family` 0 = both; protocols are IP protocol numbers (IANA), None = any.
 
-    `number` is the rule's 0-based place in what the user wrote: part of its identity in counters and explanations.
+    `number` is the rule's 0-based place in what the user wrote (-1 in `DENY_ALL`): part of its identity in counters and
+    explanations.
     A rule that can match in one family only has `family` set; one that can never match is not in the IR at all."""
 
     action: Action
@@ -81,6 +82,10 @@ class Rule(NamedTuple):
     not_icmp: IcmpMatch | None = None
     source: Side = Side()
     destination: Side = Side()
+
+
+DENY_ALL = (Rule(Action.DENY, -1),)
+"""What stands for the rules of a policy that is too large to be enforced."""
 
 
 class PolicyId(NamedTuple):

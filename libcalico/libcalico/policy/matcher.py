@@ -94,6 +94,8 @@ class Matcher:
             if rule.action is Action.PASS:
                 return None, True
             verdict = Verdict.ALLOW if rule.action is Action.ALLOW else Verdict.DENY
+            if rule.number < 0:
+                return Decision(verdict, "the policy is too large", tier, identity), False
             return Decision(verdict, "rule", tier, identity, rule.number), False
         return None, False
 

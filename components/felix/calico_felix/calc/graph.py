@@ -157,10 +157,14 @@ class Graph:
         self.problems.pop(str(key), None)
         return found
 
-    def _report(self, key: Key, error: Exception) -> None:
+    def _report(self, key: Key, error: Exception, what: str = "counts as absent") -> None:
         if self.problems.get(str(key)) != str(error):
-            log.warning("%s counts as absent until it is mended: %s", key, error)
+            log.warning("%s %s until it is mended: %s", key, what, error)
         self.problems[str(key)] = str(error)
+
+    def _report_refused(self, key: Key, refused: str) -> None:
+        if refused:
+            self._report(key, BadData(f"it denies all: {refused}"), "is not enforced")
 
     def _on_policy(
         self, key: ResourceKey, resource: NetworkPolicy | GlobalNetworkPolicy | None, _revision: int
@@ -171,10 +175,13 @@ class Graph:
             return
         named = structs.replace(resource.metadata, name=key.name, namespace=key.namespace)
         try:
-            self.policies.update_policy(compile_policy(structs.replace(resource, metadata=named)))
+            compiled = compile_policy(structs.replace(resource, metadata=named))
         except BadData as error:
             self._report(key, error)
             self.policies.remove_policy(identity)
+            return
+        self.policies.update_policy(compiled)
+        self._report_refused(key, compiled.refused)
 
     def _on_tier(self, key: ResourceKey, tier: Tier | None, _revision: int) -> None:
         facts = None
@@ -191,10 +198,13 @@ class Graph:
             self.policies.remove_profile(key.name)
             return
         try:
-            self.policies.update_profile(key.name, compile_profile(profile))
+            compiled = compile_profile(profile)
         except BadData as error:
             self._report(key, error)
             self.policies.remove_profile(key.name)
+            return
+        self.policies.update_profile(key.name, compiled)
+        self._report_refused(key, compiled.refused)
 
     def _on_network_set(self, key: ResourceKey, found: NetworkSet | GlobalNetworkSet | None, _revision: int) -> None:
         if found is None:

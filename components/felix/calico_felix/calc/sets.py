@@ -91,7 +91,7 @@ class SetMembers:
                 out[set_id] = IPSetDelta(set_id, added, frozenset(changes.keys() - added))
         self._changes.clear()
         for set_id in self._new:
-            out[set_id] = IPSet(set_id, bool(self._specs[set_id].port_name), frozenset(self._counts[set_id]))
+            out[set_id] = IPSet(set_id, bool(self._specs[set_id].ports), frozenset(self._counts[set_id]))
         self._sent.update(self._new)
         self._new.clear()
         return out
@@ -107,10 +107,10 @@ class SetMembers:
 
     def _members(self, set_id: str, what: Contribution) -> list[Member]:
         spec = self._specs[set_id]
-        if not spec.port_name:
+        if not spec.ports:
             return list(what.nets)
-        ports = [port for name, protocol, port in what.ports if name == spec.port_name and protocol == spec.protocol]
-        return [(family, address, spec.protocol, port) for family, address, _ in what.nets for port in ports]
+        ports = [(protocol, port) for name, protocol, port in what.ports if (protocol, name) in spec.ports]
+        return [(family, address, *port) for family, address, _ in what.nets for port in ports]
 
     def _add(self, set_id: str, what: Contribution) -> None:
         counts = self._counts[set_id]

@@ -29,6 +29,7 @@ from libcalico.policy.nft.names import Identity, endpoint_chain, kernel_set, pol
 
 FAMILY_WORDS = {4: ("ip", "ipv4", "icmp"), 6: ("ip6", "ipv6", "icmpv6")}
 LAST_PORT = 65535
+MANY_PORTS = 500
 LONGEST_LOG_PREFIX = 127
 LOG_WORD = re.compile("%.?")
 Rules = tuple[str, ...]
@@ -83,7 +84,8 @@ def may_pass(policy: Policy, direction: Direction) -> bool:
 
 def render_rule(rule: Rule, policy: Policy, direction: Direction, options: NftOptions) -> list[str]:
     """The kernel rules of one IR rule."""
-    identity = Identity(policy_word(policy.id), policy.tier, direction.value, str(rule.number))
+    number = "too large" if rule.number < 0 else str(rule.number)
+    identity = Identity(policy_word(policy.id), policy.tier, direction.value, number)
     end = f'{_action(rule.action, policy, options)} comment "{identity.text}"'
     return [" ".join([*match, end]) for match in _alternatives(rule)]
 
@@ -113,9 +115,10 @@ def _alternatives(rule: Rule) -> Iterator[list[str]]:
     """The matches that together are the rule's match."""
     for family in _families(rule):
         protocol = _protocol(rule)
+        sources, destinations = list(_side(rule.source, "s", family)), list(_side(rule.destination, "d", family))
         for icmp in _icmp(rule, family):
-            for source in _side(rule.source, "s", family):
-                for destination in _side(rule.destination, "d", family):
+            for source in sources:
+                for destination in destinations:
                     match = [*protocol, *icmp, *source, *destination]
                     yield [*_family_test(match, family), *match]
 
@@ -211,14 +214,18 @@ def _collapsed(nets: Sequence[Net]) -> list[str]:
 
 
 def _merged(ports: Sequence[PortRange]) -> list[str]:
-    """Ranges without overlaps."""
+    """Ranges without overlaps. Many single ports are made an interval set by a range: others are a bitmap, to which the
+    kernel adds in quadratic time (30,000 ports: 6 s against 0.4 s)."""
     merged: list[PortRange] = []
     for port in sorted(ports):
         if merged and port.first <= merged[-1].last + 1:
             merged[-1] = PortRange(merged[-1].first, max(merged[-1].last, port.last))
         else:
             merged.append(port)
-    return [str(port.first) if port.first == port.last else f"{port.first}-{port.last}" for port in merged]
+    texts = [str(port.first) if port.first == port.last else f"{port.first}-{port.last}" for port in merged]
+    if len(texts) > MANY_PORTS:
+        texts[0] = f"{merged[0].first}-{merged[0].last}"
+    return texts
 
 
 def _none_of(ports: Sequence[str]) -> str:
