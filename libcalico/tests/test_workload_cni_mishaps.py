@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from libcalico.datastore.contract import Delete, Operation, Put
-from libcalico.errors import DatastoreError
+from libcalico.errors import DatastoreError, Unreachable
 from libcalico.ipam.service import IpamService
 from libcalico.workload.plan import plan_wiring
 from tests.cni_world import NODE, World
@@ -358,3 +358,20 @@ async def test_a_step_that_hangs_does_not_hang_its_caller(world: World, monkeypa
     monkeypatch.undo()
     await world.ok("DEL")
     assert (await world.is_clean(), world.services.is_busy) == (True, False)
+
+
+@pytest.mark.parametrize("command", ["ADD", "DEL"])
+async def test_an_etcd_that_is_not_reached_is_asked_once(world: World, command: str) -> None:
+    """Each request goes on connecting for 10 s: an undo of what was never sent would double that."""
+    if command == "DEL":
+        await world.ok("ADD")
+    asked: list[str] = []
+
+    async def unreachable(*_arguments: Any, **_options: Any) -> Any:
+        asked.append("txn")
+        raise Unreachable("cannot reach etcd at http://192.0.2.1:2379")
+
+    world.store.txn = unreachable  # type: ignore[method-assign]
+    shown = await world.refused(command)
+    assert (shown["code"], "192.0.2.1" in shown["msg"]) == (11, True)
+    assert asked == ["txn"]

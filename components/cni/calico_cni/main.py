@@ -32,7 +32,7 @@ def answer(
 
         return CniAnswer(0, f"{VERSION}\n".encode())
     if arguments == ["-t"] and program == "calico":
-        return asyncio.run(_test_datastore(stdin))
+        return asyncio.run(_test_datastore(stdin, environment))
     if arguments == ["-upgrade"]:
         return _refuse("-upgrade is for Kubernetes only: nothing was done")
     if arguments:
@@ -56,8 +56,8 @@ async def _call(request: CniRequestData, limit_s: float) -> CniAnswer:
         return result
 
 
-async def _test_datastore(stdin: bytes) -> CniAnswer:
-    from calico_cni.services import open_services
+async def _test_datastore(stdin: bytes, environment: Mapping[str, str]) -> CniAnswer:
+    from calico_cni.services import etcd_settings, open_services
     from libcalico.errors import CalicoError
     from libcalico.workload.cni.conf import read_conf
     from libcalico.workload.cni.context import check_ready
@@ -65,12 +65,16 @@ async def _test_datastore(stdin: bytes) -> CniAnswer:
 
     try:
         conf, _ = read_conf(parse_conf_object(stdin))
-        async with open_services({}) as services, asyncio.timeout(TEST_TIMEOUT_S):
-            await check_ready(await services.connect(conf), TEST_TIMEOUT_S)
-    except (CalicoError, TimeoutError) as error:
-        failure = CniError(errors.FLAGS, "data store connection failed", str(error))
-        return CniAnswer(1, render_json(failure.to_object()))
-    return CniAnswer(0)
+        endpoints = etcd_settings(conf, environment).endpoints
+        async with open_services(environment) as services, asyncio.timeout(TEST_TIMEOUT_S):
+            await check_ready(await services.connect(conf))
+    except TimeoutError:
+        details = f"no answer in {TEST_TIMEOUT_S:g} s from {', '.join(endpoints) or 'etcd'}"
+    except CalicoError as error:
+        details = str(error)
+    else:
+        return CniAnswer(0)
+    return CniAnswer(1, render_json(CniError(errors.FLAGS, "data store connection failed", details).to_object()))
 
 
 def _parse(argv: Sequence[str]) -> tuple[str, float, list[str]]:

@@ -13,6 +13,7 @@ from libcalico.errors import (
     DatastoreError,
     ResourceAlreadyExists,
     ResourceDoesNotExist,
+    Unreachable,
     ValidationError,
 )
 from libcalico.ipam.transaction import View
@@ -170,8 +171,8 @@ class _Addition:
 
         try:
             found = await addresses.assign(context, beside)
-        except DatastoreError:
-            if written:
+        except DatastoreError as error:
+            if written and not isinstance(error, Unreachable):
                 self._push(undo, "take back what may have been stored", lambda: self._take_back(written[0], 0))
             raise
         _check_some(found)
@@ -228,6 +229,8 @@ class _Addition:
         wanted = _endpoint(context, ips, host_interface, mac)
         try:
             stored = await endpoint.create_endpoint(context.client, wanted)
+        except Unreachable:  # nothing was sent
+            raise
         except DatastoreError:  # it may have been stored all the same
             self._push(undo, "delete the endpoint", lambda: endpoint.delete_endpoint(context.client, wanted))
             raise

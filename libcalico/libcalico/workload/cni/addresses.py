@@ -10,7 +10,7 @@ from collections.abc import Callable, Container, Iterable, Sequence
 
 import msgspec
 
-from libcalico.errors import CalicoError, DatastoreError, ResourceAlreadyExists, ResourceDoesNotExist
+from libcalico.errors import CalicoError, DatastoreError, ResourceAlreadyExists, ResourceDoesNotExist, Unreachable
 from libcalico.ipam.assignment import Assigned
 from libcalico.ipam.plan import NoQualifiedPool
 from libcalico.ipam.service import AssignError, Beside, Release
@@ -117,7 +117,7 @@ async def _assign_wanted(
         try:
             await context.ipam.assign_ip(address, context.handle, attributes(context), context.node, "Workload")
         except CalicoError as error:
-            await _give_back_after(error, context, [*done, address] if isinstance(error, DatastoreError) else done)
+            await _give_back_after(error, context, [*done, address] if _may_be_done(error) else done)
             raise
         done.append(address)
     return tuple(done)
@@ -146,7 +146,7 @@ async def _auto_assign(
             beside=note,
         )
     except AssignError as error:
-        unsure = tried if isinstance(error.cause, DatastoreError) and beside is None else []
+        unsure = tried if _may_be_done(error.cause) and beside is None else []
         await _give_back_after(error, context, [*_bare(error.v4, error.v6), *unsure])
         if isinstance(error.cause, ResourceAlreadyExists | DatastoreError):
             raise error.cause from None
@@ -169,6 +169,11 @@ def _without_pool(context: Context, version: int) -> str:
 
 def _bare(*parts: Assigned | None) -> list[str]:
     return [cidr.partition("/")[0] for part in parts if part is not None for cidr in part.addresses]
+
+
+def _may_be_done(error: object) -> bool:
+    """A write whose answer was lost; one for which nothing was reached was not sent."""
+    return isinstance(error, DatastoreError) and not isinstance(error, Unreachable)
 
 
 async def _give_back_after(error: CalicoError, context: Context, addresses: Sequence[str]) -> None:

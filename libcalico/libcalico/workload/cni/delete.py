@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from libcalico.errors import CalicoError, ResourceDoesNotExist, ResourceUpdateConflict
+from libcalico.errors import CalicoError, ResourceDoesNotExist, ResourceUpdateConflict, Unreachable
 from libcalico.ipam.transaction import View
 from libcalico.kernel.errors import KernelError
 from libcalico.model.resources import WorkloadEndpoint
@@ -62,7 +62,8 @@ async def remove_attachment(context: Context) -> list[Exception]:
     attacher = context.services.attacher
     await _step(problems, lambda: attacher.detach(call.netns, call.interface, names))
     went_along = await _step(problems, lambda: _release(context, mine, rest))
-    if mine is not None and not went_along:
+    is_cut_off = any(isinstance(problem, Unreachable) for problem in problems)
+    if mine is not None and not went_along and not is_cut_off:
         await _step(problems, lambda: endpoint.delete_endpoint(context.client, mine))
     return problems
 
