@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,7 @@ import pytest
 from libcalico.workload.cni import errors, hold
 from libcalico.workload.cni.errors import CniError
 from libcalico.workload.cni.hold import hold_netns
-from tests.netns.cni_host import ID, PREFIX, Host, build_plugins, sh
+from tests.netns.cni_host import ID, NODE, PREFIX, Host, build_plugins, sh
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run as root")]
 
@@ -265,6 +266,26 @@ async def test_etcd_down_is_an_answer_in_time(with_agent: bool, host: Host) -> N
             assert (code, out["code"], host.endpoint in out["msg"]) == (1, 11, True), out
             assert 9 < time.monotonic() - started_s < 20
     assert host.interfaces() == []
+
+
+async def test_the_configurations_of_the_howto_work_as_printed(host: Host) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "howto" / "install.md").read_text()
+    printed = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL)]
+    as_list = next(block for block in printed if "plugins" in block)
+    as_object = next(block for block in printed if "type" in block)
+    common = {name: as_list[name] for name in ("name", "cniVersion")}  # what libcni gives to each member
+    for conf in (as_object, *({**member, **common} for member in as_list["plugins"])):
+        box = host.box()
+        files = {"etcd_endpoints": host.endpoint, "nodename": NODE, "nodename_file_optional": True}
+        environment = host.environment("ADD", box, ID, CALICO_NODE_SOCKET=str(host.socket))
+        code, out, err = await host.program([str(host.plugins / "calico")], environment, {**conf, **files})
+        assert (code, len(out["ips"])) == (0, 1), err
+        (stored,) = (await host.client.list("WorkloadEndpoint")).items
+        labels = conf.get("args", {}).get("cni", {}).get("labels", [])
+        assert {one["key"]: one["value"] for one in labels}.items() <= stored.metadata.labels.items()
+        environment["CNI_COMMAND"] = "DEL"
+        assert (await host.program([str(host.plugins / "calico")], environment, {**conf, **files}))[0] == 0
+    assert await host.problems() == []
 
 
 async def test_datastore_test_flag(host: Host) -> None:
