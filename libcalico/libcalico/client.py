@@ -97,7 +97,7 @@ class Client:
         stored = self._run(self._async.datastore.get(f"{list_prefix(kind)}{name}".encode()))
         try:
             return dict(msgspec.json.decode(stored.value)["spec"]) if stored is not None else {}
-        except (msgspec.DecodeError, KeyError, TypeError, ValueError):
+        except (msgspec.DecodeError, RecursionError, KeyError, TypeError, ValueError):
             return {}
 
     def create(self, resource: Resource | dict[str, Any]) -> Any:

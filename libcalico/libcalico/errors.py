@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from libcalico.text import shown
+
 
 class CalicoError(Exception):
     """Base of every error that this project raises on purpose."""
@@ -116,9 +118,9 @@ class InsufficientIdentifiers(BadData):
 class ParsingDatastoreEntry(BadData):
     """A stored value that cannot be read as its kind; `cause` says why."""
 
-    def __init__(self, key: str, value: str, cause: object) -> None:
-        self.cause = cause
-        super().__init__(f"failed to parse datastore entry key={key}; value={value}: {cause}")
+    def __init__(self, key: str, value: bytes, cause: object) -> None:
+        self.cause = shown(cause)
+        super().__init__(f"failed to parse datastore entry key={shown(key)}; value={shown(value)}: {self.cause}")
 
 
 class PartialFailure(CalicoError):

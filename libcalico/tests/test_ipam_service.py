@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from libcalico.datastore.contract import TxnResult
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.datastore.resources import AsyncClient
-from libcalico.errors import ResourceAlreadyExists, ResourceDoesNotExist
+from libcalico.errors import BadData, ResourceAlreadyExists, ResourceDoesNotExist
 from libcalico.ipam.model import Config
 from libcalico.ipam.service import AssignError, IpamService, Release
 from libcalico.model.codec import from_input
@@ -197,12 +197,27 @@ async def test_missing_node_and_disabled_pools_are_named() -> None:
         await IpamService(store, "ghost").auto_assign(num4=1)
 
 
-async def test_a_damaged_block_is_an_error_that_names_it() -> None:
+@pytest.mark.parametrize("is_fed", [False, True])
+async def test_a_damaged_block_costs_its_own_addresses_only(is_fed: bool) -> None:
     store = await cluster("a1")
+    damaged = b"/calico/ipam/v2/assignment/ipv4/block/10.61.0.0-29"
     await store.put(b"/calico/ipam/v2/host/a1/ipv4/block/10.61.0.0-29", b'{"state":"confirmed"}')
-    await store.put(b"/calico/ipam/v2/assignment/ipv4/block/10.61.0.0-29", b"{not json")
-    with pytest.raises(AssignError, match="failed to parse datastore entry key=/calico/ipam/v2/assignment"):
-        await IpamService(store, "a1").auto_assign(num4=1, handle="h")
+    await store.put(damaged, b"{not json")
+    await store.put(b"/calico/ipam/v2/assignment/ipv4/block/\xff", b"{}")
+    service = IpamService(store, "a1")
+    if is_fed:
+        for prefix in service.feed():
+            for kv in (await store.range(prefix.encode())).kvs:
+                if b"\xff" not in kv.key:
+                    service.observe(kv.key.decode(), kv.value, kv.mod_revision)
+    assigned, _ = await service.auto_assign(num4=3, handle="h")
+    assert assigned is not None and len(assigned.addresses) == 3
+    assert not any(ipaddress.ip_interface(one).ip in ipaddress.ip_network("10.61.0.0/29") for one in assigned.addresses)
+    stored = await store.get(damaged)
+    assert stored is not None and stored.value == b"{not json"
+    with pytest.raises(BadData, match="failed to parse datastore entry key=/calico/ipam/v2/assignment"):
+        await service.assign_ip("10.61.0.1")
+    await service.release_by_handle("h")
 
 
 @settings(max_examples=25, deadline=None)

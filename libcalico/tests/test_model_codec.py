@@ -71,7 +71,7 @@ POLICIES = st.builds(
 @given(POLICIES)
 def test_what_is_stored_reads_back_equal(policy: NetworkPolicy) -> None:
     stored = codec.encode(policy)
-    found = codec.decode(KEY, stored)
+    found = codec.decode(ResourceKey("NetworkPolicy", policy.metadata.name, policy.metadata.namespace), stored)
     assert msgspec.structs.replace(found, kind="", api_version="") == policy
     assert codec.encode(found) == stored
 

@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 
+from libcalico.obs.logs import LineFormatter
 from libcalico.workload.cni.call_log import LEVELS
 
 _FORMAT = "%(asctime)s [%(levelname)s] %(process)d %(name)s: %(message)s"
@@ -20,4 +21,6 @@ def configure(stdin: bytes) -> None:
         conf = {}
     conf = conf if isinstance(conf, dict) else {}
     level = LEVELS.get(str(conf.get("log_level", "")).lower(), logging.INFO)
-    logging.basicConfig(level=level, format=_FORMAT, handlers=[logging.StreamHandler(sys.stderr)], force=True)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter(_FORMAT))
+    logging.basicConfig(level=level, handlers=[handler], force=True)

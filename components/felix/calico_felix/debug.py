@@ -14,6 +14,7 @@ from libcalico.obs.debug import Command, table
 from libcalico.policy.ir import PolicyId
 from libcalico.policy.nft.names import policy_word
 from libcalico.policy.nft.rules import address_text
+from libcalico.text import escaped
 
 
 class Subject(NamedTuple):
@@ -42,7 +43,7 @@ def debug_commands(subject: Subject) -> dict[str, Command]:
 
 
 def _lines(lines: Iterable[str]) -> str:
-    return ("\n".join(lines) or "nothing") + "\n"
+    return ("\n".join(map(escaped, lines)) or "nothing") + "\n"
 
 
 def _problems(subject: Subject) -> list[str]:

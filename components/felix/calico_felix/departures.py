@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from calico_felix.calc.graph import Graph
-from libcalico.model.keys import BlockKey, Key, ResourceKey, parse_path
+from libcalico.model.keys import BlockKey, Key, ResourceKey, parse_key
 
 HOLD_S = 10.0
 LONGEST_HOLD_S = 60.0
@@ -43,13 +43,13 @@ class Departures:
     def update(self, path: bytes, value: bytes | None, revision: int, now_s: float) -> None:
         """One key's news, for the graph: at once, or when `settle` believes it."""
         if value is None and self._graph.in_sync:
-            key = parse_path(path.decode("utf-8", "replace"))
+            key = parse_key(path)
             if key is not None and self._matters(key):
                 self._held[key] = _Held(path, revision, now_s)
                 self._newest_s = now_s
                 return
         elif value is not None and self._held:
-            key = parse_path(path.decode("utf-8", "replace"))
+            key = parse_key(path)
             if key is not None:
                 self._held.pop(key, None)
         self._graph.update(path, value, revision)

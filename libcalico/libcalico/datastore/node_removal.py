@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-import msgspec
-
 from libcalico.clock import Clock
 from libcalico.datastore.contract import Datastore, Delete
 from libcalico.errors import ResourceDoesNotExist
+from libcalico.model import codec
 from libcalico.model.keys import ResourceKey, key_path, list_prefix, workload_endpoint_prefix
 
 
@@ -60,9 +59,5 @@ async def _delete(client: Objects, key: ResourceKey) -> None:
 async def _delete_of_node(client: Objects, kind: str, node: str) -> None:
     """Objects of a kind that has no struct here: only `spec.node` is read."""
     for kv in (await client.datastore.range(list_prefix(kind).encode())).kvs:
-        try:
-            owner = msgspec.json.decode(kv.value)["spec"].get("node")
-        except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
-            continue
-        if owner == node:
+        if codec.spec_member(kv.value, "node") == node:
             await client.datastore.txn([], [Delete(kv.key)])

@@ -14,7 +14,7 @@ import msgspec
 from libcalico.datastore.contract import Compare, Datastore, Get, KeyValue, Target
 from libcalico.errors import ParsingDatastoreEntry
 from libcalico.model import codec, defaults
-from libcalico.model.keys import ResourceKey, key_path, parse_path
+from libcalico.model.keys import ResourceKey, key_path, parse_key
 from libcalico.model.resources import Resource
 
 POLICY_KINDS = ("NetworkPolicy", "GlobalNetworkPolicy", "StagedNetworkPolicy", "StagedGlobalNetworkPolicy")
@@ -60,9 +60,9 @@ async def find(datastore: Datastore, key: ResourceKey) -> Place:
 def _name_of(stored: KeyValue) -> str:
     """The name that the read rules give a stored policy; empty for one that cannot be read."""
     try:
-        key = parse_path(stored.key.decode())
+        key = parse_key(stored.key)
         return defaults.after_read(codec.decode(key, stored.value)).metadata.name if key is not None else ""
-    except (ParsingDatastoreEntry, UnicodeDecodeError):
+    except ParsingDatastoreEntry:
         return ""
 
 
@@ -71,7 +71,7 @@ def in_stored_form(resource: Resource, stored: KeyValue) -> Resource:
     filled = defaults.for_storage(resource)
     if type(resource).__name__ not in POLICY_KINDS:
         return filled
-    key = parse_path(stored.key.decode())
+    key = parse_key(stored.key)
     assert isinstance(key, ResourceKey)
     former = codec.decode(key, stored.value).metadata.annotations
     annotations = {**resource.metadata.annotations}

@@ -9,7 +9,7 @@ import msgspec
 
 from libcalico.datastore.contract import Datastore
 from libcalico.errors import FieldError
-from libcalico.model.keys import BLOCKS, BlockKey, parse_path
+from libcalico.model.keys import BLOCKS, BlockKey, parse_key
 from libcalico.model.pool_validation import structure_errors
 from libcalico.model.resources import IPPool
 from libcalico.model.scalars import IPNetwork, is_masked, parse_net
@@ -68,7 +68,7 @@ async def block_size_errors(datastore: Datastore, pool: IPPool) -> list[FieldErr
     net = ipaddress.ip_network(pool.spec.cidr)
     found = await datastore.range(f"{BLOCKS}ipv{net.version}/block/".encode(), keys_only=True)
     for kv in found.kvs:
-        key = parse_path(kv.key.decode())
+        key = parse_key(kv.key)
         if not isinstance(key, BlockKey):
             continue
         block = ipaddress.ip_network(key.cidr)

@@ -30,7 +30,7 @@ from libcalico.errors import (
     ValidationError,
 )
 from libcalico.model import codec, defaults
-from libcalico.model.keys import ResourceKey, key_path, list_prefix, parse_path
+from libcalico.model.keys import ResourceKey, key_path, list_prefix, parse_key, parse_path
 from libcalico.model.kinds import KINDS
 from libcalico.model.resources import (
     API_VERSION,
@@ -309,9 +309,10 @@ def _key_of(resource: Any) -> ResourceKey:
 
 
 def _read(stored: KeyValue) -> Any:
-    key = parse_path(stored.key.decode())
+    key = parse_key(stored.key)
     assert isinstance(key, ResourceKey)
-    return defaults.after_read(codec.decode(key, stored.value, stored.mod_revision))
+    found = codec.decode(key, stored.value, stored.mod_revision)
+    return codec.parsed(key, stored.value, lambda: defaults.after_read(found))
 
 
 def _read_of_kind(stored: KeyValue, kind: str) -> list[Any]:
@@ -328,11 +329,8 @@ def _try_read(stored: KeyValue) -> Any:
 
 
 def _tier_of(stored: KeyValue) -> str:
-    try:
-        tier = msgspec.json.decode(stored.value)["spec"].get("tier")
-    except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
-        return ""
-    return tier or defaults.DEFAULT_TIER
+    tier = codec.spec_member(stored.value, "tier")
+    return tier if isinstance(tier, str) and tier else defaults.DEFAULT_TIER
 
 
 def as_new(resource: R) -> R:

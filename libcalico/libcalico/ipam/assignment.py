@@ -124,8 +124,10 @@ class Assignment:
         self.view.need(*((key_path(BlockKey(cidr)), False) for cidr in affinities))
         own = []
         for cidr in affinities:
-            block = self.store.block(self.view, cidr)
+            block = self.store.readable_block(self.view, cidr)
             network = host_net(cidr)
+            if block is None and self.view.get(key_path(BlockKey(cidr))) is not None:
+                continue  # one that cannot be read costs its own addresses, not the host's assignments
             if block is not None and block.affinity != f"{self.kind}:{self.host}":
                 self.view.delete(key_path(AffinityKey(self.host, cidr, self.kind)))
             elif any(plan.contains(pool.network, network) for pool in self.pools):
@@ -156,7 +158,7 @@ class Assignment:
         """A block that nobody has, or an old empty one of somebody else; None when there is none."""
         blocks = self.store.all_blocks(self.view, self.request.version)
         idle: list[Block] = []
-        cover = plan.Cover(block.network for block in blocks.values())
+        cover = plan.Cover(host_net(cidr) for cidr in self.store.block_cidrs(self.view, self.request.version))
         for pool in self.pools:
             for cidr in plan.block_cidrs(pool, self._first(pool), self.reservations):
                 block = blocks.get(cidr)

@@ -12,14 +12,18 @@ from typing import Any, NamedTuple
 import msgspec
 
 from libcalico.errors import ParsingDatastoreEntry
+from libcalico.model import codec
 from libcalico.model.codec import escape
-from libcalico.model.keys import BlockKey, Key, key_path
+from libcalico.model.keys import LONGEST_CIDR, BlockKey, HandleKey, IPAMConfigKey, Key
 from libcalico.model.scalars import IPNetwork
 
 _BLOCK_MEMBERS = frozenset(
     ("cidr", "affinity", "affinity_claim_time", "allocations", "unallocated", "attributes", "sequenceNumber",
      "sequenceNumberForAllocation", "deleted", "hostAffinity")
 )  # fmt: skip
+
+LONGEST_COOLDOWN_S = 100 * 365 * 86400
+"""Longer than anything that is meant, and short enough to be subtracted from a date."""
 
 
 class Attribute(NamedTuple):
@@ -63,8 +67,15 @@ class Block(NamedTuple):
         return None if index is None else self.attributes[index]
 
 
-@functools.lru_cache(16384)
 def _network(cidr: str) -> IPNetwork:
+    """The network of a block; raises `ValueError`."""
+    if len(cidr) > LONGEST_CIDR:
+        raise ValueError("its CIDR is longer than any")
+    return _known_network(cidr)
+
+
+@functools.lru_cache(16384)
+def _known_network(cidr: str) -> IPNetwork:
     return ipaddress.ip_network(cidr)
 
 
@@ -80,51 +91,63 @@ class Config(NamedTuple):
 
 def decode_block(key: Key, value: bytes) -> Block:
     """Raises `ParsingDatastoreEntry` for anything that is not a sound block."""
-    try:
-        raw = msgspec.json.decode(value)
-        allocations = tuple(raw["allocations"])
-        attributes = tuple(_attribute(entry) for entry in raw.get("attributes") or ())
-        if any(index is not None and not 0 <= index < len(attributes) for index in allocations):
-            raise ValueError("an allocation names an attribute that is not there")
-        if not all(isinstance(ordinal, int) for ordinal in raw.get("unallocated") or ()):
-            raise ValueError("the free list names something that is no ordinal")
-        network = _network(raw["cidr"])
-        if isinstance(key, BlockKey) and network != _network(key.cidr):
-            raise ValueError(f"it is stored as {key.cidr} and says that it is {raw['cidr']}")
-        if network.num_addresses != len(allocations):
-            raise ValueError("the number of allocations is not the block's size")
-        if not all(isinstance(raw.get(name), str | None) for name in ("affinity", "affinity_claim_time")):
-            raise ValueError("affinity or its time is no text")
-        return Block(
-            cidr=raw["cidr"],
-            affinity=raw.get("affinity"),
-            claim_time=raw.get("affinity_claim_time"),
-            allocations=allocations,
-            unallocated=tuple(raw.get("unallocated") or ()),
-            attributes=attributes,
-            sequence=raw.get("sequenceNumber", 0),
-            sequences=tuple((int(o), n) for o, n in (raw.get("sequenceNumberForAllocation") or {}).items()),
-            extra=tuple(
-                (name, msgspec.json.encode(member).decode())
-                for name, member in raw.items()
-                if name not in _BLOCK_MEMBERS
-            ),
-        )
-    except (msgspec.DecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ParsingDatastoreEntry(key_path(key), value.decode("utf-8", "replace"), error) from None
+    return codec.parsed(key, value, lambda: _decode_block(key, msgspec.json.decode(value)))
+
+
+def _decode_block(key: Key, raw: dict[str, Any]) -> Block:
+    network = _network(_text(raw["cidr"]))
+    if isinstance(key, BlockKey) and network != _network(key.cidr):
+        raise ValueError(f"it is stored as {key.cidr} and says that it is {raw['cidr']}")
+    attributes = tuple(_attribute(entry) for entry in raw.get("attributes") or ())
+    allocations = tuple(None if index is None else _whole(index) for index in raw["allocations"])
+    if any(index is not None and not 0 <= index < len(attributes) for index in allocations):
+        raise ValueError("an allocation names an attribute that is not there")
+    if network.num_addresses != len(allocations):
+        raise ValueError("the number of allocations is not the block's size")
+    return Block(
+        cidr=raw["cidr"],
+        affinity=_optional_text(raw.get("affinity")),
+        claim_time=_optional_text(raw.get("affinity_claim_time")),
+        allocations=allocations,
+        unallocated=tuple(map(_whole, raw.get("unallocated") or ())),
+        attributes=attributes,
+        sequence=_whole(raw.get("sequenceNumber") or 0),
+        sequences=tuple((int(o), _whole(n)) for o, n in (raw.get("sequenceNumberForAllocation") or {}).items()),
+        extra=tuple(
+            (name, msgspec.json.encode(member).decode()) for name, member in raw.items() if name not in _BLOCK_MEMBERS
+        ),
+    )
+
+
+def _whole(value: Any) -> int:
+    """A number as Go reads a 64-bit integer."""
+    if type(value) is not int or not -(1 << 63) <= value < 1 << 64:
+        raise ValueError(f"{value!r:.40} is not a whole number")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r:.40} is not text")
+    return value
+
+
+def _optional_text(value: Any) -> str | None:
+    return None if value is None else _text(value)
 
 
 def _attribute(raw: dict[str, Any]) -> Attribute:
     handle = raw.get("handle_id")
-    texts = [*(raw.get("secondary") or {}).values(), *(raw.get("alternateOwnerAttrs") or {}).values()]
-    if not all(isinstance(text, str) for text in (*texts, raw.get("releasedAt") or "")):
-        raise ValueError("an attribute of an address is no text")
     return Attribute(
         handle=handle.partition("\r")[0] if isinstance(handle, str) else None,
-        secondary=tuple(sorted((raw.get("secondary") or {}).items())),
-        alternate=tuple(sorted((raw.get("alternateOwnerAttrs") or {}).items())),
-        released_at=raw.get("releasedAt"),
+        secondary=_texts(raw.get("secondary")),
+        alternate=_texts(raw.get("alternateOwnerAttrs")),
+        released_at=_optional_text(raw.get("releasedAt")),
     )
+
+
+def _texts(members: dict[str, Any] | None) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((name, _text(text)) for name, text in (members or {}).items()))
 
 
 def encode_block(block: Block) -> bytes:
@@ -159,9 +182,13 @@ def _raw_attribute(attribute: Attribute) -> dict[str, Any]:
 def decode_handle(value: bytes) -> dict[str, int]:
     """Block CIDR -> number of addresses; a damaged handle is an empty one."""
     try:
-        return {str(cidr): int(count) for cidr, count in (msgspec.json.decode(value).get("block") or {}).items()}
-    except (msgspec.DecodeError, AttributeError, TypeError, ValueError):
+        return codec.parsed(HandleKey(""), value, lambda: _decode_handle(msgspec.json.decode(value)))
+    except ParsingDatastoreEntry:
         return {}
+
+
+def _decode_handle(raw: dict[str, Any]) -> dict[str, int]:
+    return {cidr: _whole(count) for cidr, count in (raw.get("block") or {}).items()}
 
 
 def encode_handle(blocks: dict[str, int]) -> bytes:
@@ -170,31 +197,36 @@ def encode_handle(blocks: dict[str, int]) -> bytes:
 
 
 def decode_affinity(value: bytes) -> str:
-    """The state: `pending`, `confirmed` or `pendingDeletion`; empty counts as confirmed."""
+    """The state: `pending`, `confirmed` or `pendingDeletion`; what is none of them counts as confirmed."""
     try:
-        return msgspec.json.decode(value).get("state") or "confirmed" if value else "confirmed"
-    except (msgspec.DecodeError, AttributeError):
+        state = msgspec.json.decode(value).get("state") if value else None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, AttributeError):
         return "confirmed"
+    return state if isinstance(state, str) and state else "confirmed"
 
 
 CONFIRMED = b'{"state":"confirmed","deleted":false}'
 
 
 def decode_config(value: bytes | None) -> Config:
-    """The configuration; an absent key means the defaults, a missing member false or zero."""
+    """The configuration; an absent or damaged key means the defaults, a missing member false or zero."""
     if value is None:
         return Config()
     try:
-        raw = msgspec.json.decode(value)
-        return Config(
-            strict_affinity=bool(raw.get("strict_affinity")),
-            auto_allocate_blocks=bool(raw.get("auto_allocate_blocks")),
-            max_blocks_per_host=int(raw.get("maxBlocksPerHost") or 0),
-            persistence=raw.get("kubeVirtVMAddressPersistence"),
-            cooldown_s=int(raw.get("ipCooldownSeconds") or 0),
-        )
-    except (msgspec.DecodeError, AttributeError, TypeError, ValueError):
+        return codec.parsed(IPAMConfigKey(), value, lambda: _decode_config(msgspec.json.decode(value)))
+    except ParsingDatastoreEntry:
         return Config()
+
+
+def _decode_config(raw: dict[str, Any]) -> Config:
+    cooldown_s = int(raw.get("ipCooldownSeconds") or 0)
+    return Config(
+        strict_affinity=bool(raw.get("strict_affinity")),
+        auto_allocate_blocks=bool(raw.get("auto_allocate_blocks")),
+        max_blocks_per_host=_whole(int(raw.get("maxBlocksPerHost") or 0)),
+        persistence=_optional_text(raw.get("kubeVirtVMAddressPersistence")),
+        cooldown_s=min(cooldown_s, LONGEST_COOLDOWN_S),
+    )
 
 
 def encode_config(config: Config) -> bytes:

@@ -18,6 +18,7 @@ from libcalico.model.scalars import IPNetwork, parse_net
 FNV_OFFSET = 2166136261
 FNV_PRIME = 16777619
 DEFAULT_BLOCK_LIMIT = 20
+BLOCK_SIZES = {4: range(20, 33), 6: range(116, 129)}
 RESERVED_HANDLE = "windows-reserved-ipam-handle"
 
 
@@ -42,7 +43,7 @@ def pool_of(resource: IPPool) -> Pool | None:
     """The pool of a resource, None if its CIDR is not one."""
     spec = resource.spec
     network = parse_net(spec.cidr)
-    if network is None:
+    if network is None or not _is_block_size(spec.block_size, network.version):
         return None
     conditions = resource.status.conditions if resource.status is not None else []
     allocatable = not any(one.type == "Allocatable" and one.status == "False" for one in conditions)
@@ -56,6 +57,11 @@ def pool_of(resource: IPPool) -> Pool | None:
         namespace_selector=spec.namespace_selector,
         uses=tuple(spec.allowed_uses) or ("Workload", "Tunnel"),
     )
+
+
+def _is_block_size(length: int, version: int) -> bool:
+    """Is it one that may be stored, or 0 for the default? Others make blocks without end, or none."""
+    return length == 0 or length in BLOCK_SIZES[version]
 
 
 def selects(text: str, labels: Mapping[str, str]) -> bool:

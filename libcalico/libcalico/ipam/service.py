@@ -7,6 +7,7 @@ and affinity together in one compare-and-swap transaction. A long-lived service 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -517,8 +518,9 @@ class IpamService:
         pool = plan.pool_for(self._store.pools(view), block.network, enabled_only=True)
         if node is None or pool is None:
             return
-        if not plan.selects(pool.node_selector, self._store.node_labels(view, host, "Workload")):
-            self._store.release_affinity(view, block.cidr, host, "host", True)
+        with contextlib.suppress(ParsingDatastoreEntry):  # a Node that cannot be read: its labels decide nothing
+            if not plan.selects(pool.node_selector, self._store.node_labels(view, host, "Workload")):
+                self._store.release_affinity(view, block.cidr, host, "host", True)
 
     def _release_handle(
         self, view: View, handle: str, only: Container[str] | None = None, kept: Container[str] = ()
@@ -565,10 +567,7 @@ class IpamService:
         readable = [cidr for cidr in cidrs if parse_net(cidr) is not None]
         view.need(*((key_path(BlockKey(cidr)), False) for cidr in readable))
         for cidr in readable:
-            try:
-                block = self._store.block(view, cidr)
-            except ParsingDatastoreEntry:
-                continue
+            block = self._store.readable_block(view, cidr)
             if block is not None:
                 blocks.append(block)
         return blocks

@@ -7,8 +7,6 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import msgspec
-
 from libcalico.clock import Clock, rfc3339
 from libcalico.errors import BadData, CalicoError, ParsingDatastoreEntry, ResourceDoesNotExist
 from libcalico.ipam import model, plan
@@ -31,12 +29,15 @@ from libcalico.model.keys import (
 )
 from libcalico.model.resources import IPPool
 from libcalico.model.scalars import IPNetwork, parse_net
+from libcalico.text import shown
 
 POOLS = list_prefix("IPPool")
 RESERVATIONS = list_prefix("IPReservation")
 CONFIG = key_path(IPAMConfigKey())
 LOAD_BALANCER = "LoadBalancer"
 DECODED_VALUES = 4096
+DECODED_BYTES = 32 << 20
+"""Of stored values, whose decoded form takes a few times as much."""
 GHOSTS_SHOWN = 8
 KNOWN_NETWORKS = 16384
 
@@ -66,14 +67,17 @@ class Store:
         self.mended_free_lists = 0
         """How many blocks were met whose free list named addresses in use."""
         self._decoded: dict[tuple[str, bytes], Any] = {}
+        self._decoded_size = 0
 
     def cached(self, path: str, value: bytes, decode: Callable[[], Any]) -> Any:
         """A decoded value, kept as long as the stored bytes stay the same."""
         key = (path, value)
         if key not in self._decoded:
-            if len(self._decoded) > DECODED_VALUES:
+            if len(self._decoded) > DECODED_VALUES or self._decoded_size > DECODED_BYTES:
                 self._decoded.clear()
+                self._decoded_size = 0
             self._decoded[key] = decode()
+            self._decoded_size += len(value)
         return self._decoded[key]
 
     def pools(self, view: View) -> list[Pool]:
@@ -133,22 +137,28 @@ class Store:
             )
         return block
 
-    def all_blocks(self, view: View, version: int) -> dict[str, Block]:
-        """Every readable block of an IP version (0: both) by CIDR."""
+    def block_cidrs(self, view: View, version: int) -> list[str]:
+        """Every block of an IP version (0: both), readable or not: its addresses are not free."""
         prefixes = [f"{BLOCKS}ipv{one}/block/" for one in ((version,) if version else (4, 6))]
         view.need(*((prefix, True) for prefix in prefixes))
+        keys = (parse_path(path) for prefix in prefixes for path in view.below(prefix))
+        return [key.cidr for key in keys if isinstance(key, BlockKey)]
+
+    def all_blocks(self, view: View, version: int) -> dict[str, Block]:
+        """Every readable block of an IP version (0: both) by CIDR."""
         blocks = {}
-        for prefix in prefixes:
-            for path in view.below(prefix):
-                key = parse_path(path)
-                if isinstance(key, BlockKey):
-                    try:
-                        block = self.block(view, key.cidr)
-                    except ParsingDatastoreEntry:
-                        continue
-                    if block is not None:
-                        blocks[key.cidr] = block
+        for cidr in self.block_cidrs(view, version):
+            block = self.readable_block(view, cidr)
+            if block is not None:
+                blocks[cidr] = block
         return blocks
+
+    def readable_block(self, view: View, cidr: str) -> Block | None:
+        """A block, None when it does not exist or cannot be read: then it is left alone."""
+        try:
+            return self.block(view, cidr)
+        except ParsingDatastoreEntry:
+            return None
 
     @staticmethod
     def affinity_prefix(host: str, kind: str) -> str:
@@ -241,8 +251,11 @@ class Store:
 
     def overlapping(self, view: View, network: IPNetwork) -> Block | None:
         """An existing block that shares addresses with a network: one of another size, left over by an older pool."""
-        blocks = self.all_blocks(view, network.version).values()
-        return next((block for block in blocks if block.network.overlaps(network)), None)
+        blocks = self.all_blocks(view, network.version)
+        for cidr in self.block_cidrs(view, network.version):
+            if host_net(cidr).overlaps(network):
+                return blocks.get(cidr) or self.block(view, cidr)  # which raises when it cannot be read
+        return None
 
     def release_affinity(self, view: View, cidr: str, host: str, kind: str, must_be_empty: bool) -> None:
         """Give a block up; it goes when it is empty, its addresses in use stay."""
@@ -267,12 +280,12 @@ class AssignedAddress(str):
     text means the whole range."""
 
 
-@functools.lru_cache(KNOWN_NETWORKS)
+@functools.lru_cache(KNOWN_NETWORKS)  # what is longer than any network is none, and raises: it is not kept
 def host_net(text: str) -> IPNetwork:
     """The network of a CIDR, or the one-address network of an address; raises `BadData`."""
     network = parse_net(text)
     if network is None:
-        raise BadData(f"invalid IP address specified: {text}")
+        raise BadData(f"invalid IP address specified: {shown(text)}")
     return network
 
 
@@ -302,8 +315,6 @@ def _decode_pool(path: str, value: bytes) -> Pool | None:
 
 
 def _decode_reservation(value: bytes) -> list[IPNetwork]:
-    try:
-        texts = msgspec.json.decode(value)["spec"].get("reservedCIDRs") or []
-    except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
-        return []
-    return [network for text in texts if (network := parse_net(str(text))) is not None]
+    texts = codec.spec_member(value, "reservedCIDRs")
+    found = (parse_net(text) for text in texts if isinstance(text, str)) if isinstance(texts, list) else ()
+    return [network for network in found if network is not None]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import contextlib
 import random
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -358,7 +359,8 @@ class Transactions:
 
     def _take_in(self, kvs: tuple[KeyValue, ...], certain: bool) -> None:
         for kv in kvs:
-            self.cache.observe(kv.key.decode(), kv.value, kv.mod_revision, certain)
+            with contextlib.suppress(UnicodeDecodeError):  # no key of ours
+                self.cache.observe(kv.key.decode(), kv.value, kv.mod_revision, certain)
 
 
 def _settle(future: asyncio.Future[Any], result: Any) -> None:

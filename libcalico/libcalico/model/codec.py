@@ -6,7 +6,8 @@ policies and profiles `source` and `destination` are written even when empty.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -40,10 +41,26 @@ LIST_METADATA = frozenset(("selflink", "resourceversion", "continue", "remaining
 ALWAYS_STATUS = ("Node", "Tier")
 _DECODERS = {kind: msgspec.json.Decoder(struct) for kind, struct in STRUCTS.items()}
 _ENCODER = msgspec.json.Encoder()
+T = TypeVar("T")
+
+
+def parsed(key: Key, value: bytes, read: Callable[[], T]) -> T:
+    """What `read` makes of a stored value. Whatever it raises concerns this value alone: `ParsingDatastoreEntry`."""
+    try:
+        return read()
+    except Exception as error:
+        raise _unreadable(key, value, error) from None
+
+
+def _unreadable(key: Key, value: bytes, error: Exception) -> ParsingDatastoreEntry:
+    known = isinstance(error, (BadData, ValueError, RecursionError))  # msgspec's are ValueErrors
+    cause = error if known else f"it has another shape ({type(error).__name__}: {error})"
+    return ParsingDatastoreEntry(key_path(key), value, cause)
 
 
 def decode(key: Key, value: bytes, revision: int = 0) -> Resource:
-    """The object stored under a v3 key. `revision` becomes its resource version.
+    """The object stored under a v3 key, which names it whatever its metadata says. `revision` becomes its resource
+    version.
 
     Raises `ParsingDatastoreEntry` when the bytes are not an object of that kind."""
     assert isinstance(key, ResourceKey)
@@ -51,13 +68,30 @@ def decode(key: Key, value: bytes, revision: int = 0) -> Resource:
         found = _decode_exactly(key.kind, value)
         if found is None:
             found = fold_struct(STRUCTS[key.kind], msgspec.json.decode(value), strict=False)
-    except (msgspec.DecodeError, BadData, UnicodeDecodeError, RecursionError) as error:
-        raise ParsingDatastoreEntry(key_path(key), value.decode("utf-8", "replace"), error) from None
+    except Exception as error:  # as `parsed` does: this is the place that every object of every agent passes
+        raise _unreadable(key, value, error) from None
     metadata = found.metadata
-    if revision or metadata.resource_version or metadata.self_link:
-        version = str(revision) if revision else ""
-        metadata = msgspec.structs.replace(metadata, resource_version=version, self_link="")
+    if revision or metadata.resource_version or metadata.self_link or _is_misnamed(metadata, key):
+        metadata = msgspec.structs.replace(
+            metadata,
+            name=key.name,
+            namespace=key.namespace,
+            resource_version=str(revision) if revision else "",
+            self_link="",
+        )
     return msgspec.structs.replace(found, kind=key.kind, api_version=API_VERSION, metadata=metadata)
+
+
+def _is_misnamed(metadata: Metadata, key: ResourceKey) -> bool:
+    return metadata.name != key.name or metadata.namespace != key.namespace
+
+
+def spec_member(value: bytes, name: str) -> Any:
+    """A member of a stored object's spec, for kinds that have no struct here; None when it has none."""
+    try:
+        return msgspec.json.decode(value)["spec"].get(name)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _decode_exactly(kind: str, value: bytes) -> Resource | None:

@@ -163,7 +163,7 @@ def _read_policy(policy: Policy) -> Policy:
 def _annotated_name(note: str) -> str:
     try:
         value: Any = json.loads(note) if note else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     name = value.get("name", "") if isinstance(value, dict) else ""
     return name if isinstance(name, str) else ""

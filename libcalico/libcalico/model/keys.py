@@ -20,6 +20,7 @@ BLOCKS = IPAM + "assignment/"
 AFFINITIES = IPAM + "host/"
 HANDLES = IPAM + "handle/"
 KNOWN_SEGMENTS = 16384
+LONGEST_CIDR = 64
 FELIX_STATUS = "/calico/felix/v2/no-region/host/"
 
 
@@ -131,6 +132,14 @@ def list_prefix(kind: str, namespace: str = "") -> str:
     return f"{area}{namespace}/" if namespace else area
 
 
+def parse_key(path: bytes) -> Key | None:
+    """The key of a stored path, None if it is not one of ours; what is not UTF-8 is nobody's."""
+    try:
+        return parse_path(path.decode())
+    except UnicodeDecodeError:
+        return None
+
+
 def parse_path(path: str) -> Key | None:
     """The key of a path, None if it is not one of ours."""
     if path.startswith(RESOURCES):
@@ -153,12 +162,12 @@ def _parse_resource(segments: list[str]) -> Key | None:
 
 def _parse_ipam(segments: list[str]) -> Key | None:
     match segments:
-        case ["assignment", "ipv4" | "ipv6", "block", cidr]:
+        case ["assignment", "ipv4" | "ipv6" as version, "block", cidr]:
             text = _cidr_text(cidr)
-            return BlockKey(text) if text else None
-        case ["host" | "virtual" as kind, host, "ipv4" | "ipv6", "block", cidr]:
+            return BlockKey(text) if text and _version(text) == version else None
+        case ["host" | "virtual" as kind, host, "ipv4" | "ipv6" as version, "block", cidr]:
             text = _cidr_text(cidr)
-            return AffinityKey(host, text, kind) if text else None
+            return AffinityKey(host, text, kind) if text and _version(text) == version else None
         case ["handle", handle]:
             return HandleKey(handle)
         case ["config"]:
@@ -185,13 +194,19 @@ def _cidr_segment(cidr: str) -> str:
     return cidr.replace("/", "-")
 
 
-@functools.lru_cache(KNOWN_SEGMENTS)
 def _cidr_text(segment: str) -> str:
+    """The CIDR of a path's segment, empty when it is none; what is longer than any is not remembered either."""
+    return _known_cidr_text(segment) if len(segment) <= LONGEST_CIDR else ""
+
+
+@functools.lru_cache(KNOWN_SEGMENTS)
+def _known_cidr_text(segment: str) -> str:
     address, _, length = segment.rpartition("-")
     try:
-        return str(ipaddress.ip_network(f"{address}/{length}", strict=False))
+        text = str(ipaddress.ip_network(f"{address}/{length}"))
     except ValueError:
         return ""
+    return text if _cidr_segment(text) == segment else ""  # two paths are never the same key
 
 
 def _escape(text: str) -> str:

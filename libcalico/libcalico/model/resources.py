@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from libcalico.model.wire_types import DSCP, ASNumber, Number, Port, Protocol, Time, Uint16
+from libcalico.model.wire_types import DSCP, ASNumber, Int, Number, Port, Protocol, Time, Uint16
 
 API_VERSION = "projectcalico.org/v3"
 
@@ -59,10 +59,10 @@ class Metadata(_Struct, frozen=True):
     self_link: str = ""
     uid: str = ""
     resource_version: str = ""
-    generation: int = 0
+    generation: Int = 0
     creation_timestamp: Time | None = None
     deletion_timestamp: Time | None = None
-    deletion_grace_period_seconds: int | None = None
+    deletion_grace_period_seconds: Int | None = None
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     owner_references: list[OwnerReference] = []
@@ -73,8 +73,8 @@ class Metadata(_Struct, frozen=True):
 class ICMP(_Struct, frozen=True):
     """ICMP type and code; no code means every code of the type."""
 
-    type: int | None = None
-    code: int | None = None
+    type: Int | None = None
+    code: Int | None = None
 
 
 class ServiceAccountMatch(_Struct, frozen=True):
@@ -129,7 +129,7 @@ class Rule(_Struct, frozen=True):
     """One rule; `protocol` is a name or a number."""
 
     action: str = ""
-    ip_version: int | None = msgspec.field(default=None, name="ipVersion")
+    ip_version: Int | None = msgspec.field(default=None, name="ipVersion")
     protocol: Protocol | None = None
     icmp: ICMP | None = None
     not_protocol: Protocol | None = None
@@ -215,20 +215,20 @@ class WorkloadEndpointPort(_Struct, frozen=True, omit_defaults=False):
 class QoSControls(_Struct, frozen=True):
     """Limits of an endpoint; 0 is none."""
 
-    ingress_bandwidth: int = 0
-    ingress_burst: int = 0
-    ingress_peakrate: int = 0
-    ingress_minburst: int = 0
-    egress_bandwidth: int = 0
-    egress_burst: int = 0
-    egress_peakrate: int = 0
-    egress_minburst: int = 0
-    ingress_packet_rate: int = 0
-    ingress_packet_burst: int = 0
-    egress_packet_rate: int = 0
-    egress_packet_burst: int = 0
-    ingress_max_connections: int = 0
-    egress_max_connections: int = 0
+    ingress_bandwidth: Int = 0
+    ingress_burst: Int = 0
+    ingress_peakrate: Int = 0
+    ingress_minburst: Int = 0
+    egress_bandwidth: Int = 0
+    egress_burst: Int = 0
+    egress_peakrate: Int = 0
+    egress_minburst: Int = 0
+    ingress_packet_rate: Int = 0
+    ingress_packet_burst: Int = 0
+    egress_packet_rate: Int = 0
+    egress_packet_burst: Int = 0
+    ingress_max_connections: Int = 0
+    egress_max_connections: Int = 0
     dscp: DSCP | None = None
 
 
@@ -263,7 +263,7 @@ class IPPoolSpec(_Struct, frozen=True):
     nat_outgoing: bool = False
     disabled: bool = False
     disable_bgp_export: bool = msgspec.field(default=False, name="disableBGPExport")
-    block_size: int = 0
+    block_size: Int = 0
     node_selector: str = ""
     namespace_selector: str = ""
     allowed_uses: list[str] = []
@@ -345,7 +345,7 @@ class Condition(_Struct, frozen=True, omit_defaults=False):
 
     type: str = ""
     status: str = ""
-    observed_generation: int | msgspec.UnsetType = msgspec.UNSET
+    observed_generation: Int | msgspec.UnsetType = msgspec.UNSET
     last_transition_time: Time | None = None
     reason: str = ""
     message: str = ""

@@ -29,6 +29,8 @@ DURATION = re.compile(r"([0-9]+(\.[0-9]+)?(ms|s|m|h))*")
 PROTOCOL_NAMES = {"TCP": 6, "UDP": 17, "ICMP": 1, "ICMPv6": 58, "SCTP": 132, "UDPLite": 136}
 PROTOCOLS_WITH_PORTS = frozenset((6, 17, 132))
 LONGEST_NAME = 253
+LONGEST_NET = 64
+"""No text of a network is longer; what is remembered of texts from outside is bounded by it."""
 LARGEST_PORT = 65535
 LONGEST_LABEL_VALUE = 63
 QUALIFIED_RULE = (
@@ -90,9 +92,13 @@ def label_value_errors(value: str) -> list[str]:
     return errors
 
 
-@functools.lru_cache(maxsize=65536)
 def parse_net(text: str) -> IPNetwork | None:
     """The masked network of a CIDR or bare address as Go reads it, None if it is neither; IPv4-mapped becomes IPv4."""
+    return _known_net(text) if len(text) <= LONGEST_NET else None
+
+
+@functools.lru_cache(maxsize=65536)
+def _known_net(text: str) -> IPNetwork | None:
     address, slash, length = text.partition("/")
     if "%" in address or (slash and not (length.isascii() and length.isdigit())):
         return None

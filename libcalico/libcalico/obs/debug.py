@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 
 from libcalico.errors import BadData
 from libcalico.kernel.unix_socket import socket_place
+from libcalico.text import escaped
 
 Command = Callable[[list[str]], str]
 LONGEST_LINE_S = 10.0
@@ -50,7 +51,8 @@ def _answer(words: list[str], commands: Mapping[str, Command]) -> str:
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
-    """Rows in columns, for people."""
+    """Rows in columns, for people. Cells quote what is stored: a terminal must not obey it."""
+    rows = [list(map(escaped, row)) for row in rows]
     widths = [max(len(row[place]) for row in [header, *rows]) for place in range(len(header))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Any
+
+from libcalico.text import escaped
 
 SEVERITIES = {
     "trace": logging.DEBUG,
@@ -17,11 +20,27 @@ SEVERITIES = {
 }
 FORMAT = "%(asctime)s.%(msecs)03d [%(levelname)s] %(name)s: %(message)s"
 
+LONGEST_MESSAGE = 4096
+
+
+class LineFormatter(logging.Formatter):
+    """One record is one line of bounded length: what a message quotes begins no other and acts on no terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The line."""
+        text = record.message
+        record.message = escaped(text if len(text) <= LONGEST_MESSAGE else text[:LONGEST_MESSAGE] + "...")
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:
+        """The lines of a stack of calls, for mistakes of our own."""
+        return "\n".join(escaped(line[:LONGEST_MESSAGE]) for line in super().formatException(ei).split("\n"))
+
 
 def configure(severity: str) -> None:
     """Log to stderr from this severity on."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(FORMAT, "%Y-%m-%d %H:%M:%S"))
+    handler.setFormatter(LineFormatter(FORMAT, "%Y-%m-%d %H:%M:%S"))
     logging.getLogger().handlers[:] = [handler]
     set_severity(severity)
 

@@ -26,6 +26,7 @@ ICMP_PROTOCOL = {4: 1, 6: 58}
 NAMED_PORT_PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
 PROTOCOLS_WITH_PORTS = frozenset((6, 17, 132, 136))
 BOTH = frozenset((4, 6))
+LARGEST_ICMP = 255
 
 
 class SetSpec(NamedTuple):
@@ -188,7 +189,12 @@ def _icmp_variants(base: Rule, rule: ModelRule, families: frozenset[int]) -> lis
 
 
 def _icmp(match: ModelICMP | None) -> IcmpMatch | None:
-    return None if match is None or match.type is None else IcmpMatch(match.type, match.code)
+    if match is None or match.type is None:
+        return None
+    for name, number in (("type", match.type), ("code", match.code)):
+        if number is not None and not 0 <= number <= LARGEST_ICMP:
+            raise BadData(f"ICMP {name} {number} is not between 0 and {LARGEST_ICMP}")
+    return IcmpMatch(match.type, match.code)
 
 
 def _nets(texts: list[str]) -> tuple[Net, ...]:

@@ -6,16 +6,16 @@ label index are in `calico_native.labels`; `translate` builds what the calculati
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 
 from calico_native import labels as _labels
 from libcalico.errors import BadData
 from libcalico.selector.identity import unique_id
+from libcalico.text import TextCache, shown
 
 LabelIndex = _labels.LabelIndex
 Restriction = _labels.Restriction
-PARSE_CACHE_SIZE = 65536
+REMEMBERED_CHARACTERS = 2 << 20
 
 
 class SelectorError(BadData):
@@ -57,15 +57,21 @@ class Selector:
         return hash(self.text)
 
 
-@functools.lru_cache(maxsize=PARSE_CACHE_SIZE)
 def parse(text: str) -> Selector:
     """The selector of a text; empty text selects everything. Raises `SelectorError` with what was expected."""
+    return _known.get(text)
+
+
+def _parse(text: str) -> Selector:
     try:
         return Selector(_labels.parse(text))
     except _labels.ParseError as error:
-        raise SelectorError(str(error)) from None
+        raise SelectorError(shown(error)) from None
     except RecursionError:
         raise SelectorError("nested too deeply") from None
+
+
+_known = TextCache(_parse, REMEMBERED_CHARACTERS)
 
 
 def is_valid(text: str) -> bool:

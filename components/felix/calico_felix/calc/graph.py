@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
-
-from msgspec import structs
 
 from calico_felix.calc.outbox import Pending
 from calico_felix.calc.policies import INFINITY, ActivePolicies, TierOrder
@@ -18,10 +17,10 @@ from calico_felix.calc.routes import Routing
 from calico_felix.calc.sets import Contribution, SetMembers
 from calico_felix.calc.settings import Settings
 from calico_felix.messages import AddressMember, Endpoint, Flush, Pools, Route, Vtep
-from libcalico.errors import BadData
+from libcalico.errors import BadData, ParsingDatastoreEntry
 from libcalico.ipam import model as ipam_model
 from libcalico.model import codec, defaults, scalars
-from libcalico.model.keys import BlockKey, Key, ResourceKey, parse_path, split_workload_endpoint_name
+from libcalico.model.keys import BlockKey, Key, ResourceKey, parse_key, split_workload_endpoint_name
 from libcalico.model.resources import (
     ClusterInformation,
     FelixConfiguration,
@@ -38,6 +37,7 @@ from libcalico.model.resources import (
 from libcalico.policy.compile import PROTOCOLS, compile_policy, compile_profile
 from libcalico.policy.ir import Policy, PolicyId
 from libcalico.selector.translate import NAMESPACE_LABEL, SERVICE_ACCOUNT_LABEL
+from libcalico.text import is_text, shown
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,7 @@ class Graph:
         self.revision = 0
         self.datastore_ready: bool | None = None
         self.problems: dict[str, str] = {}
+        self._reported = False
         self._policies_out: Pending[PolicyId, Policy] = Pending()
         self._endpoints_out: Pending[ResourceKey, Endpoint] = Pending()
         self._routes_out: Pending[str, Route] = Pending()
@@ -88,16 +89,22 @@ class Graph:
         self._on_profile(ResourceKey("Profile", BUILT_IN_PROFILE), _built_in_profile(), 0)
 
     def update(self, path: bytes, value: bytes | None, revision: int) -> None:
-        """One key has a new value, or (None) is gone. Never raises for bad data."""
-        key = parse_path(path.decode("utf-8", "replace"))
+        """One key has a new value, or (None) is gone. Never raises: what cannot be used counts as absent."""
+        key = parse_key(path)
         self.revision = max(self.revision, revision)
+        self._reported = False
         if isinstance(key, BlockKey):
-            self.routing.update_block(key.cidr, self._decode(key, value, ipam_model.decode_block))
+            step: Callable[[Any, bytes | None, int], None] = self._update_block
         elif isinstance(key, ResourceKey) and key.kind in self._handlers:
-            found = self._decode(key, value, codec.decode)
-            if found is None and value is not None and key.kind in KEPT_KINDS:
-                return
-            self._handlers[key.kind](key, found, revision)
+            step = self._update_resource
+        else:
+            if key is None and not is_text(path):
+                self._note_stray(shown(path), value is not None)
+            return
+        if not self._attempt(key, partial(step, key, value, revision)) and not _is_kept(key):
+            self._attempt(key, partial(step, key, None, revision))
+        if self.problems and not self._reported:
+            self.problems.pop(shown(key), None)
 
     def sole_interface(self, key: ResourceKey) -> str:
         """The interface of a local endpoint; empty when it is none, or when another one has its interface or an
@@ -125,7 +132,7 @@ class Graph:
         if not self.in_sync:
             return None
         self.revision = max(self.revision, revision)
-        self.routing.resolve()
+        self.routing.resolve(self._attempt)
         for identity in self.policies.changed:
             policy = self.policies.active(identity)
             if policy is None:
@@ -145,26 +152,38 @@ class Graph:
             revision=self.revision,
         )
 
-    def _decode(self, key: Key, value: bytes | None, decode: Callable[[Any, bytes], Any]) -> Any:
-        if value is None:
-            self.problems.pop(str(key), None)
-            return None
+    def _attempt(self, key: Key, step: Callable[[], None]) -> bool:
+        """Do a step of one object. Whatever it raises concerns that object alone: False, and a report."""
         try:
-            found = decode(key, value)
-        except BadData as error:
-            self._report(key, error)
-            return None
-        self.problems.pop(str(key), None)
-        return found
+            step()
+        except Exception as error:
+            self._note(shown(key), shown(error.cause if isinstance(error, ParsingDatastoreEntry) else error))
+            if not isinstance(error, BadData):
+                log.error("a mistake of the agent's own with %s", shown(key), exc_info=error)
+            return False
+        return True
 
-    def _report(self, key: Key, error: Exception, what: str = "counts as absent") -> None:
-        if self.problems.get(str(key)) != str(error):
-            log.warning("%s %s until it is mended: %s", key, what, error)
-        self.problems[str(key)] = str(error)
+    def _note(self, name: str, problem: str, what: str = "counts as absent") -> None:
+        self._reported = True
+        if self.problems.get(name) != problem:
+            log.warning("%s %s until it is mended: %s", name, what, problem)
+        self.problems[name] = problem
 
-    def _report_refused(self, key: Key, refused: str) -> None:
+    def _note_stray(self, name: str, is_there: bool) -> None:
+        if is_there:
+            self._note(name, "the key is not UTF-8")
+        else:
+            self.problems.pop(name, None)
+
+    def _update_block(self, key: BlockKey, value: bytes | None, _revision: int) -> None:
+        self.routing.update_block(key.cidr, None if value is None else ipam_model.decode_block(key, value))
+
+    def _update_resource(self, key: ResourceKey, value: bytes | None, revision: int) -> None:
+        self._handlers[key.kind](key, None if value is None else codec.decode(key, value), revision)
+
+    def _note_refused(self, key: Key, refused: str) -> None:
         if refused:
-            self._report(key, BadData(f"it denies all: {refused}"), "is not enforced")
+            self._note(shown(key), shown(f"it denies all: {refused}"), "is not enforced")
 
     def _on_policy(
         self, key: ResourceKey, resource: NetworkPolicy | GlobalNetworkPolicy | None, _revision: int
@@ -173,15 +192,9 @@ class Graph:
         if resource is None:
             self.policies.remove_policy(identity)
             return
-        named = structs.replace(resource.metadata, name=key.name, namespace=key.namespace)
-        try:
-            compiled = compile_policy(structs.replace(resource, metadata=named))
-        except BadData as error:
-            self._report(key, error)
-            self.policies.remove_policy(identity)
-            return
+        compiled = compile_policy(resource)
         self.policies.update_policy(compiled)
-        self._report_refused(key, compiled.refused)
+        self._note_refused(key, compiled.refused)
 
     def _on_tier(self, key: ResourceKey, tier: Tier | None, _revision: int) -> None:
         facts = None
@@ -191,20 +204,15 @@ class Graph:
         self.policies.update_tier(key.name, facts)
 
     def _on_profile(self, key: ResourceKey, profile: Profile | None, _revision: int) -> None:
+        compiled = None if profile is None else compile_profile(profile)
         labels = {} if profile is None else profile.spec.labels_to_apply
         self.policies.update_profile_labels(key.name, labels)
         self.sets.update_profile_labels(key.name, labels)
-        if profile is None:
+        if compiled is None:
             self.policies.remove_profile(key.name)
-            return
-        try:
-            compiled = compile_profile(profile)
-        except BadData as error:
-            self._report(key, error)
-            self.policies.remove_profile(key.name)
-            return
-        self.policies.update_profile(key.name, compiled)
-        self._report_refused(key, compiled.refused)
+        else:
+            self.policies.update_profile(key.name, compiled)
+            self._note_refused(key, compiled.refused)
 
     def _on_network_set(self, key: ResourceKey, found: NetworkSet | GlobalNetworkSet | None, _revision: int) -> None:
         if found is None:
@@ -217,9 +225,7 @@ class Graph:
         self.sets.update_item(key, labels, parents, Contribution(_members(found.spec.nets)))
 
     def _on_endpoint(self, key: ResourceKey, endpoint: WorkloadEndpoint | None, revision: int) -> None:
-        if endpoint is not None and not self._usable(key, endpoint):
-            endpoint = None
-        if endpoint is None:
+        if endpoint is None or not _has_addresses(endpoint):
             self.sets.remove_item(key)
             if self._local.pop(key, None) is not None:
                 self.policies.remove_endpoint(key)
@@ -233,21 +239,6 @@ class Graph:
         if _node_of(key, endpoint) == self.host:
             self._local[key] = (endpoint, revision)
             self.policies.update_endpoint(key, labels, parents)
-
-    def _usable(self, key: ResourceKey, endpoint: WorkloadEndpoint) -> bool:
-        if not endpoint.spec.ip_networks:
-            return False
-        if not scalars.INTERFACE.fullmatch(endpoint.spec.interface_name):
-            self._report(key, BadData(f"interfaceName {endpoint.spec.interface_name!r} is not an interface's name"))
-            return False
-        if endpoint.spec.allow_spoofed_source_prefixes:
-            self._report(key, BadData("allowSpoofedSourcePrefixes needs WorkloadSourceSpoofing=Any, which is not set"))
-            return False
-        bad = [net for net in endpoint.spec.ip_networks if scalars.parse_net(net) is None]
-        if bad:
-            self._report(key, BadData(f"ipNetworks: {bad[0]!r} is not an address"))
-            return False
-        return True
 
     def _on_pool(self, key: ResourceKey, pool: IPPool | None, _revision: int) -> None:
         filled = defaults.after_read(pool) if pool is not None else None
@@ -267,12 +258,16 @@ class Graph:
 
     def _resolve_endpoints(self) -> None:
         for key in self.policies.dirty:
-            endpoint, revision = self._local[key]
-            spec = endpoint.spec
-            policy = self.policies.endpoint_policy(key)
-            hosts = _hosts(spec.ip_networks)
-            self._endpoints_out.put(key, Endpoint(key, spec.interface_name, spec.mac, hosts, policy, revision))
+            if not self._attempt(key, partial(self._resolve_endpoint, key)):
+                self._endpoints_out.remove(key)
         self.policies.dirty.clear()
+
+    def _resolve_endpoint(self, key: ResourceKey) -> None:
+        endpoint, revision = self._local[key]
+        spec = endpoint.spec
+        policy = self.policies.endpoint_policy(key)
+        hosts = _hosts(spec.ip_networks)
+        self._endpoints_out.put(key, Endpoint(key, spec.interface_name, spec.mac, hosts, policy, revision))
 
     def _flush_pools(self) -> Pools | None:
         facts = [pool for pool in self.routing.pools.values() if not pool.load_balancer_only]
@@ -291,6 +286,25 @@ class Graph:
             return None
         self._configuration_sent = merged
         return merged
+
+
+def _is_kept(key: Key) -> bool:
+    return isinstance(key, ResourceKey) and key.kind in KEPT_KINDS
+
+
+def _has_addresses(endpoint: WorkloadEndpoint) -> bool:
+    """False for one without any, which counts as absent; raises `BadData` for one that cannot be used."""
+    spec = endpoint.spec
+    if not spec.ip_networks:
+        return False
+    if not scalars.INTERFACE.fullmatch(spec.interface_name):
+        raise BadData(f"interfaceName {shown(spec.interface_name)!r} is not an interface's name")
+    if spec.allow_spoofed_source_prefixes:
+        raise BadData("allowSpoofedSourcePrefixes needs WorkloadSourceSpoofing=Any, which is not set")
+    bad = [net for net in spec.ip_networks if scalars.parse_net(net) is None]
+    if bad:
+        raise BadData(f"ipNetworks: {shown(bad[0])!r} is not an address")
+    return True
 
 
 def _built_in_profile() -> Profile:

@@ -8,11 +8,14 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from calico_felix.calc.outbox import Pending
 from calico_felix.messages import Route, Vtep
 from libcalico.ipam.model import Block
+from libcalico.model.keys import BlockKey, Key
 from libcalico.model.resources import IPPool, Node
 from libcalico.model.scalars import IPNetwork, parse_net
 
@@ -170,10 +173,12 @@ class Routing:
                 self._blocks_of.setdefault(node, set()).add(cidr)
         self._dirty[cidr] = None
 
-    def resolve(self) -> None:
-        """Put the routes of all that has changed into the outbox."""
+    def resolve(self, attempt: Callable[[Key, Callable[[], None]], bool]) -> None:
+        """Put the routes of all that has changed into the outbox; a block with which `attempt` fails has none."""
         for cidr in self._dirty:
-            fresh = {route.destination: route for route in self._routes_of(self._blocks.get(cidr))}
+            fresh: dict[str, Route] = {}
+            if not attempt(BlockKey(cidr), partial(self._collect_routes, cidr, fresh)):
+                fresh.clear()
             for destination in self._of_block.pop(cidr, set()) - set(fresh):
                 self._routes.remove(destination)
             for destination, route in fresh.items():
@@ -181,6 +186,9 @@ class Routing:
             if fresh:
                 self._of_block[cidr] = set(fresh)
         self._dirty.clear()
+
+    def _collect_routes(self, cidr: str, routes: dict[str, Route]) -> None:
+        routes.update((route.destination, route) for route in self._routes_of(self._blocks.get(cidr)))
 
     def uses_vxlan(self, family: int) -> bool:
         """Does any pool of this family need the VXLAN device?"""

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Sequence
 
 from libcalico.errors import CalicoError, DatastoreError
+from libcalico.text import escaped
 from libcalico.workload.attach import InterfaceExists
 from libcalico.workload.cni import check, errors, verbs, versions
 from libcalico.workload.cni.add import add
@@ -105,4 +106,4 @@ def about(program: str) -> bytes:
 
 
 def _lines(notes: Sequence[str]) -> bytes:
-    return "".join(f"{note}\n" for note in notes).encode("utf-8", "replace")
+    return "".join(f"{escaped(note)}\n" for note in notes).encode("utf-8", "replace")
