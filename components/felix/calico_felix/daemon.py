@@ -15,6 +15,7 @@ import signal
 from contextlib import AsyncExitStack
 from typing import Any, NamedTuple
 
+from calico_felix.calc.census import Census
 from calico_felix.calc.graph import PREFIXES, Graph
 from calico_felix.calc.settings import CLUSTER, NODE_PREFIX, Settings
 from calico_felix.contact import Contact
@@ -83,6 +84,7 @@ class Daemon:
         self.clock = clock or SystemClock()
         self.started_s = self._serving_s = self.clock.monotonic_s()
         self.graph = Graph(self.host)
+        self.census = Census()
         self.departures = Departures(
             self.graph, lambda name: self.dataplane is not None and name in self.dataplane.links
         )
@@ -254,6 +256,8 @@ class Daemon:
         self.departures.settle(self.clock.monotonic_s())
         first = not self.graph.in_sync
         self.graph.in_sync = True
+        for kind in self.census.take(self.graph.counts()):
+            log.warning("%s: %s", kind, self.census.vanished[kind])
         flush = self.graph.flush(self.revision)
         if flush is not None and (first or not flush.empty):
             if flush.configuration is not None and not first:
@@ -296,11 +300,8 @@ class Daemon:
 
     def _on_in_sync(self) -> None:
         log.info("in sync with the datastore at revision %d", self.revision)
-        own = self.graph.routing.own
-        if own is None or not any(own.addresses):
-            what = "is not in the datastore" if own is None else "is stored without an address"
-            text = "node %s %s: no host has routes to its workloads (calico-felix startup stores it)"
-            log.warning(text, self.host, what)
+        for problem in self._node_problems():
+            log.warning("%s", problem)
         gc.collect()
         gc.freeze()
 
@@ -407,7 +408,16 @@ class Daemon:
 
     def _problems(self) -> list[str]:
         losses = [f"{name}: {text}" for name, text in self.departures.describe().items()]
-        return [*self.contact.problems(self.revision), *losses]
+        losses += [f"{kind}: {text}" for kind, text in self.census.vanished.items()]
+        node = self._node_problems() if self.graph.in_sync else []
+        return [*self.contact.problems(self.revision), *losses, *node]
+
+    def _node_problems(self) -> list[str]:
+        own = self.graph.routing.own
+        if own is not None and any(own.addresses):
+            return []
+        what = "is not in the datastore" if own is None else "is stored without an address"
+        return [f"node {self.host} {what}: no host has routes to its workloads (calico-felix startup stores it)"]
 
     def _facts(self) -> dict[str, Any]:
         return {

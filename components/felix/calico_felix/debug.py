@@ -48,7 +48,8 @@ def _lines(lines: Iterable[str]) -> str:
 
 def _problems(subject: Subject) -> list[str]:
     """The datastore, objects that cannot be used, settings, and the ports that they name and that cannot be had."""
-    objects = [f"{name}: {problem}" for name, problem in subject.graph.problems.items()]
+    graph = subject.graph
+    objects = [f"{name}: {problem}" for found in (graph.problems, graph.unsupported) for name, problem in found.items()]
     return [*subject.problems(), *objects, *subject.configuration.warnings, *subject.serving.problems()]
 
 

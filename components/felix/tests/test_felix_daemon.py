@@ -158,3 +158,15 @@ def test_a_profile_that_is_about_to_go_is_not_there_for_a_new_container() -> Non
     assert daemon._has_profile("p")
     take_in(daemon, (profile, ""))
     assert daemon.graph.policies.has_profile("p") and not daemon._has_profile("p")
+
+
+def test_what_goes_all_at_once_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("WARNING")
+    paths = [key_path(ResourceKey("GlobalNetworkPolicy", name)).encode() for name in "abc"]
+    daemon, _ = started(*((path, '{"spec":{"selector":"all()"}}') for path in paths))
+    flush(daemon)
+    assert any("node here is not in the datastore" in line for line in daemon._problems())
+    take_in(daemon, *((path, "") for path in paths))
+    flush(daemon)
+    text = "policy: all objects of this kind (3) are gone from the datastore at once"
+    assert text in caplog.text and text in daemon._problems()

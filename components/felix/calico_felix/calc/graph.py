@@ -16,6 +16,8 @@ from calico_felix.calc.policies import INFINITY, ActivePolicies, TierOrder
 from calico_felix.calc.routes import Routing
 from calico_felix.calc.sets import Contribution, SetMembers
 from calico_felix.calc.settings import Settings
+from calico_felix.calc.unsupported import KINDS as UNSUPPORTED_KINDS
+from calico_felix.calc.unsupported import unsupported
 from calico_felix.messages import AddressMember, Endpoint, Flush, Pools, Route, Vtep
 from libcalico.errors import BadData, ParsingDatastoreEntry
 from libcalico.ipam import model as ipam_model
@@ -61,6 +63,9 @@ class Graph:
         self.revision = 0
         self.datastore_ready: bool | None = None
         self.problems: dict[str, str] = {}
+        self._endpoints = 0
+        self.unsupported: dict[str, str] = {}
+        """Objects that are in force, and what they demand in vain."""
         self._reported = False
         self._policies_out: Pending[PolicyId, Policy] = Pending()
         self._endpoints_out: Pending[ResourceKey, Endpoint] = Pending()
@@ -98,6 +103,8 @@ class Graph:
         elif isinstance(key, ResourceKey) and key.kind in self._handlers:
             step = self._update_resource
         else:
+            if isinstance(key, ResourceKey) and key.kind in UNSUPPORTED_KINDS:
+                self._note_unsupported(key, "" if value is None else "the whole object, which has no effect")
             if key is None and not is_text(path):
                 self._note_stray(shown(path), value is not None)
             return
@@ -105,6 +112,19 @@ class Graph:
             self._attempt(key, partial(step, key, None, revision))
         if self.problems and not self._reported:
             self.problems.pop(shown(key), None)
+
+    def counts(self) -> dict[str, int]:
+        """How many usable objects there are, by kind."""
+        return {
+            "WorkloadEndpoint": self._endpoints,
+            "policy": self.policies.policy_count,
+            "Profile": self.policies.profile_count - 1,  # one is built in
+            "Tier": self.policies.tier_count,
+            "IPPool": len(self.routing.pools),
+            "Node": self.routing.node_count,
+            "block": self.routing.block_count,
+            "FelixConfiguration": self._settings.count,
+        }
 
     def sole_interface(self, key: ResourceKey) -> str:
         """The interface of a local endpoint; empty when it is none, or when another one has its interface or an
@@ -179,7 +199,19 @@ class Graph:
         self.routing.update_block(key.cidr, None if value is None else ipam_model.decode_block(key, value))
 
     def _update_resource(self, key: ResourceKey, value: bytes | None, revision: int) -> None:
-        self._handlers[key.kind](key, None if value is None else codec.decode(key, value), revision)
+        found = None if value is None else codec.decode(key, value)
+        self._handlers[key.kind](key, found, revision)
+        self._note_unsupported(key, "" if found is None else unsupported(found))
+
+    def _note_unsupported(self, key: ResourceKey, text: str) -> None:
+        if not text:
+            if self.unsupported:
+                self.unsupported.pop(shown(key), None)
+            return
+        name, text = shown(key), f"not supported here: {shown(text)}"
+        if self.unsupported.get(name) != text:
+            log.warning("%s: %s", name, text)
+        self.unsupported[name] = text
 
     def _note_refused(self, key: Key, refused: str) -> None:
         if refused:
@@ -225,7 +257,9 @@ class Graph:
         self.sets.update_item(key, labels, parents, Contribution(_members(found.spec.nets)))
 
     def _on_endpoint(self, key: ResourceKey, endpoint: WorkloadEndpoint | None, revision: int) -> None:
+        was_there = self.sets.has_item(key)
         if endpoint is None or not _has_addresses(endpoint):
+            self._endpoints -= was_there
             self.sets.remove_item(key)
             if self._local.pop(key, None) is not None:
                 self.policies.remove_endpoint(key)
@@ -236,6 +270,7 @@ class Graph:
         parents = tuple(spec.profiles)
         ports = tuple((p.name, number, p.port) for p in spec.ports if p.name and (number := _protocol(p.protocol)))
         self.sets.update_item(key, labels, parents, Contribution(_hosts(spec.ip_networks), ports))
+        self._endpoints += not was_there
         if _node_of(key, endpoint) == self.host:
             self._local[key] = (endpoint, revision)
             self.policies.update_endpoint(key, labels, parents)

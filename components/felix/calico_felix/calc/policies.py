@@ -70,6 +70,21 @@ class ActivePolicies:
         """Is there a profile of this name, with rules that can be used?"""
         return name in self._profiles
 
+    @property
+    def policy_count(self) -> int:
+        """Policies."""
+        return len(self._policies)
+
+    @property
+    def profile_count(self) -> int:
+        """Profiles with rules that can be used."""
+        return len(self._profiles)
+
+    @property
+    def tier_count(self) -> int:
+        """Tiers."""
+        return len(self._tiers)
+
     def is_profile_used(self, name: str) -> bool:
         """Is there a profile of this name that a local endpoint names?"""
         return name in self._profiles and name in self._profile_users

@@ -113,6 +113,16 @@ class Routing:
         """This host."""
         return self._nodes.get(self._host)
 
+    @property
+    def node_count(self) -> int:
+        """Nodes."""
+        return len(self._nodes)
+
+    @property
+    def block_count(self) -> int:
+        """Blocks."""
+        return len(self._blocks)
+
     def is_node_used(self, name: str) -> bool:
         """Is this node there, and is it this host or does a block name it?"""
         return name in self._nodes and (name == self._host or name in self._blocks_of)

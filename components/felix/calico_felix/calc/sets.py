@@ -68,6 +68,10 @@ class SetMembers:
         self._items[key] = what
         self._index.update_labels(key, labels, parents)
 
+    def has_item(self, key: Hashable) -> bool:
+        """Is it there?"""
+        return key in self._items
+
     def remove_item(self, key: Hashable) -> None:
         """It is gone."""
         if key in self._items:

@@ -29,6 +29,11 @@ class Settings:
         else:
             self._found[name] = found
 
+    @property
+    def count(self) -> int:
+        """FelixConfigurations."""
+        return len(self._found)
+
     def has(self, name: str) -> bool:
         """Is there a FelixConfiguration of this name?"""
         return name in self._found
