@@ -37,7 +37,7 @@ from libcalico.model.resources import STRUCTS
 from libcalico.workload.cni import handler  # noqa: F401
 from tests.compat.cni_judge import BlockNames, expectation, kernel_differences, step_differences, with_queues
 from tests.compat.contract import CaseTimeout, Each, Shape, json_lines, limited, unknown_members
-from tests.compat.private_host import ENDPOINT, Door, HiddenEtcd, enter_private_host, reset_settings, sh
+from tests.compat.private_host import ENDPOINT, Door, HiddenEtcd, enter_private_host, laid_files, reset_settings, sh
 
 MAC = re.compile(r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")
 MAC_NAME = re.compile(r"<mac(\d+)>")
@@ -60,6 +60,7 @@ CASE: Shape = {
         "stopped_after": None, "ours": OURS,
     }],
 }  # fmt: skip
+PROGRAMS = ("calico", "calico-ipam")
 WRAPPER = '#!/bin/sh\nexec {python} -m calico_cni.main --program {name} "$@"\n'
 HOST_LOCAL = """#!{python} -IS
 import json, os, sys
@@ -147,7 +148,12 @@ class Player:
     def play(self) -> list[str]:
         """Every difference of every step."""
         found = unknown_members(self.case, CASE)
-        self._prepare()
+        with laid_files({path: self.names.expand(text) for path, text in (self.given["files"] or {}).items()}):
+            self._prepare()
+            return found + self._play_steps()
+
+    def _play_steps(self) -> list[str]:
+        found: list[str] = []
         processors = possible_processors()
         for number, recorded in enumerate(self.case["steps"]):
             step = with_queues(recorded, processors)
@@ -167,9 +173,6 @@ class Player:
             program.write_text(self.names.expand(text))
             program.chmod(0o755)
         asyncio.run(self._seed())
-        for path, text in (self.given["files"] or {}).items():
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            Path(path).write_text(self.names.expand(text))
         _write_settings(self.given["sysctl"])
         for name in self.given["netns"]:
             sh("ip", "netns", "add", name)
@@ -181,7 +184,7 @@ class Player:
             sh("sh", "-c", self.names.expand(self.given["setup"]))
 
     def _standard_programs(self) -> dict[str, str]:
-        wrappers = {name: WRAPPER.format(python=sys.executable, name=name) for name in ("calico", "calico-ipam")}
+        wrappers = {name: WRAPPER.format(python=sys.executable, name=name) for name in PROGRAMS}
         return {**wrappers, "host-local": HOST_LOCAL.format(python=sys.executable)}
 
     async def _seed(self) -> None:
@@ -216,6 +219,8 @@ class Player:
     # --- a step
 
     def _step(self, step: dict[str, Any]) -> list[str]:
+        if step["prog"] not in PROGRAMS:
+            return [f"the program {step['prog']!r} is not known"]
         if step.get("put"):
             asyncio.run(self._put_now(step["put"]))
         if step.get("before"):

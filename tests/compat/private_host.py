@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tests.services import DIE_WITH_US, free_port
@@ -67,6 +68,28 @@ def reset_settings() -> None:
                 Path(f"/proc/sys/net/{family}/conf/{scope}/{name}").write_text(str(value))
     for scope, value in (("all", 0), ("default", 1)):
         Path(f"/proc/sys/net/ipv6/conf/{scope}/accept_dad").write_text(str(value))
+
+
+@contextlib.contextmanager
+def laid_files(files: Mapping[str, str]) -> Iterator[None]:
+    """Files on the host. Those outside of the private folders are the machine's: afterwards they are as they were."""
+    with contextlib.ExitStack() as undo:
+        for name, text in files.items():
+            path = Path(name)
+            if not name.startswith(PRIVATE):
+                _remember(path, undo)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        yield
+
+
+def _remember(path: Path, undo: contextlib.ExitStack) -> None:
+    for folder in reversed([one for one in path.parents if not one.exists()]):
+        undo.callback(shutil.rmtree, folder, ignore_errors=True)
+    if path.exists():
+        undo.callback(path.write_bytes, path.read_bytes())
+    else:
+        undo.callback(path.unlink, missing_ok=True)
 
 
 class HiddenEtcd:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.compat import vectors
 from tests.compat.contract import judged, limited, tree_differences, unknown_members
+from tests.compat.private_host import laid_files
 
 SELECTOR = {"n": 1, "selector": "all()", "labels": {}, "valid": False, "canonical": "all()", "id": "s:x", "match": True}
 SEQUENCE: dict[str, Any] = {
@@ -103,3 +104,12 @@ def test_unknown_members_of_nested_shapes() -> None:
 def test_tree_differences_name_every_place() -> None:
     found = tree_differences({"a": 1, "b": [1], "n": True}, {"a": 2, "c": None, "b": [1], "n": 1})
     assert found == ["/a is 1, expected 2", "/c is missing, expected null", "/n is true, expected 1"]
+
+
+def test_files_outside_of_private_folders_are_as_they_were(tmp_path: Path) -> None:
+    kept, made = tmp_path / "kept", tmp_path / "new" / "folder" / "made"
+    kept.write_text("before")
+    with laid_files({str(kept): "case", str(made): "case"}):
+        assert (kept.read_text(), made.read_text()) == ("case", "case")
+    assert kept.read_text() == "before"
+    assert not (tmp_path / "new").exists()
