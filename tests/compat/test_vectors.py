@@ -15,9 +15,7 @@ import pytest
 from tests.compat import vectors
 from tests.compat.contract import Options
 
-NOT_YET = ("field/cni.jsonl",)
-"""Files with cases that wait for the product; `make vectors` plays them, too."""
-FILES = [path for path in vectors.find_files() if f"{path.parent.name}/{path.name}" not in NOT_YET]
+FILES = vectors.find_files()
 NEEDS_ROOT = ("cni", "verdicts")
 
 
