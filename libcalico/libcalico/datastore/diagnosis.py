@@ -23,6 +23,7 @@ UNKNOWN_KEYS = (
 )
 """How a certificate's public key of a kind begins that gRPC's TLS (BoringSSL) does not offer."""
 CERTIFICATES = "set ETCD_CERT_FILE and ETCD_KEY_FILE (or their like: docs/reference/etcd.md)"
+NO_TLS = "it speaks no TLS: write http:// instead of https://"
 
 
 class Route(NamedTuple):
@@ -75,17 +76,24 @@ def _explain_tls(plain: socket.socket, host: str, route: Route) -> str:
     if route.tls.certificate and route.tls.key:
         load_pair(context, route.tls.certificate, route.tls.key)
     try:
-        with context.wrap_socket(plain, server_hostname=host) as secure:
-            if unknown := _unknown_key(secure):
-                return unknown
-            secure.sendall(PREFACE)
-            return _explain_answer(secure.recv(64)) or _client_refused(route, "closed")
+        secure = context.wrap_socket(plain, server_hostname=host)
     except ssl.SSLCertVerificationError as error:
         return _untrusted(error, route)
+    except (ssl.SSLEOFError, ConnectionResetError):
+        return NO_TLS
     except ssl.SSLError as error:
         return _explain_alert(error, route)
-    except ConnectionResetError:
-        return "it breaks the TLS handshake off: if it speaks no TLS, write http:// instead of https://"
+    with secure:
+        return _unknown_key(secure) or _explain_secure(secure, route)
+
+
+def _explain_secure(secure: ssl.SSLSocket, route: Route) -> str:
+    """After the handshake: only now does TLS 1.3 say what is wrong with the client's certificate."""
+    try:
+        secure.sendall(PREFACE)
+        return _explain_answer(secure.recv(64)) or _client_refused(route, "it closes the connection")
+    except (ssl.SSLError, ConnectionResetError) as error:
+        return _client_refused(route, _reason(error))
 
 
 def _unknown_key(secure: ssl.SSLSocket) -> str:
@@ -111,12 +119,14 @@ def _untrusted(error: ssl.SSLCertVerificationError, route: Route) -> str:
 
 
 def _explain_alert(error: ssl.SSLError, route: Route) -> str:
-    reason = str(error.reason or error).replace("_", " ").lower()
+    reason = _reason(error)
     if "wrong version number" in reason or "http request" in reason:
-        return "it speaks no TLS: write http:// instead of https://"
-    if "alert" in reason or "eof" in reason:
-        return _client_refused(route, reason)
-    return f"the TLS handshake fails ({reason})"
+        return NO_TLS
+    return _client_refused(route, reason) if "alert" in reason else f"the TLS handshake fails ({reason})"
+
+
+def _reason(error: OSError) -> str:
+    return str(getattr(error, "reason", "") or error.strerror or error).replace("_", " ").lower()
 
 
 def _client_refused(route: Route, reason: str) -> str:
