@@ -11,6 +11,7 @@ from calico_felix.parameters import PARAMETERS
 from calicoctl.output.tables import headings
 from calicoctl.words import kind_of
 from libcalico.config import Parameter
+from libcalico.datastore.settings import SETTINGS, Setting
 from libcalico.errors import BadData
 from libcalico.model import KINDS
 from libcalico.model.felix_fields import FIELDS
@@ -103,6 +104,38 @@ Upstream's parameters that are not supported here: {foreign}.
 """
 
 
+def etcd_page() -> str:
+    """Every setting of the connection to etcd, under each of its names."""
+
+    def names(one: Setting) -> tuple[str, ...]:
+        places = (one.variable, one.member, one.parameter, one.network)
+        return (*(f"`{name}`" if name else "" for name in places), one.text)
+
+    header = ("variable", "calicoctl.cfg, in `spec`", "felix.cfg", "CNI network", "what")
+    return f"""# How etcd is reached
+
+Written from `libcalico/libcalico/datastore/settings.py` by `make reference`.
+
+The same settings have a name in each place. Every variable is also known with the prefix `CALICO_`. The first place
+that has a setting counts, and an empty one counts as none:
+
+| program | places, in this order |
+|---|---|
+| `calicoctl`, `libcalico.Client` | `/etc/calico/calicoctl.cfg` alone if it is there; else `CALICO_` variables, plain |
+| `calico-felix`, `calico-felix startup` | `FELIX_` variables, felix.cfg, `CALICO_` variables, plain ones |
+| the CNI plug-in when no agent answers | `CALICO_` variables, the network's configuration, plain ones |
+
+{table(header, (names(one) for one in SETTINGS))}
+A file that is there and cannot be read is an error. Key and certificate are given together, and checked before they are
+used. Without an authority, `SSL_CERT_FILE`, `SSL_CERT_DIR`, else the distribution's list count. Certificates that are
+renewed on disk are read again before the next attempt to connect. The variables of proxies (`http_proxy` and its like)
+are not used for etcd.
+
+Of etcd's own keys, RSA, P-256 and P-384 work. Ed25519 and P-521 do not, and the error says so; a client's key may be of
+these kinds too.
+"""
+
+
 def is_known(kind: str) -> bool:
     """Does calicoctl know the kind?"""
     words = KINDS[kind].words
@@ -141,7 +174,11 @@ Kinds of upstream that calicoctl does not know; what other tools stored of them 
 """
 
 
-PAGES: dict[str, Callable[[], str]] = {"settings.md": settings_page, "kinds.md": kinds_page}
+PAGES: dict[str, Callable[[], str]] = {
+    "settings.md": settings_page,
+    "kinds.md": kinds_page,
+    "etcd.md": etcd_page,
+}
 
 
 def main() -> None:
