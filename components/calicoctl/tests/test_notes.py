@@ -22,6 +22,12 @@ from tests.compat.calicoctl_player import ENVIRONMENT, Outcome, run_calicoctl
 
 RESOURCES = "/calico/resources/v3/projectcalico.org/"
 SET = "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkSet\nmetadata: {name: one}\nspec: {nets: [10.0.0.0/8]}\n"
+POLICY = """\
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: web}
+spec: {tier: guards, selector: all()}
+"""
 CONFIG = """\
 apiVersion: projectcalico.org/v3
 kind: CalicoAPIConfig
@@ -85,6 +91,21 @@ def test_a_version_in_a_new_object_says_what_to_do(store: MemoryDatastore) -> No
         store, "create -f in.yaml", {"in.yaml": SET.replace("{name: one}", '{name: one, resourceVersion: "7"}')}
     )
     assert "delete the line metadata.resourceVersion" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("verb", "text", "note"),
+    [
+        ("create", SET, "  'apply' changes what is there, --skip-exists leaves it as it is"),
+        ("replace", SET.replace("one", "two"), "  'apply' creates what is not there"),
+        ("apply", POLICY, "  spec.tier names a tier that is not there: create it first, or leave spec.tier out for the"
+         " default one"),
+    ],
+)  # fmt: skip
+def test_what_is_there_or_not_says_what_to_do(store: MemoryDatastore, verb: str, text: str, note: str) -> None:
+    quiet(store, "apply -f in.yaml", {"in.yaml": SET})
+    assert note in told(store, f"{verb} -f in.yaml", {"in.yaml": text}).stderr.splitlines()
+    assert note not in quiet(store, f"{verb} -f in.yaml", {"in.yaml": text}).stderr
 
 
 @pytest.mark.parametrize("line", ["get node --context=prod", "--context=prod get node", "--context prod ipam show",

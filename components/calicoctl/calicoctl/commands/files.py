@@ -220,6 +220,7 @@ def _notes(participle: str, outcomes: Sequence[Outcome]) -> list[str]:
         notes.append(f"{place}: {reason}" if len(refused) > 1 else place)
         notes += _advice(loaded, error)
         notes += _version_advice(loaded.resource.metadata.resource_version, error)
+        notes += _presence_advice(participle, loaded.resource, error)
     done = [_title(outcome.loaded.resource) for outcome in outcomes if outcome.error is None]
     return [*notes, f"{participle}: {several(done, NAMES_SHOWN) or 'nothing'}"]
 
@@ -236,6 +237,16 @@ def _version_advice(version: str, error: CalicoError) -> Iterator[str]:
     else:
         return
     yield "  ('calicoctl get <KIND> <NAME> --export -o yaml' prints an object without it)"
+
+
+def _presence_advice(participle: str, resource: Resource, error: CalicoError) -> Iterator[str]:
+    """What to do about an object that is there, or is not."""
+    if isinstance(error, ResourceAlreadyExists):
+        yield "  'apply' changes what is there, --skip-exists leaves it as it is"
+    elif isinstance(error, ResourceDoesNotExist) and not str(error.identifier).startswith(type(resource).__name__):
+        yield "  spec.tier names a tier that is not there: create it first, or leave spec.tier out for the default one"
+    elif isinstance(error, ResourceDoesNotExist) and participle == PARTICIPLES["replace"]:
+        yield "  'apply' creates what is not there"
 
 
 def _advice(loaded: Loaded, error: CalicoError) -> Iterator[str]:
