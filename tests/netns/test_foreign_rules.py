@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
 import subprocess
@@ -80,14 +79,7 @@ class Machine(Box):
 
     def __init__(self) -> None:
         super().__init__(NftOptions())
-        self.run("sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding")
-        for number in (1, 2):
-            host = f"cali{number}"
-            found = json.loads(self.run("ip", "-j", "-6", "addr", "show", "dev", host))
-            gateway = found[0]["addr_info"][0]["local"]
-            self.run("ip", "route", "add", f"fd00:9::{number}/128", "dev", host)
-            self.inside(number, "ip", "addr", "add", f"fd00:9::{number}/128", "dev", "eth0", "nodad")
-            self.inside(number, "ip", "route", "add", "default", "via", gateway, "dev", "eth0")
+        self.add_ipv6()
 
     def reaches(self, kind: str) -> bool:
         address = "fd00:9::2" if kind.startswith("ip6") else "10.9.0.2"
@@ -131,10 +123,10 @@ def test_containers_work_beside_dockers_forward(machine: Machine, kind: str, doc
     assert len(added) == 2 and all("-j ACCEPT" in line and "cali+" in line for line in added)
     machine.look()
     assert machine.saved() == stands, "a second look changes nothing"
-    with_policy = "flush chain inet calico anything; add rule inet calico anything drop"
+    with_policy = "flush chain inet calico pro-anything; add rule inet calico pro-anything drop"
     machine.run("nft", with_policy)
     assert not machine.reaches(kind), "what our own table drops stays dropped"
-    machine.run("nft", "flush chain inet calico anything; add rule inet calico anything accept")
+    machine.run("nft", "flush chain inet calico pro-anything; add rule inet calico pro-anything accept")
     machine.do(kind, "-P FORWARD ACCEPT")
     machine.look()
     assert machine.saved() == before.replace(":FORWARD DROP", ":FORWARD ACCEPT")

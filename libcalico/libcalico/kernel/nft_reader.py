@@ -31,7 +31,8 @@ _NFTA_VERDICT_CODE, _NFTA_VERDICT_CHAIN = 1, 2
 _NFTA_MATCH_NAME, _NFTA_MATCH_INFO = 1, 3
 _NFTNL_UDATA_RULE_COMMENT = 0
 
-_FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
+_NFPROTO_INET = 1
+_FAMILIES = {_NFPROTO_INET: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 _NUMBERS = {word: number for number, word in _FAMILIES.items()}
 _IP_HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
 _VERDICTS = {0: "drop", 1: "accept", -3: "jump", -4: "goto", -5: "return"}
@@ -70,10 +71,16 @@ class NftReader(NetlinkSocket):
     def __init__(self, netns_path: str = "") -> None:
         super().__init__(_NETLINK_NETFILTER, netns_path)
 
-    def chains(self) -> list[ChainSeen]:
-        """Every chain of every table."""
+    def chains(self, without: str = "") -> list[ChainSeen]:
+        """Every chain of every table, without those of one `inet` table, which may be very many."""
         kind = _NFNL_SUBSYS_NFTABLES << 8 | _NFT_MSG_GETCHAIN
-        return self.dump("list chains", kind, _NFGENMSG.pack(0, 0, 0), decode_chain)
+        skipped = nlmsg.encode_text(_NFTA_CHAIN_TABLE, without) if without else b"none"
+
+        def decode(message: memoryview) -> ChainSeen | None:
+            place = bytes(message[_NFGENMSG.size : _NFGENMSG.size + len(skipped)])
+            return None if message[0] == _NFPROTO_INET and place == skipped else decode_chain(message)
+
+        return self.dump("list chains", kind, _NFGENMSG.pack(0, 0, 0), decode)
 
     def rules(self, family: str, table: str, chain: str = "", holding: tuple[bytes, ...] = (b"",)) -> list[RuleSeen]:
         """The rules of a table, or of one of its chains, in order; those whose bytes contain one of `holding`."""

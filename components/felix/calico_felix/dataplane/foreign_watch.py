@@ -19,6 +19,7 @@ from libcalico.errors import CalicoError
 from libcalico.kernel.ipset import Ipset
 from libcalico.kernel.iptables import Legacy, LegacyMissing, decode_save, legacy_tables
 from libcalico.kernel.nft_reader import ChainSeen, NftReader, RuleSeen
+from libcalico.policy.nft.names import TABLE
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +166,7 @@ class ForeignRules:
 def _read(prefixes: Sequence[str]) -> tuple[list[ChainSeen], list[Held], list[str]]:
     """All chains; what iptables-nft's tables hold of ours and of a former Felix; the chains that cut workloads off."""
     with NftReader() as reader:
-        chains = reader.chains()
+        chains = reader.chains(TABLE.removeprefix("inet "))
         by_table: dict[tuple[str, str], list[ChainSeen]] = {}
         for chain in chains:
             if chain.family in FAMILIES and chain.table in foreign.IPTABLES_TABLES:
