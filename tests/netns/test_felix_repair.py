@@ -559,6 +559,28 @@ def test_the_neighbours_of_workloads_are_kept(tmp_path: Path) -> None:
     play(tmp_path, scenario)
 
 
+def test_a_kernel_without_ipv6_has_endpoints_that_are_up(tmp_path: Path) -> None:
+    """There is no /proc/sys/net/ipv6 then, and nothing to set there."""
+    without = ("unshare", "-m", "sh", "-c", 'mount -t tmpfs tmpfs /proc/sys/net/ipv6 && exec "$@"', "sh")
+
+    async def scenario(agent: Agent) -> None:
+        host, name = agent.host, OBJECTS[0][1]["spec"]["interfaceName"]
+        host.ip("link", "add", name, "type", "veth", "peer", "name", "peer")
+        host.ip("link", "set", name, "up")
+        agent.process = start_agent(host, True, without)
+        await agent.wait("start", programmed)
+        path = str(host.directory / "debug.sock")
+        async with asyncio.timeout(SOON_S):
+            while " up" not in await asyncio.to_thread(debug.ask, path, "show endpoints"):
+                await asyncio.sleep(0.05)
+        assert (await asyncio.to_thread(debug.ask, path, "pending")).strip() == "nothing"
+        before = (await agent.status())["applies"]
+        await asyncio.sleep(RESTS_S)
+        assert (await agent.status())["applies"] - before < 5, "it does not try again and again"
+
+    play(tmp_path, scenario)
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Long before everything is read anew (90 s)."""
     async with asyncio.timeout(SOON_S):

@@ -107,15 +107,26 @@ def etcd_requests(host: Host) -> float:
     return float(bench_ipam.etcd_requests(host.endpoint))
 
 
-def start_agent(host: Host, felix: bool) -> subprocess.Popen[str]:
-    """The agent's process, which may need a moment until it listens."""
+def start_agent(host: Host, felix: bool, before: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    """The agent's process, which may need a moment until it listens; `before` are words that run it."""
     node = str(host.conf["nodename"])
     argv = [sys.executable, "-c", AGENT, host.endpoint, str(host.socket), host.path, node]
     environment = dict(os.environ)
     if felix:
         settings = host.directory / "felix.cfg"
         settings.touch()
-        argv = ["ip", "netns", "exec", host.name, sys.executable, "-m", "calico_felix.main", "-c", str(settings)]
+        argv = [
+            "ip",
+            "netns",
+            "exec",
+            host.name,
+            *before,
+            sys.executable,
+            "-m",
+            "calico_felix.main",
+            "-c",
+            str(settings),
+        ]
         environment |= {
             "FELIX_ETCDENDPOINTS": host.endpoint,
             "FELIX_FELIXHOSTNAME": node,
