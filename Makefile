@@ -14,7 +14,7 @@ BACKEND ?= nftables
 MODE ?= kernel
 ARGS ?=
 
-.PHONY: help demo demo-down test unit netns lab compat vectors bench lint fmt dist dev native proto reference clean
+.PHONY: help demo demo-down shell test unit netns lab compat vectors bench lint fmt dist dev native proto reference clean
 
 help: ## this text
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -54,6 +54,9 @@ native: $(STAMPS)/native ## build the compiled modules if a source has changed
 
 demo: dev ## three hosts, three tasks, one policy (KEEP=1 leaves them standing)
 	@$(BIN)/python -m tests.lab.demo $(if $(KEEP),--keep)
+
+shell: dev ## a shell on a host of a demo that was kept: HOST=a2 [RUN='a command instead']
+	@$(BIN)/python -m tests.lab.demo --shell "$(or $(HOST),m1)" --run "$$RUN"
 
 demo-down: dev ## remove a demo that was kept
 	@$(BIN)/python -m tests.lab.demo --down

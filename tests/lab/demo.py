@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 import textwrap
@@ -45,6 +46,9 @@ TASKS = {
     "bookstore-server": ("a2", {"biz_type": "bookstore", "role": "server"}),
 }
 SERVER = "bookstore-server"
+DENIED = ("fruitstore-frontend", SERVER)
+WIDTH = 100
+OPENING = "m1, a1 and a2 are hosts, simulated here: m1 stores the data, a1 and a2 run tasks (containers)."
 TIMES_OUT = 28
 ANSWER_S, SILENCE_S = 5.0, 2.0
 """How long an answer is waited for, and how long one that must not come."""
@@ -52,6 +56,9 @@ PROVEN = (
     "tasks on two hosts reached each other; the policy let in by label alone, across hosts, and changed nothing else;"
     " an established connection lived on; deleting the policy restored everything"
 )
+NUMBER_OF_DENY = "1"
+"""The policy's second rule: the kernel's rules carry numbers from 0 on."""
+COUNTER = re.compile(r"counter packets ([0-9]+)")
 Matrix = dict[tuple[str, str], str]
 
 
@@ -70,13 +77,14 @@ class Story:
     @contextmanager
     def step(self, title: str) -> Iterator[None]:
         """Print a step's title, and its time at the end."""
-        print(f"\n\033[1m{title}\033[0m" if sys.stdout.isatty() else f"\n{title}", flush=True)
+        print(f"\n\033[1m{title}\033[0m" if may_colour() else f"\n{title}", flush=True)
         started = time.monotonic()
         yield
         print(f"   done in {(time.monotonic() - started) * 1000:.0f} ms", flush=True)
 
     def play(self) -> None:
         """The whole story."""
+        print(OPENING)
         self.boot()
         self.launch()
         before = self.before_policy()
@@ -88,26 +96,24 @@ class Story:
 
     def boot(self) -> None:
         """etcd, startup and agent on every host."""
-        with self.step(f"1. Boot etcd on m1 and an agent on {', '.join(self.cluster.hosts)}"):
+        with self.step("1. Start etcd, the data store, on m1, and Calico's agent on every host"):
             self.cluster.start()
             for name in self.cluster.hosts:
-                status = self.cluster.agent_status(name)
-                print(
-                    f"   {name} {ADDRESSES[name]}: kernel reflects datastore revision {status['programmed_revision']}"
-                )
+                print(f"   {name}  {ADDRESSES[name]}  its agent is ready")
 
     def launch(self) -> None:
         """Attach the tasks as a Mesos agent does."""
-        with self.step("2. Start three tasks: the Mesos stand-in calls CNI with labels"):
+        with self.step("2. Start three tasks: each gets labels, and an address that all hosts reach"):
             for name, (host, labels) in TASKS.items():
                 started = time.monotonic()
                 self.tasks[name] = task = self.cluster.mesos(host).launch(name, labels=labels)
                 taken = (time.monotonic() - started) * 1000
-                print(f"   {name:20} on {host}: {task.address:16} {labels} (serving after {taken:.0f} ms)")
+                shown = " ".join(f"{key}={value}" for key, value in labels.items())
+                print(f"   {name:20} on {host}  {task.address:16} {shown:32} ready in {taken:.0f} ms")
 
     def before_policy(self) -> Matrix:
         """Everybody reaches everybody."""
-        with self.step("3. Before the policy: both frontends fetch /id from the server on the other host"):
+        with self.step("3. Before the policy: both frontends are answered by the server on the other host"):
             self.identity = self.expect("bookstore-frontend", allowed=True)
             if self.expect("fruitstore-frontend", allowed=True) != self.identity:
                 raise Unexpected("the two frontends got different answers")
@@ -140,7 +146,7 @@ class Story:
         """The policy goes in."""
         with self.step("4. calicoctl apply -f bookstore-policy.yaml"):
             self.cluster.hosts["m1"].write("/run/bookstore-policy.yaml", POLICY)
-            print("   it lets bookstores in to the bookstore's server on port 80, and keeps fruitstores out:")
+            print("   it lets bookstores reach the bookstore's server on port 80, and keeps fruitstores out:")
             print(textwrap.indent(POLICY.rstrip(), "   | "))
             self.calicoctl(
                 "apply", "-f", "/run/bookstore-policy.yaml", "Successfully applied 1 'NetworkPolicy' resource(s)"
@@ -158,22 +164,39 @@ class Story:
 
     def under_policy(self, slow_log: str) -> Matrix:
         """Bookstore yes, fruitstore no; what was connected stays connected."""
-        with self.step("5. Under the policy: bookstore still gets the id, fruitstore times out"):
+        with self.step("5. Under the policy: bookstore-frontend is answered, fruitstore-frontend is not"):
             started = time.monotonic()
             self.cluster.wait_programmed(TASKS[SERVER][0])
             self.cluster.wait("the policy", lambda: self.fetch("fruitstore-frontend", 0.3)[0] == TIMES_OUT)
             taken = (time.monotonic() - started) * 1000
-            print(f"   fruitstore is kept out: seen after {taken:.0f} ms, of which a probe that gives up takes 300")
+            print(f"   {DENIED[0]} first went without an answer {taken:.0f} ms after the policy was stored")
             if self.expect("bookstore-frontend", allowed=True) != self.identity:
                 raise Unexpected("the server answered with another id")
             self.expect("fruitstore-frontend", allowed=False)
+            self.show_denying_rule()
             size = self._size(slow_log)
             self.cluster.wait("the established connection to go on", lambda: self._size(slow_log) > size)
-            print("   fruitstore's connection from before the policy lives on")
+            print("   its connection from before the policy goes on: a policy judges new connections")
             print(
-                f"   everybody tries everybody, for the table at the end (no answer in {SILENCE_S:.0f} s is a time-out)"
+                f"   now every task asks every other, for the tables below; {SILENCE_S:.0f} s without an answer is a no"
             )
             return self.matrix()
+
+    def show_denying_rule(self) -> None:
+        """The rule in the server's host that dropped the packets, with its counter."""
+        host = TASKS[SERVER][0]
+        listing = self.cluster.hosts[host].run(["nft", "list", "table", "inet", "calico"]).stdout
+        name = "allow-bookstore-cliient-to-server"
+        rules = [line.strip() for line in listing.splitlines() if f'{name}|default|ingress|{NUMBER_OF_DENY}"' in line]
+        counted = [int(found[1]) for rule in rules if (found := COUNTER.search(rule))]
+        if not sum(counted):
+            raise Unexpected(f"no packet met the rule that denies: {rules}")
+        print(
+            f"   {sum(counted)} packets were dropped by the policy's second rule, in {host}'s kernel (nft list table):"
+        )
+        for rule in (rule for rule in rules if "packets 0 " not in rule):
+            print(textwrap.fill(rule, WIDTH, initial_indent="   | ", subsequent_indent="   |   "))
+        print("   (in its comment: policy, tier, direction, and the rule's number, counted from 0)")
 
     def delete(self) -> None:
         """The policy goes, and all is as before."""
@@ -193,15 +216,15 @@ class Story:
         started = time.monotonic()
         status, body = self.fetch(client, ANSWER_S if allowed else SILENCE_S)
         taken = (time.monotonic() - started) * 1000
-        shown = {0: f"answer {body!r}", TIMES_OUT: "timed out", 7: "REFUSED"}.get(status, f"exit {status}")
-        print(f"   {client} -> http://{self.tasks[SERVER].address}/id: {shown} ({taken:.0f} ms)")
+        shown = {0: "answered", TIMES_OUT: "timed out", 7: "REFUSED"}.get(status, f"exit {status}")
+        print(f"   {client} asks http://{self.tasks[SERVER].address}/id: {shown} ({taken:.0f} ms)")
         if (status == 0) != allowed or (not allowed and status != TIMES_OUT):
             raise Unexpected(f"{client}: {shown}, expected {'an answer' if allowed else 'a time-out'}")
         return body
 
     def matrix(self) -> Matrix:
         """Who reaches whom now."""
-        words = {0: "yes", TIMES_OUT: "-"}
+        words = {0: "yes", TIMES_OUT: "no"}
         return {
             (one, other): words.get(self.tasks[one].fetch(self.tasks[other].address, timeout_s=SILENCE_S)[0], "?")
             for one in self.tasks
@@ -211,20 +234,34 @@ class Story:
 
 
 def show_matrices(names: list[str], before: Matrix, after: Matrix) -> None:
-    """Both tables, one under the other; `-` is a time-out."""
-    expected_denied = ("fruitstore-frontend", SERVER)
+    """Both tables, one under the other."""
     width = max(map(len, names)) + 2
-    for title, matrix in (("before the policy", before), ("under the policy", after)):
-        print(f"\n   {title} (row reaches column on port 80; - is a time-out)")
-        print("   " + "".ljust(width) + "".join(name.ljust(width) for name in names))
+    for title, matrix in (
+        ("before the policy (does the task of the row reach the one of the column?)", before),
+        ("under the policy (>no< is what it has changed)", after),
+    ):
+        print(f"\n   {title}")
+        print(("   " + "".ljust(width) + "".join(name.ljust(width) for name in names)).rstrip())
         for one in names:
-            cells = [matrix.get((one, other), "") for other in names]
-            print("   " + one.ljust(width) + "".join(cell.ljust(width) for cell in cells))
+            cells = [cell_text(matrix.get((one, other), ""), before.get((one, other), "")) for other in names]
+            print(("   " + one.ljust(width) + "".join(cell.ljust(width) for cell in cells)).rstrip())
     for pair, cell in after.items():
-        if (cell == "yes") == (pair == expected_denied):
+        if (cell == "yes") == (pair == DENIED):
             raise Unexpected(f"{pair[0]} -> {pair[1]}: {cell or 'nothing'} under the policy")
     if set(before.values()) != {"yes"}:
         raise Unexpected(f"not everybody reached everybody before the policy: {before}")
+
+
+def cell_text(cell: str, former: str) -> str:
+    """A cell of the table, marked where it differs from the table before."""
+    if cell == former:
+        return cell
+    return f">{cell}<"
+
+
+def may_colour() -> bool:
+    """A terminal that shows bold text, and nobody who has asked for none (no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def run(keep: bool) -> int:
@@ -238,7 +275,8 @@ def run(keep: bool) -> int:
         story = Story(cluster)
         story.play()
         done = True
-        print(f"\nEvery expectation held, in {time.monotonic() - started:.1f} s: {PROVEN}.")
+        print()
+        print(textwrap.fill(f"All was as expected, in {time.monotonic() - started:.1f} s: {PROVEN}.", WIDTH))
         if keep:
             kept.keep(cluster)
         return 0
@@ -272,6 +310,8 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--label", type=kept.label, action="append", default=[], metavar="KEY=VALUE", help="a label of the task"
     )
     parser.add_argument("--matrix", action="store_true", help="who reaches whom in the lab that was kept")
+    parser.add_argument("--shell", choices=("m1", "a1", "a2", "x1"), help="a shell on a host of the lab that was kept")
+    parser.add_argument("--run", default="", metavar="COMMAND", help="instead of a shell, this command")
     arguments = parser.parse_args(words)
     if (arguments.on or arguments.label) and not arguments.task:
         parser.error("--on and --label go with --task NAME")
@@ -286,6 +326,8 @@ def main() -> int:
             return kept.down()
         if arguments.task:
             return kept.launch(kept.load(), arguments.on or "a1", arguments.task, dict(arguments.label))
+        if arguments.shell:
+            return kept.enter(kept.load(), arguments.shell, arguments.run)
         if arguments.matrix:
             return kept.matrix(kept.load())
         signal.signal(signal.SIGTERM, _terminate)

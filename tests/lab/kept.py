@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from tests.lab.mesos import ROOT, Mesos, Task, TaskFailed
 
 STATE = Path("/run/calico-lab.json")
 CLONE = Path(__file__).resolve().parents[2]
+PYTHON = ".venv/bin/python"
 TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -42,27 +45,43 @@ def keep(cluster: Cluster) -> None:
     holders = [host._init.pid for host in everything] + [host.pid for host in everything]
     state = {"folder": str(cluster.folder), "pids": holders, "hosts": hosts, "clone": str(CLONE)}
     STATE.write_text(json.dumps(state))
-    print(advice(hosts))
+    print(ADVICE)
 
 
-def advice(hosts: Mapping[str, int]) -> str:
-    """What to try; every line can be pasted anywhere on this machine. `hosts`: the process that holds each."""
+ADVICE = f"""
+The hosts are standing. Try, after  cd {CLONE}
 
-    def enter(name: str) -> str:
-        return f"nsenter -t {hosts[name]} -n -m -u -i -p -- env PATH={BIN}:$PATH"
+   make shell HOST=a2                                         a shell on a2; so for m1 and a1
+   make shell HOST=m1 RUN='calicoctl get workloadendpoint -o wide'
+   make shell HOST=m1 RUN='calicoctl apply -f /run/bookstore-policy.yaml'
+   make shell HOST=a2 RUN='python -m libcalico.obs.debug /run/calico/felix-debug.sock status'
+   make shell HOST=m1 RUN='python /path/to/script.py'         there etcd is http://127.0.0.1:2379
+   {PYTHON} -m tests.lab.demo --task my-task --on a2 --label biz_type=bookstore
+   {PYTHON} -m tests.lab.demo --matrix              who reaches whom
+   make demo-down                                             take it all away"""
+"""What to try with the lab."""
 
-    here = f"cd {CLONE} &&"
-    demo = f"{here} {BIN}/python -m tests.lab.demo"
-    return f"""
-The lab is standing. Try:
-   enter a2              {enter("a2")} bash     (a1: -t {hosts["a1"]}, m1: -t {hosts["m1"]})
-   calicoctl, on m1      {enter("m1")} calicoctl get workloadendpoint -o wide     (-o yaml: with labels)
-   apply the policy      {enter("m1")} calicoctl apply -f /run/bookstore-policy.yaml
-   ask the agent of a2   {enter("a2")} python -m libcalico.obs.debug /run/calico/felix-debug.sock show endpoints
-   run a script, on m1   {enter("m1")} python /path/to/script.py     (there etcd is http://127.0.0.1:2379)
-   start one more task   {demo} --task my-task --on a2 --label biz_type=bookstore
-   see who reaches whom  {demo} --matrix
-   tear it down          {here} make demo-down"""
+
+def enter(state: Mapping[str, Any], name: str, command: str) -> int:
+    """A shell on a host of the lab, or a command there, with our programs on the path; returns its exit status."""
+    inside = ["sh", "-c", command] if command else ["bash", "--norc"]
+    path = f"PATH={BIN}:{os.environ.get('PATH', '')}"
+    words = [
+        "nsenter",
+        "-t",
+        str(state["hosts"][name]),
+        "-n",
+        "-m",
+        "-u",
+        "-i",
+        "-p",
+        "--",
+        "env",
+        path,
+        f"PS1={name}# ",
+    ]
+    done = subprocess.run([*words, *inside], check=False)
+    return done.returncode if command else 0
 
 
 def load() -> dict[str, Any]:
@@ -170,12 +189,12 @@ def matrix(state: Mapping[str, Any]) -> int:
     """Print who reaches whom."""
     everybody = tasks(state)
     width = max(len(task.name) for task in everybody) + 2
-    print("row reaches column on port 80; - is a time-out")
-    print("".ljust(width) + "".join(task.name.ljust(width) for task in everybody))
+    print("does the task of the row reach the one of the column, on port 80?")
+    print(("".ljust(width) + "".join(task.name.ljust(width) for task in everybody)).rstrip())
     for one in everybody:
         cells = []
         for other in everybody:
             status = one.fetch(other.address, timeout_s=2.0)[0] if one is not other else None
-            cells.append({None: "", 0: "yes", 28: "-"}.get(status, "?"))
-        print(one.name.ljust(width) + "".join(cell.ljust(width) for cell in cells), flush=True)
+            cells.append({None: "", 0: "yes", 28: "no"}.get(status, "?"))
+        print((one.name.ljust(width) + "".join(cell.ljust(width) for cell in cells)).rstrip(), flush=True)
     return 0

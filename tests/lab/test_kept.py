@@ -92,8 +92,37 @@ def test_what_cannot_be_a_task_is_refused(words: list[str], capsys: pytest.Captu
     assert "demo: error: " in capsys.readouterr().err
 
 
-def test_advice_works_from_anywhere() -> None:
-    text = kept.advice({"m1": 1, "a1": 2, "a2": 3})
-    for line in text.splitlines():
-        assert "nsenter" in line or "calico" not in line or f"cd {kept.CLONE} &&" in line
-    assert text.count(f"env PATH={Path(sys.executable).parent}:$PATH") == 5
+def test_advice_says_where_it_works_and_fits_a_terminal() -> None:
+    lines = kept.ADVICE.splitlines()
+    assert f"cd {kept.CLONE}" in lines[1]
+    assert max(len(line) for line in lines[2:]) <= demo.WIDTH
+    assert all(line.lstrip().startswith(("make ", ".venv/bin/python ")) for line in lines[2:] if line)
+
+
+@pytest.mark.parametrize(
+    ("environment", "colour"),
+    [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False)],
+)
+def test_who_wants_no_colour_gets_none(
+    environment: dict[str, str], colour: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert demo.may_colour() is colour
+
+
+def test_the_changed_cell_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    before = {(one, other): "yes" for one in demo.TASKS for other in demo.TASKS if one != other}
+    demo.show_matrices(list(demo.TASKS), before, {**before, demo.DENIED: "no"})
+    out = capsys.readouterr().out
+    assert [line.split() for line in out.splitlines() if ">no<" in line][1:] == [["fruitstore-frontend", "yes", ">no<"]]
+    assert max(map(len, out.splitlines())) <= demo.WIDTH
+    with pytest.raises(demo.Unexpected):
+        demo.show_matrices(list(demo.TASKS), before, before)
+
+
+def test_the_opening_fits() -> None:
+    assert len(demo.OPENING) <= demo.WIDTH and all(name in demo.OPENING for name in ("m1", "a1", "a2", "tasks"))
