@@ -19,16 +19,16 @@ from typing import Any, NamedTuple
 
 import durationpy
 
+from libcalico import text as text_of
 from libcalico.errors import BadData
 
 LARGEST_PORT = 65535
 OCTAL = re.compile(r"[+-]?0[0-7]+")
 PORT = re.compile("[0-9]{1,5}")
 LONGEST_NUMBER = 64
-LONGEST_SHOWN = 200
 LONGEST_GUESSED = 64
 ALIKE = 0.75
-"""Octets of a text that may be a number, that is shown, that is compared with names; how alike a name must be."""
+"""Characters of a text that may be a number, and of one that is compared with names; how alike a name must be."""
 
 
 class Parameter(NamedTuple):
@@ -70,8 +70,8 @@ class _Setting(NamedTuple):
 
 
 def shown(text: str) -> str:
-    """Text from outside in quotes, cut, with control characters escaped."""
-    return repr(text) if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]!r}…"
+    """Text from outside in quotes, short and escaped."""
+    return f"'{text_of.shown(text)}'"
 
 
 def did_you_mean(text: str, names: Iterable[str]) -> str:
@@ -315,7 +315,7 @@ def _read_ini(text: str, path: str) -> dict[str, str]:
     except configparser.ParsingError as error:
         missing_header = isinstance(error, configparser.MissingSectionHeaderError)
         number, line = (error.lineno, error.line) if missing_header else error.errors[0]  # type: ignore[attr-defined]
-        place = f"line {number - without_header}: {line[:LONGEST_SHOWN].strip()}"
+        place = f"line {number - without_header}: {text_of.shown(line.strip())}"
         raise BadData(f"cannot read the configuration file {path}: {place}: this is not NAME = VALUE") from None
     return {name: value for section in parser.sections() for name, value in parser.items(section)}
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab.cluster import Cluster
+from tests.lab.cluster import ADDRESSES, Cluster
 from tests.services import need
 
 DEBUG = "/run/calico/felix-debug.sock"
@@ -169,3 +169,54 @@ def test_idle_clients_of_the_node_socket_cost_an_attachment_nothing(lab: Cluster
     lab.hosts["a1"].stop_process(idle, 9)
     assert sorted(taken)[2] < 1.0, taken
     lab.mesos("a1").close()
+
+
+def test_settings_act_on_the_kernel_and_on_what_is_reported(lab: Cluster) -> None:
+    """All at once, for one restart; a kernel that took none of them would refuse the whole table."""
+    host, agent = lab.hosts["a1"], lab.agents["a1"]
+    agent.forget_exits()
+    patch(
+        lab, reportingInterval="1s", reportingTTL="33s", endpointReportingEnabled=True, ipForwarding="Disabled",
+        ipv6Support=False, vxlanVNI=55, vxlanMTU=1333, deviceRouteProtocol=77, natPortRange="1024:2048",
+        nftablesFilterDenyAction="Reject", nftablesMarkMask=0xFF00, logPrefix="seen", logActionRateLimit="5/second",
+        allowVXLANPacketsFromWorkloads=True, allowIPIPPacketsFromWorkloads=True, interfacePrefix="cali,tap",
+    )  # fmt: skip
+    lab.wait("the agent's end", lambda: agent.exits()[-1:] == [129])
+    lab.wait("its successor", lambda: lab.agent_status("a1").get("programmed_revision", 0) > 0)
+    lab.wait_programmed("a1")
+    host.run("sysctl -qw net.ipv4.ip_forward=0")
+    task = lab.mesos("a1").launch("seen", serve=False)
+    rules = [{"action": "Log"}, {"action": "Pass"}]
+    spec = {"selector": "all()", "types": ["Ingress"], "ingress": rules}
+    policy = {
+        "apiVersion": "projectcalico.org/v3",
+        "kind": "GlobalNetworkPolicy",
+        "metadata": {"name": "seen"},
+        "spec": spec,
+    }
+    lab.calicoctl("apply", "-f", "-", stdin=json.dumps(policy))
+    lab.wait_programmed("a1")
+    table = host.run("nft list table inet calico").stdout
+    for text in (
+        "masquerade to :1024-2048",
+        "reject",
+        'log prefix "seen: "',
+        "limit rate 5/second",
+        '"tap*"',
+        "0x00000200",
+    ):
+        assert text in table, text
+    link = host.run("ip -d link show vxlan.calico").stdout
+    assert "vxlan id 55 " in link and "mtu 1333" in link
+    assert task.address in host.run("ip route show proto 77").stdout
+    interface = host.run("ip -br link | grep -o '^cali[^@]*'").stdout.split()[0]
+    assert host.read(f"/proc/sys/net/ipv6/conf/{interface}/proxy_ndp").strip() == "0"
+    keys = lambda: lab.etcdctl("get", "--prefix", "--keys-only", "/calico/felix/v2/").stdout  # noqa: E731
+    lab.wait("the host's report", lambda: f"{ADDRESSES['a1']}/status" in keys())
+    lab.wait("the endpoint's report", lambda: f"{ADDRESSES['a1']}/workload/" in keys())
+    kv = json.loads(
+        lab.etcdctl("get", f"/calico/felix/v2/no-region/host/{ADDRESSES['a1']}/status", "-w", "json").stdout
+    )
+    lease = f"{kv['kvs'][0]['lease']:x}"
+    assert "TTL(33s)" in lab.etcdctl("lease", "timetolive", lease).stdout
+    assert host.read("/proc/sys/net/ipv4/ip_forward").strip() == "0"

@@ -15,7 +15,7 @@ from calico_felix.calc.outbox import Pending
 from calico_felix.calc.policies import INFINITY, ActivePolicies, TierOrder
 from calico_felix.calc.routes import Routing
 from calico_felix.calc.sets import Contribution, SetMembers
-from calico_felix.calc.settings import Settings
+from calico_felix.calc.settings import Settings, strange_members
 from calico_felix.calc.unsupported import KINDS as UNSUPPORTED_KINDS
 from calico_felix.calc.unsupported import unsupported
 from calico_felix.messages import AddressMember, Endpoint, Flush, Pools, Route, Vtep
@@ -202,6 +202,8 @@ class Graph:
         found = None if value is None else codec.decode(key, value)
         self._handlers[key.kind](key, found, revision)
         self._note_unsupported(key, "" if found is None else unsupported(found))
+        if key.kind == "FelixConfiguration" and value is not None and (strange := strange_members(value)):
+            self._note(shown(key), strange, "is used in part")
 
     def _note_unsupported(self, key: ResourceKey, text: str) -> None:
         if not text:

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import msgspec
+
 from libcalico import selector
+from libcalico.config import did_you_mean
+from libcalico.model.felix_fields import FIELDS
 from libcalico.model.resources import FelixConfiguration
+from libcalico.text import shown
 
 CLUSTER = "default"
 NODE_PREFIX = "node."
@@ -61,6 +66,18 @@ class Settings:
             return selector.parse(text).evaluate(self.labels)
         except selector.SelectorError:
             return False
+
+
+def strange_members(value: bytes) -> str:
+    """What a stored FelixConfiguration sets that no parameter is called, in words; empty when there is nothing."""
+    spec = next((found for name, found in msgspec.json.decode(value).items() if name.lower() == "spec"), None)
+    known = {name.lower() for name in FIELDS}
+    strange = sorted(name for name in spec or {} if name.lower() not in known)
+    if not strange:
+        return ""
+    meant = did_you_mean(strange[0], FIELDS)
+    more = f", nor are {len(strange) - 1} more" if len(strange) > 1 else ""
+    return f"spec.{shown(strange[0])} is no setting{f' (did you mean {meant}?)' if meant else ''}{more}"
 
 
 def _text(value: Any) -> str:

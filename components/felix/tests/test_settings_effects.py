@@ -1,0 +1,176 @@
+"""Every parameter has an effect, and what has none says so.
+
+A row of the table is shown to act by what is different with it: the rules, the interface and route settings, what is
+served and logged, how etcd is asked. Where that needs a kernel or a datastore, the test that shows it is named.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from calico_felix.calc.graph import Graph
+from calico_felix.calc.settings import strange_members
+from calico_felix.foreign import FOREIGN, RENAMED, SELECTOR, datastore_names, parameter_name
+from calico_felix.main import AgentConfiguration, settle_etcd
+from calico_felix.parameters import PARAMETERS, dataplane_config
+from libcalico.config import Configuration
+from libcalico.errors import BadData
+from libcalico.model.felix_fields import FIELDS
+from libcalico.policy.ir import Action, Direction, EndpointPolicy, Policy, PolicyId, Rule
+from libcalico.policy.nft.base import base_table
+from libcalico.policy.nft.rules import endpoint_chains, policy_chains
+
+ROOT = Path(__file__).parents[3]
+POLICY = Policy(
+    PolicyId("NetworkPolicy", "default", "a"), "default", tuple(Rule(a, n) for n, a in enumerate(Action)), ()
+)
+
+
+def in_datastore(**settings: str) -> AgentConfiguration:
+    made = AgentConfiguration()
+    made.load_datastore(datastore_names(settings))
+    made.resolve()
+    return made
+
+
+def rules(configuration: Configuration) -> str:
+    """The rules that do not depend on what is in the datastore, a policy's and an endpoint's."""
+    options = dataplane_config(configuration, "here", frozenset((4, 6))).nft
+    endpoint = EndpointPolicy((), ())
+    chains = endpoint_chains("cali1", endpoint, Direction.EGRESS, {}, options)
+    return f"{base_table(options).chains}{policy_chains(POLICY, options)}{chains}"
+
+
+IN_RULES = {
+    "LogPrefix": "other",
+    "LogActionRateLimit": "10/second",
+    "InterfacePrefix": "tap",
+    "DefaultEndpointToHostAction": "Accept",
+    "NftablesFilterDenyAction": "Reject",
+    "NftablesMarkMask": "0xff00",
+    "DisableConntrackInvalidCheck": "true",
+    "AllowVXLANPacketsFromWorkloads": "true",
+    "AllowIPIPPacketsFromWorkloads": "true",
+    "VXLANEnabled": "false",
+    "VXLANPort": "4790",
+    "NATPortRange": "1024:2048",
+}
+LAB = "tests/lab/test_settings.py"
+HERE = "components/felix/tests/test_settings_effects.py"
+MAIN = "components/felix/tests/test_felix_main.py"
+ETCD = "libcalico/tests/test_etcd_settings.py"
+SERVING = "components/felix/tests/test_felix_serving.py"
+ELSEWHERE = {
+    "DatastoreType": (HERE, "test_another_kind_of_datastore_is_refused"),
+    "FelixHostname": (MAIN, "FelixHostname"),
+    "EtcdEndpoints": (MAIN, "EtcdEndpoints"),
+    "EtcdAddr": (MAIN, "EtcdAddr"),
+    "EtcdScheme": (MAIN, "EtcdScheme"),
+    "EtcdCaFile": (MAIN, "EtcdCaFile"),
+    "EtcdKeyFile": (ETCD, "EtcdKeyFile"),
+    "EtcdCertFile": (HERE, "test_a_certificate_without_its_key_is_refused"),
+    "NodeSocket": ("tests/scale/bench_cni.py", "FELIX_NODESOCKET"),
+    "DebugSocket": ("tests/scale/bench_cni.py", "FELIX_DEBUGSOCKET"),
+    "MTUFile": ("components/felix/tests/test_mtu.py", "MtuFile"),
+    "MTUIfacePattern": ("components/felix/tests/test_mtu.py", "pattern"),
+    "LogSeverityScreen": (LAB, "logSeverityScreen"),
+    "IPv6Support": (LAB, "ipv6Support"),
+    "IPForwarding": (LAB, "ipForwarding"),
+    "VXLANVNI": (LAB, "vxlanVNI"),
+    "VXLANMTU": (LAB, "vxlanMTU"),
+    "DeviceRouteProtocol": (LAB, "deviceRouteProtocol"),
+    "ReportingIntervalSecs": (LAB, "reportingInterval"),
+    "ReportingTTLSecs": (LAB, "reportingTTL"),
+    "EndpointReportingEnabled": (LAB, "endpointReportingEnabled"),
+    **{f"{page}{what}": (SERVING, f"{{prefix}}{what}") for page in ("PrometheusMetrics", "Health")
+       for what in ("Enabled", "Host", "Port")},
+}  # fmt: skip
+"""The file of the test that shows the effect, and a word that stands there."""
+
+
+def test_the_effect_of_every_parameter_is_shown() -> None:
+    assert {row.name for row in PARAMETERS} == IN_RULES.keys() | ELSEWHERE.keys()
+    for name, (file, word) in ELSEWHERE.items():
+        assert word.lower() in (ROOT / file).read_text().lower(), f"{name}: {word} in {file}"
+
+
+@pytest.mark.parametrize(("name", "value"), IN_RULES.items())
+def test_it_is_seen_in_the_rules(name: str, value: str) -> None:
+    made = in_datastore(**{name: value})
+    assert made.values[name].source == "datastore" and not made.warnings
+    assert rules(made) != rules(in_datastore())
+
+
+def test_another_kind_of_datastore_is_refused() -> None:
+    made = AgentConfiguration()
+    made.load_environment({"FELIX_DATASTORETYPE": "kubernetes"}, "FELIX_")
+    with pytest.raises(BadData, match="DatastoreType from the environment: 'kubernetes' is not one of etcdv3"):
+        made.resolve()
+
+
+def test_a_certificate_without_its_key_is_refused(tmp_path: Path) -> None:
+    made = AgentConfiguration()
+    made.load_environment({"FELIX_ETCDCERTFILE": str(tmp_path / "cert")}, "FELIX_")
+    made.resolve()
+    with pytest.raises(BadData):
+        settle_etcd(made, {})
+
+
+@pytest.mark.parametrize("member", [name for name in FIELDS if name != SELECTOR])
+def test_every_member_of_a_felixconfiguration_acts_or_says_that_it_does_not(member: str) -> None:
+    """Of those that are not in the table, whatever the value is that asks for something."""
+    name = parameter_name(member).lower()
+    if name in {row.name.lower() for row in PARAMETERS}:
+        return
+    (warning,) = in_datastore(**{member: "something"}).warnings
+    assert name in warning.lower() and "not supported here: 'something' has no effect" in warning
+
+
+def test_upstreams_other_parameters_say_so_in_a_file_as_well(tmp_path: Path) -> None:
+    for one in FOREIGN:
+        (tmp_path / "felix.cfg").write_text(f"[global]\n\n{one.name} = something\n")
+        made = AgentConfiguration()
+        made.load_file(str(tmp_path / "felix.cfg"))
+        made.resolve()
+        if "*" in one.already:
+            assert not made.warnings, "upstream accepts it silently too"
+        else:
+            (warning,) = made.warnings
+            assert warning.startswith(f"parameter {one.name} from the file") and "felix.cfg, line 3" in warning
+
+
+def test_upstreams_parameters_are_all_known() -> None:
+    """218 of them; and this agent's own."""
+    former = {one.name for one in FOREIGN if "*" in one.already}
+    own = {"NodeSocket", "DebugSocket", "MTUFile"}
+    names = {one.name.lower() for one in (*PARAMETERS, *FOREIGN)}
+    assert len(names) == 218 + len(former) + len(own)
+    assert set(RENAMED) <= set(FIELDS)
+
+
+@pytest.mark.parametrize(
+    ("stored", "problem"),
+    [
+        (b'{"spec":{"healthEnabeld":true}}', "spec.healthEnabeld is no setting (did you mean healthEnabled?)"),
+        (b'{"Spec":{"a":1,"zz":2}}', "spec.a is no setting, nor are 1 more"),
+        (b'{"spec":{"HEALTHENABLED":true}}', ""),
+        (b"{}", ""),
+        (b'{"spec":null}', ""),
+    ],
+)
+def test_a_member_that_nobody_knows_is_named(stored: bytes, problem: str) -> None:
+    assert strange_members(stored) == problem
+
+
+def test_the_object_stands_in_problems_and_counts_all_the_same() -> None:
+    graph = Graph("here")
+    key = b"/calico/resources/v3/projectcalico.org/felixconfigurations/default"
+    graph.update(key, b'{"spec":{"healthEnabeld":true,"healthPort":1}}', 1)
+    assert list(graph.problems.values()) == ["spec.healthEnabeld is no setting (did you mean healthEnabled?)"]
+    graph.in_sync = True
+    flush = graph.flush()
+    assert flush is not None and flush.configuration == {"healthPort": "1"}
+    graph.update(key, b'{"spec":{"healthEnabled":true}}', 2)
+    assert not graph.problems
