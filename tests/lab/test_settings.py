@@ -171,6 +171,11 @@ def test_idle_clients_of_the_node_socket_cost_an_attachment_nothing(lab: Cluster
     lab.mesos("a1").close()
 
 
+def reports(lab: Cluster) -> str:
+    """The keys of what agents report."""
+    return lab.etcdctl("get", "--prefix", "--keys-only", "/calico/felix/v2/").stdout
+
+
 def test_settings_act_on_the_kernel_and_on_what_is_reported(lab: Cluster) -> None:
     """All at once, for one restart; a kernel that took none of them would refuse the whole table."""
     host, agent = lab.hosts["a1"], lab.agents["a1"]
@@ -211,9 +216,8 @@ def test_settings_act_on_the_kernel_and_on_what_is_reported(lab: Cluster) -> Non
     assert task.address in host.run("ip route show proto 77").stdout
     interface = host.run("ip -br link | grep -o '^cali[^@]*'").stdout.split()[0]
     assert host.read(f"/proc/sys/net/ipv6/conf/{interface}/proxy_ndp").strip() == "0"
-    keys = lambda: lab.etcdctl("get", "--prefix", "--keys-only", "/calico/felix/v2/").stdout  # noqa: E731
-    lab.wait("the host's report", lambda: f"{ADDRESSES['a1']}/status" in keys())
-    lab.wait("the endpoint's report", lambda: f"{ADDRESSES['a1']}/workload/" in keys())
+    lab.wait("the host's report", lambda: f"{ADDRESSES['a1']}/status" in reports(lab))
+    lab.wait("the endpoint's report", lambda: f"{ADDRESSES['a1']}/workload/" in reports(lab))
     kv = json.loads(
         lab.etcdctl("get", f"/calico/felix/v2/no-region/host/{ADDRESSES['a1']}/status", "-w", "json").stdout
     )

@@ -74,7 +74,7 @@ ELSEWHERE = {
     "NodeSocket": ("tests/scale/bench_cni.py", "FELIX_NODESOCKET"),
     "DebugSocket": ("tests/scale/bench_cni.py", "FELIX_DEBUGSOCKET"),
     "MTUFile": ("components/felix/tests/test_mtu.py", "MtuFile"),
-    "MTUIfacePattern": ("components/felix/tests/test_mtu.py", "pattern"),
+    "MTUIfacePattern": ("components/felix/tests/test_mtu.py", "HOST_INTERFACES"),
     "LogSeverityScreen": (LAB, "logSeverityScreen"),
     "IPv6Support": (LAB, "ipv6Support"),
     "IPForwarding": (LAB, "ipForwarding"),
@@ -145,7 +145,7 @@ def test_upstreams_parameters_are_all_known() -> None:
     """218 of them; and this agent's own."""
     former = {one.name for one in FOREIGN if "*" in one.already}
     own = {"NodeSocket", "DebugSocket", "MTUFile"}
-    names = {one.name.lower() for one in (*PARAMETERS, *FOREIGN)}
+    names = {row.name.lower() for row in PARAMETERS} | {one.name.lower() for one in FOREIGN}
     assert len(names) == 218 + len(former) + len(own)
     assert set(RENAMED) <= set(FIELDS)
 
