@@ -184,3 +184,9 @@ def test_which_chains_are_looked_at() -> None:
 
 def test_a_change_of_nothing_is_none() -> None:
     assert not Change()
+
+
+def test_a_line_that_cannot_be_taken_apart_is_left_alone() -> None:
+    held = table(FORWARD_DROP + '-A FORWARD -m strange --text "open -j DROP\n')
+    assert held.rules["FORWARD"][0].conditional
+    assert not plan_sweep(held) and plan_accepts(held, ("cali",)).inserts

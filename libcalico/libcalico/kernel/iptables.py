@@ -89,7 +89,10 @@ def decode_save(text: str, family: str, table: str) -> tuple[list[ChainSeen], li
 
 
 def _decode_rule(line: str) -> RuleSeen:
-    words = shlex.split(line)
+    try:
+        words = shlex.split(line)
+    except ValueError:  # quotes of an extension that we do not know: nothing of it concerns us
+        return RuleSeen(line.split()[1], line.removeprefix("-A "), conditional=True)
     rule = RuleSeen(words[1], line.removeprefix("-A "))
     place = 2
     while place < len(words):
