@@ -176,7 +176,7 @@ class Story:
             self.show_denying_rule()
             size = self._size(slow_log)
             self.cluster.wait("the established connection to go on", lambda: self._size(slow_log) > size)
-            print("   its connection from before the policy goes on: a policy judges new connections")
+            print(f"   {DENIED[0]}'s connection from before the policy goes on: a policy judges new ones")
             print(
                 f"   now every task asks every other, for the tables below; {SILENCE_S:.0f} s without an answer is a no"
             )
