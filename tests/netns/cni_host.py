@@ -116,7 +116,7 @@ class Host:
         )  # fmt: skip
 
     async def start(self) -> None:
-        self.store = EtcdDatastore(EtcdConfig((self.endpoint,)))
+        self.store = EtcdDatastore(EtcdConfig(tuple(self.endpoint.split(","))))
         self.client = AsyncClient(self.store)
         async with asyncio.timeout(60):
             while True:
