@@ -67,7 +67,7 @@ async def test_what_the_library_says_meanwhile_is_in_the_file_of_that_call_alone
     )
     for number, path in enumerate(paths):
         text = path.read_text()
-        assert (text.count("line\\x0aof"), f"c{number}:" in text, f"c{1 - number}:" in text) == (1, True, False)
+        assert (text.count("line\\nof"), f"c{number}:" in text, f"c{1 - number}:" in text) == (1, True, False)
 
 
 async def test_a_file_that_cannot_be_written_is_a_line_and_no_failure(world: World, tmp_path: Path) -> None:

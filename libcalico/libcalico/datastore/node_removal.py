@@ -9,6 +9,7 @@ from libcalico.datastore.contract import Datastore, Delete
 from libcalico.errors import ResourceDoesNotExist
 from libcalico.model import codec
 from libcalico.model.keys import ResourceKey, key_path, list_prefix, workload_endpoint_prefix
+from libcalico.model.scalars import parse_net
 
 
 class Objects(Protocol):
@@ -36,7 +37,8 @@ async def retire_node(client: Objects, name: str) -> None:
         addresses += tunnel_addresses(await client.get("Node", name))
     except ResourceDoesNotExist:
         pass
-    await ipam.release_ips([*addresses, *await ipam.addresses_of_node(name)])
+    usable = [address for address in addresses if parse_net(address) is not None]
+    await ipam.release_ips([*usable, *await ipam.addresses_of_node(name)])
     for endpoint in endpoints:
         await _delete(client, ResourceKey("WorkloadEndpoint", endpoint.metadata.name, endpoint.metadata.namespace))
     await ipam.remove_host(name)

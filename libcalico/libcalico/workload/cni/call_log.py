@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from datetime import datetime
 
 from libcalico.clock import Clock
+from libcalico.text import escaped
 from libcalico.workload.cni import log_file
 from libcalico.workload.cni.conf import NetConf, read_conf
 from libcalico.workload.cni.errors import shown
@@ -23,7 +24,6 @@ from libcalico.workload.cni.request import Call
 WRITE_TIMEOUT_S = 1.0
 MOST_WRITERS = 8
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "error": logging.ERROR}
-_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127)}
 
 _current: ContextVar[CallLog | None] = ContextVar("call_log", default=None)
 _log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class CallLog:
         if level >= self._level:
             stamp = self._clock.now().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
             name = logging.getLevelName(level)
-            self._lines.append(f"{stamp} [{name}] {os.getpid()} {self._subject}: {text.translate(_CONTROL)}")
+            self._lines.append(f"{stamp} [{name}] {os.getpid()} {self._subject}: {escaped(text)}")
 
     async def end(self, notes: Sequence[str], failure: str) -> list[str]:
         """All lines, with the notes and the outcome (`failure` "" = success), once they are in the file.
