@@ -13,11 +13,13 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from calico_felix.calc.graph import Graph
+from calico_felix.dataplane.programmer import Programmer
 from calico_felix.dataplane.ruleset import Ruleset
-from libcalico.kernel.nft import Nft
+from libcalico.kernel import netns
 from libcalico.kernel.nft_elements import ElementBatches
 from libcalico.model.keys import ResourceKey, key_path
 from libcalico.policy.nft.rules import NftOptions
@@ -36,7 +38,8 @@ class Host:
     def __init__(self, namespace: str) -> None:
         self.graph, self.ruleset = Graph(NODE), Ruleset(NODE, NftOptions())
         self.graph.in_sync = True
-        self.nft = Nft(f"/run/netns/{namespace}")
+        with netns.entered(f"/run/netns/{namespace}"):
+            self.programmer = Programmer()
         self.elements = ElementBatches("calico", f"/run/netns/{namespace}")
         self.standing: Table | None = None
         self.revision = 0
@@ -68,7 +71,7 @@ class Host:
         took = time.perf_counter()
         changes = None if self.standing is None else wanted.element_changes(self.standing)
         if changes is None or not self.elements.commit(changes):
-            self.nft.run(wanted.render_replace() if self.standing is None else wanted.render_delta(self.standing))
+            self.programmer.write(wanted, self.standing)
         self.standing = wanted
         return took - started, time.perf_counter() - took
 
@@ -122,21 +125,43 @@ def measure(namespace: str, size: int, family: int) -> None:
     for there, values in taken.items():
         report("an endpoint beside such a set, write", "ms", values, nets=size, family=family, comes=there)
     host.elements.close()
-    host.nft.close()
+
+
+def named_ports(namespace: str) -> None:
+    """One rule with many names on both sides, and a policy that is too large."""
+    names = [f"p{number}" for number in range(300)]
+    both = {"action": "Allow", "protocol": "TCP", "source": {"ports": names}, "destination": {"ports": names}}
+    many = [{"action": "Allow", "source": {"selector": f"a == '{number}'"}} for number in range(5000)]
+    host = Host(namespace)
+    for number in range(20):
+        host.endpoint(number)
+    host.put("GlobalNetworkPolicy", "p", {"selector": "role == 'x'"})
+    host.write()
+    for what, rules in (("300 x 300 named ports", [both]), ("5,000 selectors: refused", many)):
+        started = time.perf_counter()
+        host.put("GlobalNetworkPolicy", "p", {"selector": "role == 'x'", "ingress": rules})
+        host.write()
+        report("a large policy, value to kernel", "ms", [(time.perf_counter() - started) * 1000], what=what)
 
 
 def main() -> None:
     """All sizes, both families."""
     if os.geteuid() != 0:
         sys.exit("needs root")
+    in_namespace(named_ports)
     for size in [int(word) for word in sys.argv[1:]] or SIZES:
         for family in (4, 6):
-            namespace = namespace_name("sets")
-            subprocess.run(["ip", "netns", "add", namespace], check=True)
-            try:
-                measure(namespace, size, family)
-            finally:
-                subprocess.run(["ip", "netns", "del", namespace], check=False)
+            in_namespace(measure, size, family)
+
+
+def in_namespace(run: Callable[..., None], *arguments: int) -> None:
+    """In a network namespace that goes away afterwards."""
+    namespace = namespace_name("sets")
+    subprocess.run(["ip", "netns", "add", namespace], check=True)
+    try:
+        run(namespace, *arguments)
+    finally:
+        subprocess.run(["ip", "netns", "del", namespace], check=False)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,12 @@ import pytest
 from calico_felix.dataplane import drivers, flows, loop
 from calico_felix.dataplane.config import DataplaneConfig
 from calico_felix.dataplane.loop import Dataplane
-from calico_felix.messages import Endpoint, Flush, Vtep
+from calico_felix.messages import Endpoint, Flush, IPSet, Vtep
 from libcalico.clock import SystemClock
 from libcalico.errors import Bug
 from libcalico.kernel.errors import KernelError
 from libcalico.kernel.netlink import LinkEvent, RouteEvent
-from libcalico.kernel.nft import NftError
+from libcalico.kernel.nft import NftError, Refusal
 from libcalico.kernel.objects import Link, Route
 from libcalico.model.keys import ResourceKey
 from libcalico.policy.ir import EndpointPolicy
@@ -473,6 +473,22 @@ async def test_many_chains_that_the_kernel_refuses_are_closed_one_by_one() -> No
     kernel.failing = [NftError("no", 1, f"add rule inet calico {base} accept")] * 10
     with pytest.raises(Bug, match="refused the ruleset 10 times"):
         await dataplane._apply_ruleset()
+    dataplane.close()
+
+
+async def test_all_that_one_answer_refuses_is_closed_before_the_next_try() -> None:
+    kernel = Kernel()
+    dataplane = fresh(kernel)
+    dataplane.on_flush(flush(*(endpoint(f"e{number}", (4, number + 1, 32)) for number in range(20))))
+    dataplane.ruleset.on_flush(flush()._replace(sets={"s:x": IPSet("s:x", False, frozenset())}))
+    chains = [name for name in dataplane.ruleset.table.chains if name.startswith("tw-")]
+    refusals = [Refusal(number, f"add rule inet calico {chain} accept", "no") for number, chain in enumerate(chains)]
+    refusals.append(Refusal(99, "add set inet calico ip4-s-x { type ipv4_addr; elements = { x } }", "no"))
+    kernel.failing = [NftError("no", 1, refusals[0].command, refusals)]
+    await dataplane._apply_ruleset()
+    assert set(dataplane.ruleset.quarantined) == set(chains)
+    assert (kernel.log, dataplane.failures) == (["commit"], 1)
+    assert not dataplane.ruleset.quarantine_set("ip4-s-x", "is closed already")
     dataplane.close()
 
 

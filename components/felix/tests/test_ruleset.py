@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import pytest
+
 from calico_felix.dataplane.ruleset import Ruleset
 from calico_felix.messages import Endpoint, Flush, IPSet, IPSetDelta
 from libcalico.model.keys import ResourceKey
@@ -104,6 +106,58 @@ def test_quarantine_denies_until_the_policy_changes() -> None:
     made.on_flush(flush(policies={P: Policy(P, "default", (ALLOW._replace(number=1),), ())}))
     assert name not in made.quarantined
     assert "accept" in made.table.chains[name].rules[0]
+
+
+@pytest.mark.parametrize("part", ["sets", "not_sets", "port_sets", "not_port_sets"])
+@pytest.mark.parametrize("action", [Action.ALLOW, Action.DENY])
+def test_a_refused_set_closes_all_that_uses_it_until_it_loses_members(part: str, action: Action) -> None:
+    """In a deny rule or negated, an incomplete set would open."""
+    other, third = PolicyId("Profile", "", "other"), PolicyId("GlobalNetworkPolicy", "", "third")
+    rule = Rule(action, 0, source=Side()._replace(**{part: ("s:bad",)}))  # type: ignore[arg-type]
+    ports = part.endswith("port_sets")
+    tails = ((6, 80), (6, 81)) if ports else ((32,), (31,))
+    one, two = ((4, 0x0A000002, *tail) for tail in tails)
+    made = ruleset()
+    bad = PolicyId("GlobalNetworkPolicy", "", "bad")
+    made.on_flush(
+        flush(
+            sets={"s:bad": IPSet("s:bad", ports, frozenset({one}))},
+            policies={bad: Policy(bad, "default", (), (rule,)), other: Policy(other, "", (rule, ALLOW), (ALLOW,))},
+        )
+    )
+    assert made.quarantine_set("ip4-s-bad", "the kernel said no")
+    assert not made.quarantine_set("ip6-s-bad", "again")
+    assert not made.quarantine_set("masq-ipam-pools-4", "no selector's")
+    made.on_flush(flush(policies={third: Policy(third, "default", (rule,), (ALLOW,))}))
+
+    def closed() -> set[str]:
+        return {name for name in made.quarantined if made.table.chains[name].rules == ("counter drop",)}
+
+    assert closed() == set(made.quarantined) == {"po-gnp/bad", "pri-other", "pi-gnp/third"}
+    assert made.quarantined["pri-other"] == "set s:bad: the kernel said no"
+    assert "accept" in made.table.chains["pro-other"].rules[0]
+    made.on_flush(flush(sets={"s:bad": IPSetDelta("s:bad", frozenset({two}), frozenset())}))
+    assert len(closed()) == 3 and made.table.sets["ip4-s-bad"].elements == frozenset()
+    made.on_flush(flush(sets={"s:bad": IPSetDelta("s:bad", frozenset(), frozenset({one}))}))
+    assert made.quarantined == {}
+    assert made.table.sets["ip4-s-bad"].elements == {"10.0.0.2 . 6 . 81" if ports else "10.0.0.2/31"}
+    assert "@ip4-s-bad" in made.table.chains["po-gnp/bad"].rules[0]
+
+
+def test_a_refused_set_that_nobody_needs_any_more_is_forgotten() -> None:
+    made = ruleset()
+    assert made.quarantine_set("ip4-s-one", "no")
+    made.on_flush(flush(sets={"s:one": None}, policies={P: None}))
+    assert made.quarantined == {} and "ip4-s-one" not in made.table.sets
+    made.on_flush(flush(sets={"s:one": IPSet("s:one", False, frozenset())}, policies={P: Policy(P, "", (ALLOW,), ())}))
+    assert made.quarantined == {}
+
+
+def test_a_number_that_is_no_port_is_in_no_set() -> None:
+    made = ruleset()
+    members = frozenset((4, 0x0A000001, 6, port) for port in (-1, 0, 80, 65535, 65536, 2**70))
+    made.on_flush(flush(sets={"n:x": IPSet("n:x", True, members)}))
+    assert made.table.sets["ip4-n-x"].elements == {f"10.0.0.1 . 6 . {port}" for port in (0, 80, 65535)}
 
 
 def test_a_delta_of_equal_tables_is_empty() -> None:

@@ -11,8 +11,9 @@ import ctypes
 import json
 import os
 import re
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from libcalico.kernel import netns
 from libcalico.kernel.errors import KernelError
@@ -20,7 +21,7 @@ from libcalico.kernel.errors import KernelError
 _OUTPUT_JSON = 1 << 4
 _OUTPUT_HANDLE = 1 << 3
 _OUTPUT_NUMERIC_ALL = (1 << 6) | (1 << 7) | (1 << 8) | (1 << 9)
-_PLACE = re.compile(r"^[^:\n]*:(\d+):(\d+)-\d+: (?:Error: )?(.*)$", re.MULTILINE)
+_PLACE = re.compile(r"^/proc/self/fd/\d+:(\d+):\d+-\d+: (?:Error: )?(.*)$", re.MULTILINE)
 
 
 @cache
@@ -46,13 +47,23 @@ def _library() -> ctypes.CDLL:
     return library
 
 
-class NftError(KernelError):
-    """libnftables or the kernel refused a batch; `line` of the batch is to blame (0 = unknown)."""
+class Refusal(NamedTuple):
+    """A command of a batch that was refused: its line, its first 200 characters, and why."""
 
-    def __init__(self, text: str, line: int, command: str) -> None:
+    line: int
+    command: str
+    text: str
+
+
+class NftError(KernelError):
+    """libnftables or the kernel refused a batch; `line` of the batch is to blame (0 = unknown). `refusals` are all
+    commands that were: every one when the kernel refused, at most ten when libnftables did."""
+
+    def __init__(self, text: str, line: int, command: str, refusals: Sequence[Refusal] = ()) -> None:
         self.line = line
         self.command = command
         self.text = text
+        self.refusals = list(refusals) or ([Refusal(line, command, text)] if command else [])
         super().__init__(f"nft {command!r}" if command else "nft", 0, text)
 
 
@@ -85,13 +96,18 @@ class Nft:
         """Run commands as `nft -f` would, in one transaction; what `list` commands print. Raises `NftError`.
 
         `check_only` asks the kernel too, but changes nothing."""
-        return self._run(text, 0, check_only)
+        descriptor = os.memfd_create("nft")  # errors of a file have lines, those of a buffer have none
+        try:
+            with open(descriptor, "w", encoding="utf-8", closefd=False) as file:
+                file.write(text + "\n")
+            name = f"/proc/self/fd/{descriptor}"
+            return self._run(self._library.nft_run_cmd_from_filename, name, 0, check_only, text)
+        finally:
+            os.close(descriptor)
 
     def run_json(self, commands: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Run commands in libnftables' JSON form (the list inside `nftables`); the objects that it answers with."""
-        answer = self._run(
-            json.dumps({"nftables": commands}), _OUTPUT_JSON | _OUTPUT_HANDLE | _OUTPUT_NUMERIC_ALL, False
-        )
+        answer = self._run_text(json.dumps({"nftables": commands}))
         if not answer:
             return []
         items: list[dict[str, Any]] = json.loads(answer)["nftables"]
@@ -100,7 +116,7 @@ class Nft:
     def list_json(self, what: str) -> list[dict[str, Any]]:
         """The objects that `nft -j list <what>` shows, without the head; [] when they do not exist."""
         try:
-            answer = self._run(f"list {what}", _OUTPUT_JSON | _OUTPUT_HANDLE | _OUTPUT_NUMERIC_ALL, False)
+            answer = self._run_text(f"list {what}")
         except NftError as error:
             if "No such file" in error.text:
                 return []
@@ -108,37 +124,32 @@ class Nft:
         items: list[dict[str, Any]] = json.loads(answer)["nftables"] if answer else []
         return [item for item in items if "metainfo" not in item]
 
-    def _run(self, text: str, flags: int, check_only: bool) -> str:
+    def _run_text(self, text: str) -> str:
+        flags = _OUTPUT_JSON | _OUTPUT_HANDLE | _OUTPUT_NUMERIC_ALL
+        return self._run(self._library.nft_run_cmd_from_buffer, text, flags, False, text)
+
+    def _run(self, run: Callable[..., int], what: str, flags: int, check_only: bool, batch: str) -> str:
         library, context = self._library, self._context
         library.nft_ctx_output_set_flags(context, flags)
         library.nft_ctx_set_dry_run(context, check_only)
-        failed = library.nft_run_cmd_from_buffer(context, text.encode())
+        failed = run(context, what.encode())
         output = library.nft_ctx_get_output_buffer(context) or b""
         if failed:
             report = (library.nft_ctx_get_error_buffer(context) or b"").decode("utf-8", "replace")
-            raise self._locate(text) or NftError(report.strip().removeprefix("Error: ") or "unknown error", 0, "")
+            raise _parse_error(report, batch) or NftError(
+                report.strip().removeprefix("Error: ") or "unknown error", 0, ""
+            )
         return bytes(output).decode("utf-8", "replace")
-
-    def _locate(self, text: str) -> NftError | None:
-        """The error of a refused batch with its line: only batches from files have lines, so it is checked as one."""
-        descriptor = os.memfd_create("nft")
-        try:
-            os.write(descriptor, text.encode())
-            self._library.nft_ctx_set_dry_run(self._context, True)
-            if not self._library.nft_run_cmd_from_filename(self._context, f"/proc/self/fd/{descriptor}".encode()):
-                return None
-            self._library.nft_ctx_get_output_buffer(self._context)
-            report = self._library.nft_ctx_get_error_buffer(self._context) or b""
-            return _parse_error(report.decode("utf-8", "replace"), text)
-        finally:
-            os.close(descriptor)
 
 
 def _parse_error(report: str, batch: str) -> NftError | None:
-    place = _PLACE.search(report)
-    if place is None:
-        return None
-    number = int(place[1])
     lines = batch.splitlines()
-    command = lines[number - 1].strip() if 0 < number <= len(lines) else ""
-    return NftError(place[3].strip(), number, command[:200])
+    found: dict[int, Refusal] = {}
+    for place in _PLACE.finditer(report):
+        number = int(place[1])
+        command = lines[number - 1].strip()[:200] if 0 < number <= len(lines) else ""
+        found.setdefault(number, Refusal(number, command, place[2].strip()[:200]))
+    if not found:
+        return None
+    first = next(iter(found.values()))
+    return NftError(first.text, first.line, first.command, list(found.values()))

@@ -47,6 +47,7 @@ REFRESH_S = 90.0
 STRANGER_GRACE_S = 10.0
 ROUTE_METRIC = 1024
 RULESET_TRIES = 10
+MOST_NAMED = 20  # refused chains and sets in one line of the log
 RETRY_S = 0.2
 ALIVE_S = 10.0
 ROUTE_PAUSE_S = 1.0  # between two repairs of a route, as above
@@ -345,12 +346,19 @@ class Dataplane:
         raise Bug(f"nftables refused the ruleset {RULESET_TRIES} times: the former rules stay in force")
 
     def _quarantine(self, error: NftError) -> bool:
-        """True when the rest may be accepted now: one chain more is closed."""
-        words = error.command.split()
-        if words[:2] != ["add", "rule"] or len(words) <= 4 or not self.ruleset.quarantine(words[4], error.text):
-            return False
-        log.error("chain %s is closed until its policy changes: %s", words[4], error.text)
-        return True
+        """True when the rest may be accepted now: a chain or a set more is closed."""
+        closed = []
+        for refusal in error.refusals:
+            words = refusal.command.split()
+            what, name = words[1:2], words[4] if len(words) > 4 else ""
+            if (what == ["rule"] and self.ruleset.quarantine(name, refusal.text)) or (
+                what == ["set"] and self.ruleset.quarantine_set(name, refusal.text)
+            ):
+                closed.append(f"{what[0]} {name} ({refusal.text})")
+        if closed:
+            more = f" and {len(closed) - MOST_NAMED} more" if len(closed) > MOST_NAMED else ""
+            log.error("closed until their policies or members change: %s%s", ", ".join(closed[:MOST_NAMED]), more)
+        return bool(closed)
 
     async def _write(self, wanted: Table, former: Table | None) -> None:
         """The thread renders, too: a big set costs tens of milliseconds."""

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 
+from calico_felix.dataplane.refusals import all_refusals
 from libcalico.kernel.errors import KernelError
 from libcalico.kernel.nft import Nft, NftError
 from libcalico.kernel.nft_elements import ElementBatches
@@ -32,12 +33,18 @@ class Programmer:
 
     def write(self, wanted: Table, former: Table | None) -> None:
         """Make the kernel's table `wanted`, all of it or what is different from `former`, in one transaction; raises
-        `NftError`."""
-        if former is not None and self._write_elements(wanted, former):
-            return
-        text = wanted.render_replace() if former is None else wanted.render_delta(former, self._refills)
-        if text:
+        `NftError`, which names all that is refused when `former` is None."""
+        if former is None:
+            self._replace(wanted.render_replace())
+        elif not self._write_elements(wanted, former) and (text := wanted.render_delta(former, self._refills)):
             self.commit(text)
+
+    def _replace(self, text: str) -> None:
+        try:
+            self.commit(text)
+        except NftError as error:
+            error.refusals = all_refusals(lambda part: self._nft.run(part, check_only=True), text, error)
+            raise
 
     def _write_elements(self, wanted: Table, former: Table) -> bool:
         """The usual case of a running agent: nothing but elements differs (docs/adr/0029-element-batches.md)."""

@@ -2,7 +2,8 @@
 
 A set is a hash of addresses as long as all its members are single addresses, and an interval set otherwise: changing
 one element of a big interval set costs milliseconds, of a hash microseconds. A chain that the kernel refused is
-quarantined: it denies until its policy changes, and everything else goes on.
+quarantined: it denies until its policy changes, and everything else goes on. So do all chains that use a set that the
+kernel refused, until the set loses members.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from calico_felix.messages import Endpoint, Flush, IPSet, IPSetDelta, Pools, Vtep
 from libcalico.model.keys import ResourceKey
-from libcalico.policy.ir import Direction, Net, Policy, PolicyId
+from libcalico.policy.ir import Direction, Net, Policy, PolicyId, Rule
 from libcalico.policy.nets import FULL_LENGTH, collapse
 from libcalico.policy.nft import base, names, rules
 from libcalico.policy.nft.rules import NftOptions
@@ -38,6 +39,7 @@ class Ruleset:
         self._by_interface: dict[str, set[ResourceKey]] = {}
         self._peers: dict[tuple[str, int], str] = {}
         self.quarantined: dict[str, str] = {}
+        self._refused_sets: dict[str, str] = {}
 
     def on_flush(self, flush: Flush) -> None:
         """Take in the graph's changes."""
@@ -67,17 +69,58 @@ class Ruleset:
         self.table.chains[chain] = self.table.chains[chain]._replace(rules=(f"counter {self.options.deny}",))
         return True
 
+    def quarantine_set(self, name: str, why: str) -> bool:
+        """Empty a set whose members the kernel refused, and close all chains that use it: without its members they
+        would allow what they should not. False when it is closed already, or none of a selector's."""
+        set_id = next((one for one in self._members if name in _kernel_sets(one)), None)
+        if set_id is None or set_id in self._refused_sets:
+            return False
+        self._refused_sets[set_id] = why
+        self._empty(set_id)
+        for identity, policy in self.policies.items():
+            self._close_users(identity, policy)
+        return True
+
+    def _empty(self, set_id: str) -> None:
+        for name in _kernel_sets(set_id):
+            self.table.sets[name] = self.table.sets[name]._replace(elements=frozenset())
+
+    def _close_users(self, identity: PolicyId, policy: Policy) -> None:
+        for direction, of_direction in ((Direction.INGRESS, policy.ingress), (Direction.EGRESS, policy.egress)):
+            refused = next((one for one in self._refused_sets if _uses(of_direction, one)), None)
+            if refused is not None:
+                why = f"set {refused}: {self._refused_sets[refused]}"
+                self.quarantine(names.policy_chain(identity, direction), why)
+
     def _on_set(self, set_id: str, ip_set: IPSet | IPSetDelta | None) -> None:
+        """A set that was refused is tried again when it loses members: those that stay may be the bad ones."""
+        self._take_set(set_id, ip_set)
+        if set_id not in self._refused_sets:
+            return
+        if isinstance(ip_set, IPSetDelta) and not ip_set.removed:
+            self._empty(set_id)
+            return
+        del self._refused_sets[set_id]
+        if isinstance(ip_set, IPSetDelta):
+            self._whole_set(set_id, self.table.sets[names.kernel_set(set_id, 4)].type == PORT_TYPES[4])
+        for identity, policy in list(self.policies.items()):
+            if _uses((*policy.ingress, *policy.egress), set_id):
+                self._on_policy(identity, policy)
+
+    def _whole_set(self, set_id: str, ports: bool) -> None:
+        for family in (4, 6):
+            members = [member for member in self._members[set_id] if member[0] == family]
+            rendered = _port_set(members, family) if ports else address_set(members, family)
+            self.table.sets[names.kernel_set(set_id, family)] = rendered
+
+    def _take_set(self, set_id: str, ip_set: IPSet | IPSetDelta | None) -> None:
         if ip_set is None:
             del self._members[set_id]
             for family in (4, 6):
                 self.table.sets.pop(names.kernel_set(set_id, family), None)
         elif isinstance(ip_set, IPSet):
             self._members[set_id] = set(ip_set.members)
-            for family in (4, 6):
-                members = [member for member in ip_set.members if member[0] == family]
-                rendered = _port_set(members, family) if ip_set.ports else address_set(members, family)
-                self.table.sets[names.kernel_set(set_id, family)] = rendered
+            self._whole_set(set_id, ip_set.ports)
         else:
             self._change_set(set_id, ip_set)
 
@@ -111,6 +154,8 @@ class Ruleset:
         self.policies[identity] = policy
         for name, texts in rules.policy_chains(policy, self.options).items():
             self.table.chains[name] = Chain(texts)
+        if self._refused_sets:
+            self._close_users(identity, policy)
 
     def _on_endpoint(self, key: ResourceKey, endpoint: Endpoint | None) -> set[str]:
         """Returns the interfaces whose chains must be rendered anew."""
@@ -180,9 +225,25 @@ def _references(endpoint: Endpoint) -> set[PolicyId]:
     return policies | {PolicyId("Profile", "", name) for name in endpoint.policy.profiles}
 
 
+def _kernel_sets(set_id: str) -> tuple[str, str]:
+    return names.kernel_set(set_id, 4), names.kernel_set(set_id, 6)
+
+
+def _uses(of_direction: Iterable[Rule], set_id: str) -> bool:
+    return any(
+        set_id in part
+        for rule in of_direction
+        for side in (rule.source, rule.destination)
+        for part in (side.sets, side.not_sets, side.port_sets, side.not_port_sets)
+    )
+
+
 def _port_set(members: Iterable[tuple[int, ...]], family: int) -> Set:
+    """A number that is no port's is in no packet, and none of a set's."""
     elements = frozenset(
-        f"{rules.address_text(family, address)} . {protocol} . {port}" for _, address, protocol, port in members
+        f"{rules.address_text(family, address)} . {protocol} . {port}"
+        for _, address, protocol, port in members
+        if 0 <= port <= rules.LAST_PORT
     )
     return Set(PORT_TYPES[family], False, elements)
 

@@ -1,0 +1,76 @@
+"""Chains that nftables refuses, among many that it takes: all are found in one answer, whoever refuses them."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from calico_felix.dataplane import refusals
+from calico_felix.dataplane.config import DataplaneConfig
+from calico_felix.dataplane.loop import Dataplane
+from calico_felix.dataplane.programmer import Programmer
+from calico_felix.messages import Flush, IPSet
+from libcalico.clock import SystemClock
+from libcalico.kernel import netns
+from libcalico.policy.ir import Action, Direction, IcmpMatch, Policy, PolicyId, Rule, Side
+from libcalico.policy.nft.names import policy_chain
+from libcalico.policy.nft.rules import NftOptions
+from libcalico.policy.nft.table import Chain
+from tests.services import namespace_name
+
+GOOD = Rule(Action.ALLOW, 0)
+LIBRARY_REFUSES = Rule(Action.ALLOW, 1, 4, protocol=1, icmp=IcmpMatch(300, None))
+OF_ANOTHER_TYPE = Rule(Action.ALLOW, 1, 4, source=Side(sets=("s:ports",)))
+SET_IS_REFUSED = Rule(Action.DENY, 1, 4, source=Side(not_sets=("s:bad",)))
+EVERY, COUNT = 4, 160
+
+
+@pytest.fixture
+def namespace(root: None) -> Iterator[str]:
+    name = namespace_name("refuse")
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    yield name
+    subprocess.run(["ip", "netns", "del", name], check=False)
+
+
+def identity(number: int) -> PolicyId:
+    return PolicyId("GlobalNetworkPolicy", "", f"p{number}")
+
+
+@pytest.mark.parametrize(
+    "bad", [LIBRARY_REFUSES, OF_ANOTHER_TYPE, None, SET_IS_REFUSED], ids=["library", "type", "kernel", "set"]
+)
+async def test_every_fourth_of_many_policies_is_refused(
+    namespace: str, bad: Rule | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusals, "PIECE", 50)
+    with netns.entered(f"/run/netns/{namespace}"):
+        dataplane = Dataplane(DataplaneConfig("here", NftOptions()), SystemClock())
+        dataplane._programmer = Programmer()
+    dataplane.flows._found = set()
+    policies = {}
+    for number in range(COUNT):
+        rules = (GOOD,) if number % EVERY or bad is None else (GOOD, bad)
+        policies[identity(number)] = Policy(identity(number), "default", (GOOD,), rules)
+    sets = {
+        "s:ports": IPSet("s:ports", True, frozenset({(4, 0x0A000001, 6, 80)})),
+        "s:bad": IPSet("s:bad", False, frozenset({(4, 0x0A000000, 33)})),
+    }
+    if bad is not SET_IS_REFUSED:
+        del sets["s:bad"]
+    dataplane.on_flush(Flush(sets, policies, {}, {}, {}, None, None, 1))  # type: ignore[arg-type]
+    wanted = {policy_chain(identity(number), Direction.EGRESS) for number in range(0, COUNT, EVERY)}
+    if bad is None:
+        chains_of_all = dataplane.ruleset.table.chains
+        chains_of_all.update({name: Chain((*chains_of_all[name].rules, "jump nowhere")) for name in wanted})
+    await dataplane._apply_ruleset()
+    assert set(dataplane.ruleset.quarantined) == wanted
+    assert dataplane.failures <= 2
+    with netns.entered(f"/run/netns/{namespace}"):
+        listing = Programmer()._nft.run("list table inet calico")
+    chains = {block.split()[0]: block for block in listing.split("\tchain ")[1:]}
+    assert all("accept" not in chains[name] and "drop" in chains[name] for name in wanted)
+    assert sum("accept" in chains[policy_chain(one, Direction.EGRESS)] for one in policies) == COUNT - len(wanted)
+    dataplane.close()
