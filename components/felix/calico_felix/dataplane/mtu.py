@@ -22,6 +22,8 @@ HOST_INTERFACES = r"^((en|wl|ww|sl|ib)[Pcopsvx].*|(eth|wlan|wwan).*)"
 """Upstream's default of MTUIfacePattern."""
 VXLAN_OVERHEAD = {4: 50, 6: 70}
 LEAST = 68
+LONGEST_PATTERN = 1024
+"""RE2 matches in linear time, but reads a pattern in quadratic time."""
 _HOST_INTERFACES = re.compile(HOST_INTERFACES)
 
 
@@ -31,6 +33,8 @@ def go_search(pattern: str) -> Callable[[str], object]:
     The engine costs 3.5 MB of memory: it is loaded only for a pattern that somebody has set."""
     if pattern == HOST_INTERFACES:
         return _HOST_INTERFACES.search
+    if len(pattern) > LONGEST_PATTERN:
+        raise ValueError(f"is longer than {LONGEST_PATTERN} characters")
     import re2
 
     options = re2.Options()
