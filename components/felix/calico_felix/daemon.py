@@ -104,6 +104,7 @@ class Daemon:
         self._is_whole = False
         self._forwarding = [key for key in FORWARDING if "ipv6" not in key or sysctl.has_ipv6()]
         self._restart_reason = ""
+        self._losses_reported = False
 
     async def run(self) -> None:
         """Until a task ends or SIGTERM arrives."""
@@ -287,13 +288,19 @@ class Daemon:
             raise RestartNeeded(self._restart_reason)
 
     def _take_in(self, batch: Batch, fed: tuple[str, ...]) -> None:
-        now_s, waited = self.clock.monotonic_s(), len(self.departures)
+        now_s = self.clock.monotonic_s()
         for update in batch.updates:
             path = update.key.decode("utf-8", "replace")
             if path.startswith(fed):
                 self.ipam.observe(path, update.value, update.revision, certain=batch.snapshot)
             self.departures.update(update.key, update.value, update.revision, now_s)
-        if self.departures and not waited:
+
+    def _report_losses(self, now_s: float) -> None:
+        """Once for losses that go together. A loss that a DEL explains is believed within moments, and is none."""
+        if not self.departures:
+            self._losses_reported = False
+        elif not self._losses_reported and self.departures.waiting_s(now_s) >= LAG_INTERVAL_S:
+            self._losses_reported = True
             example = shown(next(iter(self.departures.describe())))
             text = "%s, which is in use here, is gone from the datastore (%d objects so far): kept for a while"
             log.warning(text, example, len(self.departures))
@@ -338,6 +345,7 @@ class Daemon:
             now = self.clock.monotonic_s()
             self.lag_s = max(0.0, now - before - LAG_INTERVAL_S)
             self._ensure_forwarding()
+            self._report_losses(now)
             if self.departures:
                 self._news.set()
             if self.graph.in_sync:

@@ -14,8 +14,8 @@ from typing import NamedTuple
 from calico_felix.calc.graph import Graph
 from libcalico.model.keys import BlockKey, Key, ResourceKey, parse_key
 
-HOLD_S = 10.0
-LONGEST_HOLD_S = 60.0
+HOLD_S = 3.0
+LONGEST_HOLD_S = 30.0
 ALWAYS = ("FelixConfiguration", "IPPool", "Tier")
 
 
@@ -63,6 +63,10 @@ class Departures:
             if now_s >= over_s or not self._matters(key):
                 del self._held[key]
                 self._graph.update(held.path, None, held.revision)
+
+    def waiting_s(self, now_s: float) -> float:
+        """How long the first of them has waited."""
+        return max((now_s - held.since_s for held in self._held.values()), default=0.0)
 
     def describe(self) -> dict[str, str]:
         """What waits, for people."""
