@@ -2,18 +2,20 @@
 
 Prints every difference of every case that failed, how many cases were skipped for which reason, and last
 `N passed, M failed, K skipped`. Exits 1 if a case failed, or a file is missing, unknown, or has nothing to play.
-Without FILES it plays what `FOLDERS` hold.
+Without FILES it plays all that `folders` finds.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import lzma
 import os
 import pkgutil
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -21,12 +23,29 @@ from tests.compat import formats
 from tests.compat.contract import Options, Result
 
 HEAD_BYTES = 65536
-SHARED = Path(__file__).parents[3] / "shared"
-FOLDERS = [Path(name) for name in os.environ.get("CALICO_VECTORS", "").split(os.pathsep) if name] or [
-    SHARED / "vectors",
-    SHARED / "field",
-]
-"""Where vector files lie: they are not part of the repository."""
+PACKED = Path(__file__).parent / "vectors"
+UNPACKED = Path(__file__).parents[2] / "build" / "vectors"
+
+
+@cache
+def folders() -> list[Path]:
+    """Where vector files lie: what CALICO_VECTORS names (with colons), else the repository's own, unpacked."""
+    named = [Path(name) for name in os.environ.get("CALICO_VECTORS", "").split(os.pathsep) if name]
+    return named or [unpacked()]
+
+
+@cache
+def unpacked() -> Path:
+    """The folder of the repository's own files, unpacked."""
+    for packed in PACKED.rglob("*.xz"):
+        target = UNPACKED / packed.relative_to(PACKED).with_suffix("")
+        if target.exists() and target.stat().st_mtime >= packed.stat().st_mtime:
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        whole = target.with_name(f".{target.name}.{os.getpid()}")
+        whole.write_bytes(lzma.decompress(packed.read_bytes()))
+        whole.replace(target)
+    return UNPACKED
 
 
 def format_modules() -> list[ModuleType]:
@@ -42,9 +61,9 @@ def find_format(path: Path) -> ModuleType | None:
     return next((module for module in format_modules() if module.claims(path, head)), None)
 
 
-def find_files(folders: Iterable[Path] = FOLDERS) -> list[Path]:
-    """Every vector file below the folders, in name order, without those that belong to another file."""
-    found = [path for folder in folders for path in sorted(folder.rglob("*.json*"))]
+def find_files(where: Iterable[Path] | None = None) -> list[Path]:
+    """Every vector file below these folders (default: `folders`), in name order, without those that are part of one."""
+    found = [path for folder in where or folders() for path in sorted(folder.rglob("[!.]*.json*"))]
     companions: set[Path] = set()
     for module in format_modules():
         if hasattr(module, "companions"):
@@ -98,7 +117,7 @@ def summary(counts: Counter[str]) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Command line of the runner."""
     parser = argparse.ArgumentParser(description="play vector files against this tree")
-    parser.add_argument("files", nargs="*", type=Path, help=f"default: all in {' '.join(map(str, FOLDERS))}")
+    parser.add_argument("files", nargs="*", type=Path, help="default: every file of tests/compat/vectors")
     parser.add_argument("--backend", choices=("nftables", "iptables"), default="nftables")
     parser.add_argument("--mode", choices=("kernel", "memory"), default="kernel", help="where verdicts are played")
     parser.add_argument("--only", default="", help="run just the cases whose name contains this text")

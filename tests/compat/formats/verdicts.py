@@ -82,11 +82,11 @@ def check(path: Path, options: Options) -> Iterator[Result]:
 
 
 def _by_topology(path: Path, scenarios: list[Scenario]) -> Iterator[tuple[str, Path | None, list[Scenario]]]:
-    """Scenarios by the topology that they name, which is looked for beside the file and beside the shared one."""
-    from tests.compat.vectors import FOLDERS
+    """Scenarios by the topology that they name, which is looked for beside the file and among the repository's own."""
+    from tests.compat.vectors import unpacked
 
     for name in dict.fromkeys(one["topology"] for one in scenarios):
-        places = [folder / TOPOLOGY for folder in (path.parent, *FOLDERS)]
+        places = [folder / TOPOLOGY for folder in (path.parent, unpacked() / "recorded")]
         found = next((one for one in places if one.is_file() and json.loads(one.read_text())["name"] == name), None)
         yield name, found, [one for one in scenarios if one["topology"] == name]
 
