@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from libcalico.client import Client
+from libcalico.datastore.contract import KeyValue, TxnResult
 from libcalico.datastore.memory import MemoryDatastore
-from libcalico.errors import BadData, CalicoError
+from libcalico.errors import BadData, CalicoError, Unreachable
 from libcalico.ipam.service import IpamService, Release
 
 POOL = {"kind": "IPPool", "metadata": {"name": "pool"}, "spec": {"cidr": "172.29.0.0/16"}}
@@ -200,3 +201,27 @@ def test_one_object_of_a_namespaced_kind_needs_its_namespace(calico: Client) -> 
         with pytest.raises(BadData, match=rf"{operation}\('NetworkSet', 'a', namespace='default'\)"):
             getattr(calico, operation)("NetworkSet", "a")
     assert calico.list("NetworkSet") == ()
+
+
+class Away(MemoryDatastore):
+    """A datastore that cannot be reached; each try costs ten seconds in real life."""
+
+    tries = 0
+
+    async def get(self, key: bytes, revision: int = 0) -> KeyValue | None:
+        self.tries += 1
+        raise Unreachable("cannot reach etcd")
+
+    async def txn(self, *_operations: object) -> TxnResult:
+        self.tries += 1
+        raise Unreachable("cannot reach etcd")
+
+
+def test_a_datastore_that_is_away_is_waited_for_once() -> None:
+    datastore = Away()
+    with Client(datastore=datastore) as client:
+        for call in (client.ensure_initialized, lambda: client.create({"kind": "Node", "metadata": {"name": HOST}})):
+            datastore.tries = 0
+            with pytest.raises(Unreachable):
+                call()
+            assert datastore.tries == 1

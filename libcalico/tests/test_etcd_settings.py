@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from pathlib import Path
 from typing import Any
 
 import dns.resolver
@@ -178,6 +179,18 @@ def test_keys_of_other_kinds_are_taken(certificates: Certificates) -> None:
         pair = certificates.sign("other", kind=kind)
         wanted = Wanted(certificate=Pem("a", pair.certificate), key=Pem("b", pair.key))
         assert pems.read_tls(wanted).key
+
+
+def test_names_beside_the_certificates_may_have_accents(certificates: Certificates) -> None:
+    """As those of distributions' lists of authorities do."""
+    for pair in (certificates.ca, certificates.client):
+        for path in map(Path, pair):
+            path.write_bytes("# Főtanúsítvány\n".encode() + path.read_bytes() + b"\xff\n")
+    wanted = Wanted(Pem("a", certificates.ca.certificate), *(Pem("b", path) for path in certificates.client))
+    assert pems.read_tls(wanted).authority == Path(certificates.ca.certificate).read_bytes()
+    Path(certificates.client.certificate).write_bytes("ő".encode() + pems.CERTIFICATE)
+    with pytest.raises(BadData, match=r"client.crt \(b\) cannot be read"):
+        pems.read_tls(wanted)
 
 
 def test_without_an_authority_the_system_counts(certificates: Certificates, monkeypatch: pytest.MonkeyPatch) -> None:

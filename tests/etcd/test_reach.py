@@ -81,8 +81,9 @@ def test_certificates_that_do_not_belong_together_are_refused_everywhere(
 def test_what_is_wrong_with_tls_is_said_in_words(
     tmp_path: Path, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    certificates.authority("other")
+    other = Path(certificates.authority("other").certificate)
     foreign = certificates.sign("foreign", "other")
+    other.write_bytes("# Főtanúsítvány\n".encode() + other.read_bytes())
     good = certificates.variables()
     plain, server = Server(tmp_path, "plain"), tls_server(tmp_path, certificates)
     monkeypatch.setattr("libcalico.datastore.etcd.CONNECT_TIMEOUT_S", 1.0)

@@ -131,11 +131,13 @@ class Daemon:
         self.serving.update(self.configuration)
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             group.create_task(self.serving.run(), name="http")
+            await self._serve_debug()
+            stack.push_async_callback(self.sockets.close, STOP_GRACE_S)
+            group.create_task(self.sockets.watch(), name="sockets")
             await self._load_settings()
             self.dataplane = dataplane = await self._open_dataplane(stack)
             monitor = await stack.enter_async_context(Monitor(routes=True))
             await dataplane.refresh_links()
-            await self._serve_debug(dataplane)
             await self._serve_node_api(stack, dataplane)
             self._register_metrics(dataplane)
             gc.disable()
@@ -144,7 +146,6 @@ class Daemon:
             group.create_task(self._flush_graph(dataplane), name="graph")
             group.create_task(dataplane.run(self._dataplane_lives), name="dataplane")
             group.create_task(dataplane.watch_ruleset(), name="ruleset")
-            group.create_task(self.sockets.watch(), name="sockets")
             group.create_task(dataplane.foreign.run(dataplane.standing), name="foreign rules")
             group.create_task(self._follow_links(monitor, dataplane), name="links")
             group.create_task(self._watch_loop(), name="watchdog")
@@ -410,15 +411,25 @@ class Daemon:
     def _uptime_s(self) -> float:
         return self.clock.monotonic_s() - self.started_s
 
-    async def _serve_debug(self, dataplane: Dataplane) -> None:
+    async def _serve_debug(self) -> None:
+        """From the very start: an agent that waits says for what."""
+
+        def dataplane() -> Dataplane | None:
+            return self.dataplane
+
         subject = Subject(self._facts, self._problems, self.configuration, self.graph, dataplane, self.serving)
         await self.sockets.serve_debug(self.configuration["DebugSocket"], debug_commands(subject))
 
     def _problems(self) -> list[str]:
+        if self.dataplane is None:
+            return [self._waits()]
         losses = [f"{name}: {text}" for name, text in self.departures.describe().items()]
         losses += [f"{kind}: {text}" for kind, text in self.census.vanished.items()]
         node = self._node_problems() if self.graph.in_sync else []
         return [*self.contact.problems(self.revision), *losses, *node]
+
+    def _waits(self) -> str:
+        return self._waiting_for or f"waiting for the datastore at {self.datastore.endpoint}"
 
     def _node_problems(self) -> list[str]:
         own = self.graph.routing.own
@@ -432,6 +443,7 @@ class Daemon:
             "in_sync": self.graph.in_sync and not self.contact.is_lost,
             "datastore_revision": self.revision,
             **self.contact.facts(),
+            **({"reason": self._waits()} if self.dataplane is None else {}),
             "resyncs": self.syncer.resyncs,
             "uptime_s": round(self._uptime_s(), 1),
             "loop_lag_ms": round(self.lag_s * 1000, 2),

@@ -10,6 +10,7 @@ from calico_felix.calc.graph import Graph
 from calico_felix.dataplane.loop import Dataplane
 from calico_felix.serving import Serving
 from libcalico.config import Configuration
+from libcalico.errors import BadData
 from libcalico.obs.debug import Command, table
 from libcalico.policy.ir import PolicyId
 from libcalico.policy.nft.names import policy_word
@@ -18,27 +19,34 @@ from libcalico.text import escaped
 
 
 class Subject(NamedTuple):
-    """What the commands look at. `facts` are for `status`, `problems` those of the whole process."""
+    """What the commands look at. `facts` are for `status`, `problems` those of the whole process. `dataplane` is None
+    while the agent waits for the datastore and its settings."""
 
     facts: Callable[[], dict[str, Any]]
     problems: Callable[[], list[str]]
     configuration: Configuration
     graph: Graph
-    dataplane: Dataplane
+    dataplane: Callable[[], Dataplane | None]
     serving: Serving
 
 
 def debug_commands(subject: Subject) -> dict[str, Command]:
     """Commands by name."""
-    dataplane = subject.dataplane
+
+    def opened() -> Dataplane:
+        dataplane = subject.dataplane()
+        if dataplane is None:
+            raise BadData("nothing is programmed by this agent yet: `problems` says what it waits for")
+        return dataplane
+
     return {
         "status": lambda _words: _status(subject),
         "config": lambda _words: _config(subject.configuration),
-        "show": lambda words: _show(words, dataplane),
-        "pending": lambda _words: _lines([*dataplane.pending(), *subject.serving.problems()]),
+        "show": lambda words: _show(words, opened()),
+        "pending": lambda _words: _lines([*opened().pending(), *subject.serving.problems()]),
         "problems": lambda _words: _lines(_problems(subject)),
-        "table": lambda _words: dataplane.ruleset.table.render_replace(),
-        "resync": lambda _words: _resync(dataplane),
+        "table": lambda _words: opened().ruleset.table.render_replace(),
+        "resync": lambda _words: _resync(opened()),
     }
 
 
@@ -54,11 +62,12 @@ def _problems(subject: Subject) -> list[str]:
 
 
 def _status(subject: Subject) -> str:
+    dataplane = subject.dataplane()
     facts = {
         "node": subject.graph.host,
         **subject.facts(),
         "ignored_objects": len(subject.graph.problems),
-        **subject.dataplane.describe(),
+        **(dataplane.describe() if dataplane is not None else {}),
     }
     return json.dumps(facts, indent=2) + "\n"
 

@@ -137,7 +137,7 @@ def settle_etcd(configuration: AgentConfiguration, environment: Mapping[str, str
     settings = first_of(own, from_environment(environment))
     if own.keys() >= {"EtcdAddr"} and "etcdEndpoints" not in own:
         settings["etcdEndpoints"] = own["EtcdAddr"]
-    elif not settings.keys() & {"etcdEndpoints", "etcdDiscoverySrv"}:
+    elif not settings.keys() & {"etcdEndpoints", "etcdDiscoverySrv", "EtcdAddr"}:
         settings["etcdEndpoints"] = Found(configuration["EtcdAddr"], "EtcdScheme, EtcdAddr")
     etcd = etcd_config(settings)
     configuration.settle("EtcdEndpoints", etcd.endpoints, etcd.source)

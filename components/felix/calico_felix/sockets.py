@@ -78,7 +78,8 @@ class SocketKeeper:
 
     async def close(self, grace_s: float) -> None:
         """End serving, and remove what is ours."""
-        for kept in self._kept:
+        while self._kept:
+            kept = self._kept.pop()
             if _identity(kept.path) == kept.identity:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(kept.path)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from typing import cast
 
 from calico_felix.contact import QUIET_S, Contact
 from calico_felix.daemon import Daemon, Sources
+from calico_felix.dataplane.loop import Dataplane
 from calico_felix.parameters import PARAMETERS
 from libcalico.clock import SystemClock
 from libcalico.config import Configuration
@@ -76,6 +78,7 @@ async def test_one_that_refuses_is_lost_at_once_and_says_why() -> None:
 
 async def test_the_agent_tells_it_in_every_place() -> None:
     daemon = Daemon(Sources("here", Configuration(PARAMETERS), MemoryDatastore()))
+    daemon.dataplane = cast(Dataplane, object())
     facts = daemon._facts()
     assert facts["connected"] is False and facts["in_sync"] is False
     assert any(line.startswith("datastore memory: no answer for ") for line in daemon._problems())

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
@@ -17,6 +20,7 @@ from libcalico.config import Configuration
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.datastore.syncer import Batch, Status, Update
 from libcalico.model.keys import ResourceKey, key_path
+from libcalico.obs import debug
 from libcalico.workload.cni.hold import HOLD_TIMEOUT_S, hold_netns
 
 LONG_S = HOLD_TIMEOUT_S / 2
@@ -73,6 +77,32 @@ async def test_a_restored_datastore_begins_with_its_own_revisions() -> None:
     assert (daemon.revision, daemon.dataplane.programmed_revision) == (60, 50)
     await told(Batch((), Status.RESYNC, 60), Batch((), Status.IN_SYNC, 7, snapshot=True))
     assert (daemon.revision, daemon.graph.revision, daemon.dataplane.programmed_revision) == (7, 7, 0)
+
+
+async def test_an_agent_that_waits_says_for_what(tmp_path: Path) -> None:
+    path = str(tmp_path / "debug.sock")
+    configuration = Configuration(PARAMETERS)
+    configuration.load_environment({"FELIX_DEBUGSOCKET": path}, "FELIX_")
+    configuration.resolve()
+    daemon = Daemon(Sources("here", configuration, MemoryDatastore()))
+    work = asyncio.ensure_future(daemon._run_all())
+
+    async def ask(command: str) -> str:
+        return await asyncio.to_thread(debug.ask, path, command)
+
+    async with asyncio.timeout(LONG_S):
+        while not daemon._waiting_for:
+            await asyncio.sleep(0.01)
+    reason = "waiting: the datastore is not initialised (ClusterInformation default is missing)"
+    assert await ask("problems") == f"{reason}\n"
+    status = json.loads(await ask("status"))
+    assert (status["in_sync"], status["connected"], status["reason"]) == (False, False, reason)
+    assert "PARAMETER" in await ask("config")
+    for command in ("pending", "show endpoints", "table", "resync"):
+        assert (await ask(command)).startswith("error: nothing is programmed by this agent yet")
+    work.cancel()
+    await asyncio.wait({work})
+    assert not os.path.exists(path)
 
 
 CLUSTER_INFORMATION = key_path(ResourceKey("ClusterInformation", "default")).encode()

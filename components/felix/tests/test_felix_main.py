@@ -39,6 +39,9 @@ def configured(**variables: str) -> AgentConfiguration:
         ),
         ({"EtcdAddr": "e:5"}, {"ETCD_ENDPOINTS": "http://c:3"}, ("http://e:5",), "FELIX_ETCDADDR"),
         ({"EtcdAddr": "e:5", "EtcdScheme": "https"}, {}, ("https://e:5",), "FELIX_ETCDADDR"),
+        ({}, {"ETCD_AUTHORITY": "e:5", "ETCD_SCHEME": "https"}, ("https://e:5",), "ETCD_AUTHORITY"),
+        ({}, {"CALICO_ETCD_AUTHORITY": "e:5"}, ("http://e:5",), "CALICO_ETCD_AUTHORITY"),
+        ({"EtcdAddr": "e:5"}, {"ETCD_AUTHORITY": "f:6"}, ("http://e:5",), "FELIX_ETCDADDR"),
         ({}, {}, ("http://127.0.0.1:2379",), "EtcdScheme, EtcdAddr"),
     ],
 )

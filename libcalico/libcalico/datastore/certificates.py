@@ -130,7 +130,7 @@ def _check_authority(pem: Pem, text: bytes) -> None:
     if CERTIFICATE not in text:
         raise BadData(f"{FAILED}: {pem} holds no certificate authority: {_what_it_is(text)}")
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text.decode("ascii", "replace"))
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=ascii_of(text))
     except (ssl.SSLError, ValueError) as error:
         raise BadData(f"{FAILED}: {pem} holds a certificate that cannot be read: {_reason(error)}") from None
 
@@ -156,7 +156,7 @@ def _check_belong(certificate_pem: Pem, certificate: bytes, key_pem: Pem, key: b
             text = f"the key {key_pem} does not belong to the certificate {certificate_pem}"
             raise BadData(f"{FAILED}: {text}") from None
         try:
-            context.load_verify_locations(cadata=certificate.decode("ascii", "replace"))
+            context.load_verify_locations(cadata=ascii_of(certificate))
         except (ssl.SSLError, ValueError):
             raise BadData(f"{FAILED}: the certificate {certificate_pem} cannot be read: {_reason(error)}") from None
         raise BadData(f"{FAILED}: the key {key_pem} cannot be read: {_reason(error)}") from None
@@ -174,6 +174,11 @@ def load_pair(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def ascii_of(text: bytes) -> str:
+    """PEM for the module `ssl`, which takes ASCII only: names of authorities beside the certificates have accents."""
+    return text.decode("ascii", "ignore")
 
 
 def _what_it_is(text: bytes) -> str:

@@ -9,7 +9,7 @@ import msgspec
 
 from libcalico.clock import Clock, rfc3339
 from libcalico.datastore.contract import Compare, Datastore, Put, Target
-from libcalico.errors import CalicoError, ResourceUpdateConflict
+from libcalico.errors import CalicoError, DatastoreError, ResourceUpdateConflict
 from libcalico.model import codec
 from libcalico.model.keys import ResourceKey, key_path
 from libcalico.model.resources import ClusterInformation, ClusterInformationSpec, Metadata, Tier, TierSpec
@@ -24,15 +24,19 @@ _replace = msgspec.structs.replace
 
 async def ensure_initialized(datastore: Datastore, clock: Clock, version: str = "", cluster_type: str = "") -> None:
     """Create what is missing, fill in what is empty; an explicit `datastoreReady: false` stays. All steps are tried,
-    then the first error is raised."""
+    then the first error is raised; a datastore that cannot be reached is waited for once, not at each step."""
     first: CalicoError | None = None
     try:
         await _ensure_cluster_information(datastore, clock, version, cluster_type)
+    except DatastoreError:
+        raise
     except CalicoError as error:
         first = error
     for name, (order, action) in FIXED_TIERS.items():
         try:
             await _create_tier(datastore, clock, name, order, action)
+        except DatastoreError:
+            raise
         except CalicoError as error:
             first = first or error
     if first is not None:
