@@ -97,7 +97,7 @@ def play(tmp_path: Path, scenario: Callable[[Agent], Awaitable[None]]) -> None:
 
 
 def programmed(status: dict[str, Any]) -> bool:
-    return bool(status["endpoints"] == 1 and status["programmed_revision"] > 0)
+    return bool(status.get("endpoints") == 1 and status["programmed_revision"] > 0)
 
 
 def test_settings_of_an_interface_are_made_and_made_again(tmp_path: Path) -> None:
