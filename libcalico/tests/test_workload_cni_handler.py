@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -271,6 +272,14 @@ async def test_del_under_another_node_name(world: World, tmp_path: Any) -> None:
     assert await world.is_clean()
 
 
+async def test_a_nodename_file_that_has_no_end_or_writer_keeps_no_one_waiting(world: World, tmp_path: Any) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for number, path in enumerate((str(tmp_path / "pipe"), "/dev/zero", str(tmp_path), "a\0b")):
+        async with asyncio.timeout(5):
+            answer = await world.call("ADD", f"c{number}", f"/box{number}", nodename="", nodename_file=path)
+        assert b"panicked" not in answer.stdout
+
+
 @pytest.mark.parametrize("stored", [True, False])
 async def test_del_without_any_node_name_goes_by_the_hosts_addresses(world: World, stored: bool) -> None:
     await world.ok("ADD")
@@ -382,6 +391,9 @@ async def test_a_full_pool_says_so(world: World) -> None:
         ({"mtu": -1}, "", 999, "mtu -1 is out of range"),
         ({"runtimeConfig": {"mac": "zz"}}, "", 999, "'zz' is not the MAC of an interface"),
         ({}, "MAC=01:00:5e:00:00:01", 999, "not a group address"),
+        ({"runtimeConfig": {"mac": "00:00:00:00:00:00"}}, "", 999, "not all zero"),
+        ({"num_queues": 4097}, "", 999, "num_queues 4097 is out of range: at most 4096"),
+        ({"num_queues": 2**40}, "", 999, "is out of range: at most 4096"),
         ({"mtu": 1200, "ipam": {"type": "calico-ipam", "assign_ipv6": "true"}}, "", 999, "1280 to 65535 with IPv6"),
         ({"ipam": {}}, "", 999, "no plugin name provided"),
         ({"ipam": {"type": "nope"}}, "", 999, 'failed to find plugin "nope" in path [/opt/cni]'),

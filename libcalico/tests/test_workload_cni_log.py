@@ -9,6 +9,7 @@ import os
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,6 +76,15 @@ async def test_a_file_that_cannot_be_written_is_a_line_and_no_failure(world: Wor
     for place in (tmp_path, tmp_path / "pipe", Path("/proc/x/cni.log")):
         answer = await world.call("ADD", log_file_path=str(place))
         assert (answer.exit_code, f"log file {place}: ".encode() in answer.stderr) == (0, True)
+
+
+@pytest.mark.parametrize("conf", [{"log_file_path": "a\0b"}, {"log_file_max_age": 2**60}])
+async def test_what_no_file_can_have_is_a_line_at_once(world: World, tmp_path: Path, conf: dict[str, Any]) -> None:
+    path = tmp_path / "cni.log"
+    path.write_text("x" * (1 << 20))
+    answer = await world.call("ADD", **{"log_file_path": str(path), "log_file_max_size": 1, **conf})
+    assert (answer.exit_code, b"log file " in answer.stderr) == (0, True)
+    assert b"not written after" not in answer.stderr
 
 
 async def test_a_file_system_that_hangs_costs_a_second(

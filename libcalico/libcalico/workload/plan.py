@@ -18,10 +18,12 @@ from libcalico.errors import BadData
 
 PREFIX = "cali"
 HOST_MAC = "ee:ee:ee:ee:ee:ee"
+NO_MAC = "00:00:00:00:00:00"
 GATEWAY = "169.254.1.1"
 LEAST_MTU = 68
 LEAST_MTU_V6 = 1280
 MOST_MTU = 65535
+MOST_QUEUES = 4096  # the kernel's limit for a link
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 _BAD_IN_NAME = re.compile(r"[/:\s]")
 
@@ -100,7 +102,7 @@ def plan_wiring(
         (),
         (),
     )
-    problem = mtu_problem(mtu, wiring.has_v6) or mac_problem(mac)
+    problem = mtu_problem(mtu, wiring.has_v6) or mac_problem(mac) or queues_problem(queues)
     if problem:
         raise BadData(problem)
     return wiring._replace(
@@ -123,9 +125,14 @@ def mtu_problem(mtu: int, with_v6: bool) -> str:
 
 def mac_problem(mac: str) -> str:
     """Why an interface cannot have this MAC, "" when it can ("" = the kernel chooses)."""
-    if not mac or (_MAC.fullmatch(mac) and not int(mac[1], 16) & 1):
+    if not mac or (_MAC.fullmatch(mac) and not int(mac[1], 16) & 1 and mac != NO_MAC):
         return ""
-    return f"{mac!r} is not the MAC of an interface: six bytes with colons, not a group address"
+    return f"{mac!r} is not the MAC of an interface: six bytes with colons, not a group address, not all zero"
+
+
+def queues_problem(queues: int) -> str:
+    """Why a veth cannot have so many queues, "" when it can (what is below 1 counts as 1)."""
+    return "" if queues <= MOST_QUEUES else f"num_queues {queues} is out of range: at most {MOST_QUEUES}"
 
 
 def random_mac() -> str:

@@ -81,7 +81,9 @@ def _refuse_impossible(context: Context, mtu: int) -> None:
     except KernelError as error:
         raise CniError(errors.GENERAL, f'failed to open netns "{call.netns}": {error}') from error
     addresses.wanted_addresses(context)
-    problem = plan.mtu_problem(mtu, context.conf.want_v6) or plan.mac_problem(_wanted_mac(context))
+    conf = context.conf
+    problem = plan.mtu_problem(mtu, conf.want_v6) or plan.mac_problem(_wanted_mac(context))
+    problem = problem or plan.queues_problem(conf.num_queues)
     if problem:
         raise CniError(errors.GENERAL, problem)
     _refuse_names(context)

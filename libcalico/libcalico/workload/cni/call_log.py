@@ -109,6 +109,8 @@ async def _write(conf: NetConf, text: bytes, now: datetime) -> str:
             log_file.append(conf.log_file, text, now)
         except OSError as error:
             problem = error.strerror or str(error)
+        except (ValueError, OverflowError) as error:  # a path or an age that cannot be
+            problem = str(error)
         finally:
             _writers.release()
         if not loop.is_closed():

@@ -26,6 +26,9 @@ CONNECT_TIMEOUT_S = 15.0
 CALL_TIMEOUT_S = 60.0
 """Then a call goes no further; the step that it is at, and the undo of an ADD, may take 30 s more."""
 DEFAULT_NAMESPACE = "default"
+MOST_READ = 4096
+"""Bytes of a file that holds a name or a number."""
+MOST_DIGITS = 9
 
 
 @dataclass
@@ -191,8 +194,7 @@ def read_mtu(conf: NetConf) -> int:
     if conf.mtu:
         return conf.mtu
     try:
-        with open(MTU_FILE, encoding="utf-8") as file:
-            text = file.read().strip()
+        text = _read_start(MTU_FILE).strip()
     except FileNotFoundError:
         if conf.require_mtu_file:
             text = f"failed to read MTU file: open {MTU_FILE}: no such file or directory"
@@ -200,14 +202,22 @@ def read_mtu(conf: NetConf) -> int:
         return 0
     except (OSError, UnicodeDecodeError) as error:
         raise CniError(errors.GENERAL, f"failed to read MTU file: {error}") from error
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS):
         raise CniError(errors.GENERAL, f"failed to read MTU file: {MTU_FILE} holds {text[:20]!r}, wanted a number")
     return int(text)
 
 
 def _read_text(path: str) -> str:
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read().strip()
-    except OSError:
+        return _read_start(path, "replace").strip()
+    except (OSError, ValueError):  # the latter for a path that no file can have
         return ""
+
+
+def _read_start(path: str, undecodable: str = "strict") -> str:
+    """The first bytes of a file. A pipe or a device in its place ends at once: we are on the agent's event loop."""
+    number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        return os.read(number, MOST_READ).decode("utf-8", undecodable)
+    finally:
+        os.close(number)
