@@ -133,6 +133,17 @@ def test_containers_work_beside_dockers_forward(machine: Machine, kind: str, doc
 
 
 @pytest.mark.parametrize("kind", KINDS[:2])
+def test_containers_work_beside_a_chain_that_rejects_at_its_end(machine: Machine, kind: str) -> None:
+    machine.do(kind, "-N RH-INPUT", "-N LAST", "-A FORWARD -j RH-INPUT", "-A RH-INPUT -g LAST", "-A LAST -j REJECT")
+    assert not machine.reaches(kind)
+    machine.look()
+    assert machine.reaches(kind)
+    stands = machine.saved()
+    machine.look()
+    assert machine.saved() == stands
+
+
+@pytest.mark.parametrize("kind", KINDS[:2])
 def test_the_users_own_rules_in_docker_user_count(machine: Machine, kind: str) -> None:
     machine.do(kind, *DOCKER)
     machine.look()
@@ -190,11 +201,15 @@ def test_a_teardown_leaves_nothing_of_ours_and_all_of_others(machine: Machine, t
     assert not (tmp_path / "mtu").exists()
 
 
-def test_a_chain_of_the_users_own_is_named_and_left_alone(machine: Machine) -> None:
-    hook = "type filter hook forward priority 0; policy drop;"
-    machine.run("nft", f"table inet mine {{ chain c {{ {hook} ct state established accept; }}; }}")
+@pytest.mark.parametrize(("policy", "last", "why"), [
+    ("drop", "", "policy drop"), ("accept", "jump end", "its last word is drop or reject"),
+])  # fmt: skip
+def test_a_chain_of_the_users_own_is_named_and_left_alone(machine: Machine, policy: str, last: str, why: str) -> None:
+    hook = f"type filter hook forward priority 0; policy {policy};"
+    chains = f"chain end {{ counter drop; }}; chain c {{ {hook} ct state established accept; {last}; }}"
+    machine.run("nft", f"table inet mine {{ {chains}; }}")
     line = machine.look().strip()
-    assert line.startswith("nftables table inet mine, chain c (policy drop) cuts workloads off; this mends it: ")
+    assert line.startswith(f"nftables table inet mine, chain c ({why}) cuts workloads off; this mends it: ")
     assert not machine.reaches("ip")
     machine.run("sh", "-c", line.partition("mends it: ")[2])
     assert machine.look().strip() == ""

@@ -14,6 +14,8 @@ IN, OUT = OURS
 FORWARD_DROP = ":INPUT ACCEPT [0:0]\n:FORWARD DROP [0:0]\n"
 DOCKER = FORWARD_DROP + ":DOCKER-USER - [0:0]\n-A FORWARD -j DOCKER-USER\n-A FORWARD -o docker0 -j DOCKER\n"
 
+RED_HAT = ":FORWARD ACCEPT [0:0]\n:RH-Firewall-1-INPUT - [0:0]\n-A FORWARD -j RH-Firewall-1-INPUT\n"
+
 
 def table(text: str, name: str = "filter") -> Held:
     chains, rules = decode_save(text, "ip", name)
@@ -42,10 +44,16 @@ def inserts(chain: str, place: int) -> list[str]:
         (DOCKER + "-A DOCKER-USER -i eth0 -s 203.0.113.0/24 -j DROP\n", inserts("DOCKER-USER", 2)),
         (DOCKER + "-A DOCKER-USER -i eth0 -j DROP\n-A DOCKER-USER -j RETURN\n", inserts("DOCKER-USER", 2)),
         (FORWARD_DROP + ":DOCKER-USER - [0:0]\n", inserts("FORWARD", 1)),
+        (RED_HAT + "-A RH-Firewall-1-INPUT -j REJECT\n", inserts("FORWARD", 1)),
+        (RED_HAT + ":LOGDROP - [0:0]\n-A RH-Firewall-1-INPUT -g LOGDROP\n-A LOGDROP -j DROP\n", inserts("FORWARD", 1)),
+        (RED_HAT + "-A RH-Firewall-1-INPUT -j RETURN\n-A RH-Firewall-1-INPUT -j REJECT\n", []),
+        (RED_HAT + "-A RH-Firewall-1-INPUT -j FORWARD\n-A RH-Firewall-1-INPUT -s 10.0.0.0/8 -j DROP\n", []),
+        (RED_HAT.replace("-j RH", "-p tcp -j RH") + "-A RH-Firewall-1-INPUT -j REJECT\n", []),
     ],
     ids=[
         "accepts", "drops something else", "policy", "rejects at its end", "Docker", "behind the user's own rules",
-        "before the return", "a chain that nothing leads to",
+        "before the return", "a chain that nothing leads to", "a chain that rejects at its end", "the chain of a chain",
+        "a chain that returns before", "chains that lead to each other", "a chain for some packets",
     ],
 )  # fmt: skip
 def test_where_our_accept_goes(text: str, wanted: list[str]) -> None:
@@ -87,8 +95,8 @@ def test_an_accept_moves_when_docker_comes_and_when_it_is_cut_short() -> None:
         *(f"-D {rule.format('FORWARD')}" for rule in OURS),
         *inserts("DOCKER-USER", 1),
     ]
-    late = FORWARD_DROP + "-A FORWARD -j REJECT\n" + in_forward
-    assert restored(late)[2:] == inserts("FORWARD", 1)
+    for first in ("-A FORWARD -j REJECT\n", ":LOGDROP - [0:0]\n-A FORWARD -j LOGDROP\n-A LOGDROP -j DROP\n"):
+        assert restored(FORWARD_DROP + first + in_forward)[2:] == inserts("FORWARD", 1)
 
 
 def test_without_prefixes_ours_are_taken_away() -> None:

@@ -13,7 +13,8 @@ table drops. An accept in a foreign chain ends that chain alone: it lifts what *
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 from libcalico.kernel.nft_reader import ChainSeen, RuleSeen
@@ -29,6 +30,8 @@ FORMER_LAYERS = ("filter-", "nat-", "mangle-", "raw-")
 FORMER_SETS = ("cali40", "cali60", "cali4t", "cali6t", "felix-")
 LETTERS, KEYWORDS = {"in": "-i", "out": "-o"}, {"in": "iifname", "out": "oifname"}
 FIREWALLD = "firewalld"
+DEEPEST = 8
+"""Jumps in a row that are followed."""
 FIREWALLD_POLICY = ("--add-ingress-zone=ANY", "--add-egress-zone=trusted", "--set-target=ACCEPT")
 """What comes from any zone may go to workloads; a zone's own target is about what comes from it."""
 _FORMER_COMMENT = re.compile(r"cali:[A-Za-z0-9_-]{16}(;|$)")
@@ -51,6 +54,10 @@ class Held(NamedTuple):
         if self.legacy:
             return f"iptables-legacy {self.family} {self.table}"
         return f"nftables {self.family} {self.table}"
+
+    def rules_of(self, chain: str) -> Sequence[RuleSeen]:
+        """In order."""
+        return self.rules.get(chain, ())
 
 
 class Insert(NamedTuple):
@@ -100,7 +107,7 @@ def plan_accepts(held: Held, prefixes: Sequence[str]) -> Change:
 def _accepting_chain(held: Held) -> str:
     """Where our accepts belong; "" when the table lets workloads' packets through."""
     forward = held.chains.get(FORWARD)
-    if forward is None or not _cuts(forward, held.rules.get(FORWARD, ())):
+    if forward is None or not _cuts(forward, flatten(held.rules.get(FORWARD, ()), held.rules_of)):
         return ""
     jumps = any(rule.target == DOCKER_USER for rule in held.rules.get(FORWARD, ()))
     return DOCKER_USER if jumps and DOCKER_USER in held.chains else FORWARD
@@ -115,7 +122,7 @@ def _stands(held: Held, chain: str, wanted: list[tuple[str, str]], ours: list[Ru
         return False
     rules = held.rules[chain]
     if chain == FORWARD:
-        return not any(_always(rule, _ENDS) for rule in rules[: rules.index(ours[0])])
+        return not any(_always(rule, _ENDS) for rule in flatten(rules[: rules.index(ours[0])], held.rules_of))
     last = rules.index(ours[-1])
     return rules[last - len(ours) + 1 : last + 1] == ours and all(_always(r, {"return"}) for r in rules[last + 1 :])
 
@@ -123,6 +130,19 @@ def _stands(held: Held, chain: str, wanted: list[tuple[str, str]], ours: list[Ru
 def _cuts(chain: ChainSeen, rules: Iterable[RuleSeen]) -> bool:
     """A base chain that drops what its rules do not accept."""
     return bool(chain.hook) and (chain.drops or any(_always(rule, {"drop", "reject"}) for rule in rules))
+
+
+def flatten(
+    rules: Iterable[RuleSeen], read: Callable[[str], Sequence[RuleSeen]], seen: tuple[str, ...] = ()
+) -> list[RuleSeen]:
+    """A chain's rules; one that sends every packet to another chain is followed by that one's, up to its return."""
+    found: list[RuleSeen] = []
+    for rule in rules:
+        found.append(rule)
+        if _always(rule, {"jump", "goto"}) and rule.target not in seen and len(seen) < DEEPEST:
+            ways = takewhile(lambda one: not _always(one, {"return"}), read(rule.target))
+            found += flatten(ways, read, (*seen, rule.target))
+    return found
 
 
 def _always(rule: RuleSeen, verdicts: set[str]) -> bool:

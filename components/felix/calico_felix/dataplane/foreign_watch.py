@@ -8,6 +8,7 @@ thread; the apply never waits for it, except for the rare transaction that chang
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -90,7 +91,8 @@ class ForeignRules:
                 await self._accept(held)
             if held.legacy:
                 ways = [chain for chain in held.chains.values() if foreign.on_the_way(chain)]
-                obstacles += [foreign.obstacle(c, held.rules.get(c.name, ()), self._prefixes, True) for c in ways]
+                rules = [foreign.flatten(held.rules_of(chain.name), held.rules_of) for chain in ways]
+                obstacles += [foreign.obstacle(c, r, self._prefixes, True) for c, r in zip(ways, rules, strict=True)]
         for family, table in foreign.former_tables(chains):
             name = f"nftables table {family} {table}"
             found.add(name)
@@ -179,7 +181,8 @@ def _read(prefixes: Sequence[str]) -> tuple[list[ChainSeen], list[Held], list[st
 
 def _read_way(reader: NftReader, chain: ChainSeen, prefixes: Sequence[str]) -> list[RuleSeen]:
     """The chain's rules; firewalld's are all over its table."""
-    rules = reader.rules(chain.family, chain.table, chain.name)
+    read = partial(reader.rules, chain.family, chain.table)
+    rules = foreign.flatten(read(chain.name), read)
     if chain.table == foreign.FIREWALLD:
         rules += reader.rules(chain.family, chain.table, "", tuple(prefix.encode() for prefix in prefixes))
     return rules
@@ -187,12 +190,17 @@ def _read_way(reader: NftReader, chain: ChainSeen, prefixes: Sequence[str]) -> l
 
 def _read_table(reader: NftReader, chains: list[ChainSeen]) -> Held:
     family, table = chains[0].family, chains[0].table
-    whole = (foreign.FORWARD, foreign.DOCKER_USER) if table == "filter" else ()
-    rules = [rule for rule in reader.rules(family, table, "", foreign.HOLDING) if rule.chain not in whole]
-    for chain in chains:
-        if chain.name in whole:
-            rules += reader.rules(family, table, chain.name)
-    return foreign.hold(False, chains, rules)
+    read = partial(reader.rules, family, table)
+    names = {chain.name for chain in chains} if table == "filter" else set()
+    rules = {name: read(name) for name in (foreign.FORWARD, foreign.DOCKER_USER) if name in names}
+
+    def follow(chain: str) -> list[RuleSeen]:
+        rules[chain] = rules[chain] if chain in rules else read(chain)
+        return rules[chain]
+
+    foreign.flatten(rules.get(foreign.FORWARD, ()), follow)
+    marked = [rule for rule in read("", foreign.HOLDING) if rule.chain not in rules]
+    return foreign.hold(False, chains, itertools.chain(marked, *rules.values()))
 
 
 def _destroy_former_sets() -> list[str]:
