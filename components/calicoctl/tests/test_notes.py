@@ -17,6 +17,7 @@ from calicoctl import failures, inputs
 from calicoctl.streams import CONTROL
 from libcalico import __version__
 from libcalico.datastore.memory import MemoryDatastore
+from libcalico.model import yaml_input
 from libcalico.model.yaml_input import MOST_DOCUMENTS
 from tests.compat.calicoctl_player import ENVIRONMENT, Outcome, run_calicoctl
 
@@ -192,6 +193,18 @@ def test_a_million_separators_are_refused_at_once(store: MemoryDatastore) -> Non
     assert (refused.status, refused.stdout) == (1, "")
     assert f"documents are too many: at most {MOST_DOCUMENTS} are read from one file" in refused.stderr
     assert time.monotonic() - begun_s < 15
+
+
+def test_more_values_than_memory_holds_are_refused(store: MemoryDatastore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def big(name: str, nets: int) -> str:
+        return SET.replace("one", name).replace("10.0.0.0/8", "10.0.0.0/8," * nets)
+
+    monkeypatch.setattr(yaml_input._GoLoader, "nodes_left", 1_000)
+    refused = quiet(store, "apply -f in.yaml", {"in.yaml": big("one", 1_000)})
+    assert (refused.status, refused.stdout) == (1, "")
+    assert "values in one document: give it in several parts" in refused.stderr
+    both = quiet(store, "apply -f in.yaml", {"in.yaml": f"{big('a', 800)}---\n{big('b', 800)}"})
+    assert both.status == 0, "each document counts for itself"
 
 
 def test_many_separators_that_are_not_too_many_take_no_time(store: MemoryDatastore) -> None:

@@ -42,6 +42,9 @@ LONGEST_INTEGER = 70
 SEPARATOR = "\n---"
 ALIASED_NODES = 100_000
 MOST_DOCUMENTS = 50_000
+MOST_NODES = 2_000_000
+"""Scalars, lists and maps of one document, which take some 700 bytes each: the 16 MiB that a command reads may be
+`[1,1,1...`."""
 TIMESTAMP = re.compile(r"\d{4}-\d{1,2}-\d{1,2}([Tt ]\s*\d{1,2}:\d{1,2}:\d{1,2}(\.\d*)?\s*(Z|[-+]\d{1,2}(:?\d{2})?)?)?")
 CONVERTING = "error converting YAML to JSON"
 PLAIN = "plain"
@@ -60,8 +63,13 @@ SHORT_TAGS = {bool: "bool", int: "int", float: "float", str: "str", type(None): 
 class _GoLoader(yaml.CSafeLoader):
     """libyaml's parser with Go's reading of plain scalars."""
 
+    nodes_left = MOST_NODES
+
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> Any:
         """The tag of a node without one: scalars in quotes are text, others are read by `_plain_scalar`."""
+        self.nodes_left -= 1
+        if self.nodes_left < 0:
+            raise BadData(f"more than {MOST_NODES} values in one document: give it in several parts")
         if kind is yaml.ScalarNode:
             return PLAIN if implicit[0] else f"{STANDARD}str"
         return super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
