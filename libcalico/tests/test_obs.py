@@ -312,10 +312,11 @@ async def test_a_client_that_does_not_read_is_let_go(debug_socket: str) -> None:
     [("INFO", logging.INFO), ("Debug", logging.DEBUG), ("odd", logging.INFO), ("none", 60), ("", 60), ("fatal", 50)],
 )
 def test_severities(severity: str, level: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = logging.RootLogger(logging.INFO)
-    monkeypatch.setattr(logging, "getLogger", lambda *_: root)
+    loggers = {"": logging.RootLogger(logging.INFO), **{name: logging.Logger(name) for name in logs.CHATTY}}
+    monkeypatch.setattr(logging, "getLogger", lambda name="": loggers[name])
     logs.configure(severity)
-    assert root.level == level and len(root.handlers) == 1
+    assert loggers[""].level == level and len(loggers[""].handlers) == 1
+    assert loggers["grpc"].level == max(level, logging.INFO), "it has lines for every request"
 
 
 def test_a_table_lines_up() -> None:

@@ -425,8 +425,8 @@ class Daemon:
             return [self._waits()]
         losses = [f"{name}: {text}" for name, text in self.departures.describe().items()]
         losses += [f"{kind}: {text}" for kind, text in self.census.vanished.items()]
-        node = self._node_problems() if self.graph.in_sync else []
-        return [*self.contact.problems(self.revision), *losses, *node]
+        unmet = [*self._node_problems(), *self.graph.unmet()] if self.graph.in_sync else []
+        return [*self.contact.problems(self.revision), *losses, *unmet]
 
     def _waits(self) -> str:
         return self._waiting_for or f"waiting for the datastore at {self.datastore.endpoint}"

@@ -312,6 +312,15 @@ class TestRoutes:
         store.raw(BlockKey("10.0.2.0/26"), None)
         assert set(self.routes(store)) == {"10.0.1.0/26", "10.0.1.6/32"}
 
+    def test_addresses_in_no_pool_are_named(self, store: Datastore) -> None:
+        self.block(store, "10.0.1.0/26", HOST, {6: HOST})
+        self.block(store, "10.0.2.0/26", HOST, {})
+        self.block(store, "10.0.3.0/26", "there", {1: "there"})
+        assert store.graph.unmet() == []
+        store.raw(ResourceKey("IPPool", "pool"), None)
+        (line,) = store.graph.unmet()
+        assert line.startswith("block 10.0.1.0/26: this host uses addresses of it and no IPPool contains it")
+
     def test_cross_subnet_goes_by_way_of_the_near_node(self, store: Datastore) -> None:
         store.put("IPPool", "pool", {"cidr": "10.0.0.0/16", "vxlanMode": "CrossSubnet"})
         self.block(store, "10.0.2.0/26", "there", {})
@@ -369,6 +378,19 @@ class TestRoutes:
         store.raw(BlockKey("10.0.2.0/26"), block)
         assert self.routes(store) == {"10.0.1.0/26": ("vxlan", "there")}
         assert list(store.graph.problems) == ["BlockKey(cidr=10.0.2.0/26)"]
+
+
+def test_a_profile_that_is_missing_is_named_while_a_local_endpoint_needs_it(store: Datastore) -> None:
+    store.endpoint("a", {}, profiles=["calico"])
+    store.endpoint("b", {}, node="there", profiles=["other"])
+    (line,) = store.graph.unmet()
+    assert line.startswith("Profile(calico): is missing or cannot be used; endpoints of this host that name it (1)")
+    store.put("Profile", "calico", {"egress": [{"action": "Allow"}]})
+    assert store.graph.unmet() == []
+    store.put("Profile", "calico", {"egress": [{"action": "Perhaps"}]})
+    assert len(store.graph.unmet()) == 1
+    store.endpoint("a", {}, profiles=[])
+    assert store.graph.unmet() == []
 
 
 def test_what_has_come_and_gone_leaves_nothing_behind(store: Datastore) -> None:

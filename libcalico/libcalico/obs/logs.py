@@ -21,6 +21,8 @@ SEVERITIES = {
 FORMAT = "%(asctime)s.%(msecs)03d [%(levelname)s] %(name)s: %(message)s"
 
 LONGEST_MESSAGE = 4096
+CHATTY = ("grpc", "asyncio")
+"""Libraries that have a line for every request, or for their own start, at the severity of debugging."""
 
 
 class LineFormatter(logging.Formatter):
@@ -47,4 +49,7 @@ def configure(severity: str) -> None:
 
 def set_severity(severity: str) -> None:
     """Log from this severity on; an unknown word means info, `none` or no word: nothing."""
-    logging.getLogger().setLevel(SEVERITIES.get(severity.lower(), logging.INFO))
+    level = SEVERITIES.get(severity.lower(), logging.INFO)
+    logging.getLogger().setLevel(level)
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(max(level, logging.INFO))

@@ -126,6 +126,20 @@ class Graph:
             "FelixConfiguration": self._settings.count,
         }
 
+    def unmet(self) -> list[str]:
+        """What local endpoints need and is not there, in words."""
+        profiles = [
+            f"Profile({shown(name)}): is missing or cannot be used; endpoints of this host that name it ({users}) are"
+            " closed where no policy applies to them"
+            for name, users in sorted(self.policies.missing_profiles().items())
+        ]
+        blocks = [
+            f"block {cidr}: this host uses addresses of it and no IPPool contains it: they are neither masqueraded nor"
+            " encapsulated"
+            for cidr in self.routing.stray_blocks()
+        ]
+        return profiles + blocks
+
     def sole_interface(self, key: ResourceKey) -> str:
         """The interface of a local endpoint; empty when it is none, or when another one has its interface or an
         address of it."""

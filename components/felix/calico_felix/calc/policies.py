@@ -89,6 +89,10 @@ class ActivePolicies:
         """Is there a profile of this name that a local endpoint names?"""
         return name in self._profiles and name in self._profile_users
 
+    def missing_profiles(self) -> dict[str, int]:
+        """Names of profiles that are not there, or cannot be used, and how many local endpoints name each."""
+        return {name: users for name, users in self._profile_users.items() if name not in self._profiles}
+
     def has_tier(self, name: str) -> bool:
         """Is there a tier of this name?"""
         return name in self._tiers

@@ -132,6 +132,11 @@ class Routing:
         block = self._blocks.get(cidr)
         return block is not None and any(index is not None for index in block.allocations)
 
+    def stray_blocks(self) -> list[str]:
+        """Blocks in which this host has addresses, and that no pool contains."""
+        own = sorted(filter(self.is_block_used, self._blocks_of.get(self._host, ())))
+        return [cidr for cidr in own if self._pool_of(ipaddress.ip_network(cidr)) is None]
+
     def update_pool(self, name: str, pool: IPPool | None) -> None:
         """A pool is there, has changed, or (None) is gone."""
         network = None if pool is None else parse_net(pool.spec.cidr)
