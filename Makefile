@@ -55,6 +55,8 @@ native: $(STAMPS)/native ## build the compiled modules if a source has changed
 demo: dev ## three hosts, three tasks, one policy (KEEP=1 leaves them standing)
 	@$(BIN)/python -m tests.lab.demo $(if $(KEEP),--keep)
 
+# As typed: make would take a $ of the command for one of its own variables.
+shell: override export RUN := $(value RUN)
 shell: dev ## a shell on a host of a demo that was kept: HOST=a2 [RUN='a command instead']
 	@$(BIN)/python -m tests.lab.demo --shell "$(or $(HOST),m1)" --run "$$RUN"
 

@@ -301,6 +301,8 @@ def _as_written(value: Any) -> str:
     """A value as a user would write it."""
     if isinstance(value, bool):
         return str(value).lower()
+    if value is None or value in ("", ()):
+        return "empty"
     return ",".join(value) if isinstance(value, tuple) else shown(value) if isinstance(value, str) else str(value)
 
 

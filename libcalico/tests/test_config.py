@@ -56,7 +56,7 @@ def test_a_typing_error_is_a_warning_with_its_place_and_what_counts(tmp_path: Pa
         " Action? That is 'drop', its default",
         f"there is no parameter 'qqqq', which is set in the file {file}, line 6: it is ignored",
         "there is no parameter 'tunnle', which is set in the datastore: it is ignored; did you mean Tunnel?"
-        " That is None, its default",
+        " That is empty, its default",
     ]
 
 

@@ -254,6 +254,7 @@ async def debug_socket(tmp_path: Path) -> AsyncIterator[str]:
         ("echo a  b", "a|b\n"),
         ("help", "commands: echo, fail, much, refuse\n"),
         ("", "commands: echo, fail, much, refuse\n"),
+        ("ehco a", "error: there is no command 'ehco'; commands: echo, fail, much, refuse\n"),
         ("refuse", "error: no such endpoint\n"),
         ("fail", ""),
     ],

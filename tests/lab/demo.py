@@ -283,9 +283,9 @@ def run(keep: bool) -> int:
     except (Unexpected, TaskFailed) as error:
         print(f"\nFAILED: {error}\n{cluster.dump()}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt as error:
+    except KeyboardInterrupt:
         print("\ninterrupted: cleaning up", file=sys.stderr)
-        return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
+        raise
     finally:
         if not (keep and done):
             cluster.close()
@@ -302,16 +302,27 @@ def _terminate(_number: int, _frame: FrameType | None) -> None:
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="demo", description="the bookstore on three hosts")
-    parser.add_argument("--keep", action="store_true", help="leave the lab standing")
-    parser.add_argument("--down", action="store_true", help="remove a lab that was kept")
-    parser.add_argument("--task", type=kept.task_name, metavar="NAME", help="start one more task in the kept lab")
-    parser.add_argument("--on", choices=("m1", "a1", "a2"), help="the task's host")
+    parser.add_argument("--keep", action="store_true", help="leave the hosts standing")
+    parser.add_argument("--down", action="store_true", help="remove a demo that was kept")
     parser.add_argument(
-        "--label", type=kept.label, action="append", default=[], metavar="KEY=VALUE", help="a label of the task"
+        "--task", type=kept.task_name, metavar="NAME", help="start one more task in the demo that was kept"
     )
-    parser.add_argument("--matrix", action="store_true", help="who reaches whom in the lab that was kept")
-    parser.add_argument("--shell", choices=("m1", "a1", "a2", "x1"), help="a shell on a host of the lab that was kept")
-    parser.add_argument("--run", default="", metavar="COMMAND", help="instead of a shell, this command")
+    parser.add_argument("--on", choices=("m1", "a1", "a2"), help="the task's host; else a1")
+    parser.add_argument(
+        "--label",
+        type=kept.label,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a label of the task; may be given again",
+    )
+    parser.add_argument("--matrix", action="store_true", help="print who reaches whom in the demo that was kept")
+    parser.add_argument(
+        "--shell",
+        choices=("m1", "a1", "a2", "x1"),
+        help="a shell on a host of the demo that was kept; x1 is a machine outside the cluster",
+    )
+    parser.add_argument("--run", default="", metavar="COMMAND", help="with --shell: run this command there instead")
     arguments = parser.parse_args(words)
     if (arguments.on or arguments.label) and not arguments.task:
         parser.error("--on and --label go with --task NAME")
@@ -335,6 +346,8 @@ def main() -> int:
     except kept.Refused as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt as error:
+        return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
     except BrokenPipeError:  # the reader has seen enough; what is still buffered must not fail at the exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -122,6 +123,30 @@ def test_the_changed_cell_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
     assert max(map(len, out.splitlines())) <= demo.WIDTH
     with pytest.raises(demo.Unexpected):
         demo.show_matrices(list(demo.TASKS), before, before)
+
+
+def test_a_command_for_a_host_arrives_as_it_was_typed(tmp_path: Path) -> None:
+    """Make expands a `$` of its variables, quotes and all."""
+    program = tmp_path / "python"
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    program.chmod(0o755)
+    command = """for p in 1 2; do echo "$p $$ $(id -u)" 'x'; done"""
+    words = ["make", "-s", "-o", "dev", "shell", f"BIN={tmp_path}", "HOST=a2", f"RUN={command}"]
+    done = subprocess.run(words, cwd=kept.CLONE, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-4:] == ["--shell", "a2", "--run", command]
+
+
+def test_an_interrupt_while_the_hosts_are_made_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(**_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["demo"])
+    monkeypatch.setattr(kept, "remove", lambda: False)
+    monkeypatch.setattr(demo, "cleanup_leftovers", lambda: [])
+    monkeypatch.setattr(demo, "Cluster", interrupted)
+    former = signal.getsignal(signal.SIGTERM)
+    assert demo.main() == 130
+    signal.signal(signal.SIGTERM, former)
 
 
 def test_the_opening_fits() -> None:

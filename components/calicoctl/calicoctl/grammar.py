@@ -28,7 +28,7 @@ TOP = """Usage:
 Options:
   -h --help                   Show this text.
   -l --log-level=<LEVEL>      One of panic, fatal, error, warn, info, debug [default: panic]. From error on, what
-                              went wrong is told with object, file and line, as it always is on a terminal.
+                              went wrong is named with object, file and line, as it always is on a terminal.
   --context=<CONTEXT>         Accepted and ignored: a note says which cluster is meant.
   --allow-version-mismatch    Do not warn of a cluster of another release.
 

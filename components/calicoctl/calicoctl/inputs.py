@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from calicoctl import streams
 from calicoctl.failures import CommandFailed, notes_of
+from calicoctl.words import kind_advice
 from libcalico.errors import BadData
 from libcalico.model import Resource, from_input
 from libcalico.model.codec import check_list
@@ -44,6 +45,7 @@ class Problem(NamedTuple):
 
     where: str
     error: BadData
+    advice: str = ""
 
 
 def load(arguments: dict[str, Any]) -> list[Loaded]:
@@ -112,7 +114,8 @@ def _load_file(file: str, data: bytes, loaded: list[Loaded], problems: list[Prob
         try:
             loaded.append(Loaded(_read(placed.value), file, placed))
         except BadData as error:
-            problems.append(Problem(f"{file}, line {_line(placed, error)}: {_title(placed.value)}", error))
+            where = f"{file}, line {_line(placed, error)}: {_title(placed.value)}"
+            problems.append(Problem(where, error, _advice(placed.value, error)))
 
 
 def _read(document: Any) -> Resource:
@@ -134,6 +137,13 @@ def _line(placed: Placed, error: BadData) -> int:
     return placed.line
 
 
+def _advice(document: Any, error: BadData) -> str:
+    """What would be right; "" when the error itself says it."""
+    if isinstance(error, WrongType):
+        return "write a number from 0 to 65535" if str(error).endswith("of type uint16") else ""
+    return kind_advice(document) if isinstance(document, dict) else ""
+
+
 def _title(document: Any) -> str:
     """What a document that cannot be read calls itself."""
     if not isinstance(document, dict):
@@ -147,8 +157,11 @@ def _failure(problems: list[Problem]) -> CommandFailed:
     failure = CommandFailed(_upstream_text(problems[0].error))
     if problems[0].where not in str(failure):
         failure.add_note(problems[0].where)
-    for problem in problems[1:]:
-        failure.add_note(f"{problem.where}: {problem.error}")
+    for number, problem in enumerate(problems):
+        if number:
+            failure.add_note(f"{problem.where}: {problem.error}")
+        if problem.advice:
+            failure.add_note(f"  {problem.advice}")
     failure.add_note("nothing was done")
     return failure
 

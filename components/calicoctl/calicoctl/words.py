@@ -6,9 +6,10 @@ from typing import Any
 
 from libcalico.errors import BadData, OperationNotSupported
 from libcalico.model import KINDS, kind_of_word
-from libcalico.model.resources import STRUCTS
+from libcalico.model.resources import API_VERSION, STRUCTS
 
 DEFAULT_NAMESPACE = "default"
+KINDS_ARE = f"the kinds are: {', '.join(sorted(STRUCTS))}"
 
 
 def kind_of(word: str) -> str:
@@ -16,9 +17,20 @@ def kind_of(word: str) -> str:
     kind = kind_of_word(word)
     if kind is None or kind not in STRUCTS:
         error = BadData(f"resource type '{word}' is not supported")
-        error.add_note(f"the kinds are: {', '.join(sorted(STRUCTS))}")
+        error.add_note(KINDS_ARE)
         raise error
     return kind
+
+
+def kind_advice(document: dict[str, Any]) -> str:
+    """What is wrong with the kind or the version of a document; "" when both are known."""
+    kind, version = document.get("kind"), document.get("apiVersion")
+    if not kind:
+        return f"kind is missing; {KINDS_ARE}"
+    if kind not in STRUCTS:
+        meant = kind_of_word(kind) if isinstance(kind, str) else None
+        return f"kind: write {meant}" if meant in STRUCTS else f"there is no such kind; {KINDS_ARE}"
+    return "" if version == API_VERSION else f"apiVersion: write {API_VERSION}"
 
 
 def check_names(names: list[str]) -> None:

@@ -116,9 +116,47 @@ def test_what_cannot_be_read_is_named_with_its_line_all_at_once() -> None:
     assert first.endswith("cannot unmarshal number 70000 into Go struct field EntityRule.spec.ingress.destination.ports"
                           " of type uint16")  # fmt: skip
     assert lines[0] == "in.yaml, line 8: NetworkPolicy(web)"
-    assert lines[1].startswith("in.yaml, line 18: GlobalNetworkSet(odd): field in document is not recognized")
-    assert lines[2].startswith("in.yaml, line 20: no object: error unmarshaling JSON")
-    assert lines[3] == "nothing was done"
+    assert lines[1] == "  write a number from 0 to 65535"
+    assert lines[2].startswith("in.yaml, line 18: GlobalNetworkSet(odd): field in document is not recognized")
+    assert lines[3].startswith("in.yaml, line 20: no object: error unmarshaling JSON")
+    assert lines[4] == "nothing was done"
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "advice"),
+    [
+        ("kind: GlobalNetworkSet\n", "", "kind is missing; the kinds are: ClusterInformation, FelixConfiguration, "),
+        ("kind: GlobalNetworkSet", "kind: GlobalNetworkSets", "kind: write GlobalNetworkSet"),
+        ("kind: GlobalNetworkSet", "kind: Pod", "there is no such kind; the kinds are: ClusterInformation, "),
+        ("projectcalico.org/v3", "v3", "apiVersion: write projectcalico.org/v3"),
+    ],
+)
+def test_a_wrong_kind_or_version_is_answered_with_the_right_one(right: str, wrong: str, advice: str) -> None:
+    first, place, note, end = told("apply -f in.yaml", GOOD.replace(right, wrong)).stderr.splitlines()
+    assert "json" in first or "unknown resource type" in first
+    assert place.startswith("in.yaml, line 1: ") and note.startswith(f"  {advice}") and end == "nothing was done"
+
+
+def test_a_wrong_output_format_is_answered_with_the_right_ones() -> None:
+    first, note = run_calicoctl(MemoryDatastore(), ["-l", "error", "get", "node", "-o", "jsn"], {}).stderr.splitlines()
+    assert first == "unrecognized output format 'jsn'"
+    assert note == "the formats are: ps, wide, yaml, yml, json, custom-columns=..."
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "advice"),
+    [
+        ("NetworkPolicy", "{types: [ingress]}", "Types[0] 'ingress': Ingress or Egress"),
+        ("NetworkPolicy", "{ingress: [{action: Allow, ipVersion: 5}]}", "IPVersion '5': 4 or 6"),
+        ("IPPool", "{cidr: 10.0.0.0/16, vxlanMode: x}", "VXLANMode 'x': Never, Always or CrossSubnet"),
+        ("IPPool", "{cidr: 10.0.0.0/16, ipipMode: x}", "IPIPMode 'x': Never, Always or CrossSubnet"),
+        ("IPPool", "{cidr: 10.0.0.0/16, assignmentMode: x}", "AssignmentMode 'x': Automatic or Manual"),
+    ],
+)
+def test_a_word_that_is_none_of_a_few_is_answered_with_these(kind: str, spec: str, advice: str) -> None:
+    document = f"apiVersion: projectcalico.org/v3\nkind: {kind}\nmetadata: {{name: a}}\nspec: {spec}\n"
+    notes = told("validate -f in.yaml", document).stderr.splitlines()
+    assert any(note.endswith(advice) for note in notes), notes
 
 
 def test_a_document_that_is_no_yaml_says_where_it_begins() -> None:

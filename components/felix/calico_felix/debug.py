@@ -15,7 +15,7 @@ from libcalico.obs.debug import Command, table
 from libcalico.policy.ir import PolicyId
 from libcalico.policy.nft.names import policy_word
 from libcalico.policy.nft.rules import address_text
-from libcalico.text import escaped
+from libcalico.text import escaped, shown
 
 
 class Subject(NamedTuple):
@@ -85,7 +85,8 @@ def _value(value: Any) -> str:
 def _show(words: list[str], dataplane: Dataplane) -> str:
     kinds = {"endpoints": _endpoints, "policies": _policies, "sets": _sets, "routes": _routes, "links": _links}
     if not words or words[0] not in kinds:
-        raise ValueError(f"show one of {', '.join(kinds)}")
+        stranger = f"there is no '{shown(words[0])}' to show; " if words else ""
+        raise ValueError(f"{stranger}show one of {', '.join(kinds)}")
     return kinds[words[0]](dataplane)
 
 
@@ -159,4 +160,4 @@ def _resync(dataplane: Dataplane) -> str:
     dataplane.tunnels.neighbours.refresh()
     dataplane.forget_links()
     dataplane.forget_programmed()
-    return "the kernel's state is read and written anew\n"
+    return "the kernel's state is read and written again\n"

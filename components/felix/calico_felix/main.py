@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 CERTIFICATES = ("EtcdCaFile", "EtcdCertFile", "EtcdKeyFile")
 CONFIG_FILE = "/etc/calico/felix.cfg"
+NO_ENDPOINTS = "the default: EtcdEndpoints is not set"
 NODENAME_FILE = "/var/lib/calico/nodename"
 RESTART_PAUSE_S = 2.0
 DESCRIPTORS = 65536
@@ -64,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         raise_descriptor_limit()
         return asyncio.run(_run(host, configuration, etcd))
     except CalicoError as error:
-        log.error("%s", error)
+        log.error("%s", ": ".join([str(error), *getattr(error, "__notes__", ())]))
         return 1
 
 
@@ -138,7 +139,7 @@ def settle_etcd(configuration: AgentConfiguration, environment: Mapping[str, str
     if own.keys() >= {"EtcdAddr"} and "etcdEndpoints" not in own:
         settings["etcdEndpoints"] = own["EtcdAddr"]
     elif not settings.keys() & {"etcdEndpoints", "etcdDiscoverySrv", "EtcdAddr"}:
-        settings["etcdEndpoints"] = Found(configuration["EtcdAddr"], "EtcdScheme, EtcdAddr")
+        settings["etcdEndpoints"] = Found(configuration["EtcdAddr"], NO_ENDPOINTS)
     etcd = etcd_config(settings)
     configuration.settle("EtcdEndpoints", etcd.endpoints, etcd.source)
     for one in SETTINGS:

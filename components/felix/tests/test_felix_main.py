@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from calico_felix.main import AgentConfiguration, settle_etcd, settle_node_name
+from calico_felix.main import AgentConfiguration, main, settle_etcd, settle_node_name
 from libcalico.errors import BadData
+from libcalico.obs import logs
 from tests.certificates import Certificates
 
 NO_FILE = {"CALICO_NODENAME_FILE": "/nowhere"}
@@ -42,7 +43,7 @@ def configured(**variables: str) -> AgentConfiguration:
         ({}, {"ETCD_AUTHORITY": "e:5", "ETCD_SCHEME": "https"}, ("https://e:5",), "ETCD_AUTHORITY"),
         ({}, {"CALICO_ETCD_AUTHORITY": "e:5"}, ("http://e:5",), "CALICO_ETCD_AUTHORITY"),
         ({"EtcdAddr": "e:5"}, {"ETCD_AUTHORITY": "f:6"}, ("http://e:5",), "FELIX_ETCDADDR"),
-        ({}, {}, ("http://127.0.0.1:2379",), "EtcdScheme, EtcdAddr"),
+        ({}, {}, ("http://127.0.0.1:2379",), "the default: EtcdEndpoints is not set"),
     ],
 )
 def test_where_etcd_is(given: dict[str, str], environment: dict[str, str], value: tuple[str, ...], source: str) -> None:
@@ -73,6 +74,17 @@ def test_certificates_of_every_client(certificates: Certificates) -> None:
     assert configuration.values["EtcdCaFile"] == (certificates.ca.certificate, "ETCD_CA_CERT_FILE")
     with pytest.raises(BadData, match=r"KeyFile and CertFile must both be present\[key: , cert: "):
         settle_etcd(configured(), {"ETCD_CERT_FILE": certificates.client.certificate})
+
+
+def test_a_certificate_that_is_not_there_is_named_with_its_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("ERROR")
+    monkeypatch.setattr(logs, "configure", lambda _level: None)
+    file = tmp_path / "felix.cfg"
+    file.write_text(f"EtcdEndpoints = https://a:1\nEtcdCaFile = {tmp_path}/no.pem\nFelixHostname = n\n")
+    assert main(["startup", "-c", str(file)]) == 1
+    assert f"open {tmp_path}/no.pem: no such file or directory: EtcdCaFile in {file} names this file" in caplog.text
 
 
 def test_a_nodename_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def _explain_tls(plain: socket.socket, host: str, route: Route) -> str:
         secure = context.wrap_socket(plain, server_hostname=host)
     except ssl.SSLCertVerificationError as error:
         return _untrusted(error, route)
-    except (ssl.SSLEOFError, ConnectionResetError):
+    except (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionResetError):
         return NO_TLS
     except ssl.SSLError as error:
         return _explain_alert(error, route)

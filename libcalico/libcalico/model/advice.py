@@ -13,6 +13,7 @@ PROTOCOLS = "TCP, UDP, ICMP, ICMPv6, SCTP, UDPLite, or a number from 1 to 255"
 BY_TAG = {
     "acceptReturn": "Accept or Return",
     "action": "Allow, Deny, Log or Pass",
+    "assignmentMode": "Automatic or Manual",
     "cidr": "an address with a length, such as 10.0.0.0/16",
     "cidrs": "addresses with a length, such as 10.0.0.0/16",
     "cidrv4": "an IPv4 address with a length, such as 10.0.0.1/24",
@@ -21,6 +22,9 @@ BY_TAG = {
     "dropAcceptReturn": "Drop, Accept or Return",
     "dropReject": "Drop or Reject",
     "interface": "1 to 15 letters, digits, '.', '-' and '_'",
+    "ip": "an address, such as 10.0.0.1",
+    "ipVersion": "4 or 6",
+    "ipIpMode": "Never, Always or CrossSubnet",
     "ipv4": "an IPv4 address, such as 10.0.0.1",
     "ipv6": "an IPv6 address, such as fd00::1",
     "labels": "keys such as role or example.com/role, values of at most 63 letters, digits, '.', '-' and '_'",
@@ -28,7 +32,9 @@ BY_TAG = {
     "mac": "six bytes in hexadecimal, such as 0a:58:0a:00:00:05",
     "name": "lower-case letters, digits and '-', with '.' between such words",
     "net": "an address, with a length or without, such as 10.0.0.0/16",
+    "policyType": "Ingress or Egress",
     "portName": "a name such as http or web-1",
+    "vxlanMode": "Never, Always or CrossSubnet",
 }
 BY_REASON = {"protocol name invalid": PROTOCOLS}
 

@@ -12,11 +12,10 @@ from collections.abc import Callable, Mapping
 
 from libcalico.errors import BadData
 from libcalico.kernel.unix_socket import socket_place
-from libcalico.text import escaped
+from libcalico.text import escaped, shown
 
 Command = Callable[[list[str]], str]
 LONGEST_LINE_S = 10.0
-COMMANDS = "commands: "
 ERROR = "error: "
 """How the answers to an unknown command and to a command that failed begin."""
 
@@ -42,8 +41,11 @@ async def serve(path: str, commands: Mapping[str, Command]) -> asyncio.Server:
 
 
 def _answer(words: list[str], commands: Mapping[str, Command]) -> str:
-    if not words or words[0] not in commands:
-        return COMMANDS + ", ".join(sorted(commands)) + "\n"
+    listing = f"commands: {', '.join(sorted(commands))}\n"
+    if words in ([], ["help"]):
+        return listing
+    if words[0] not in commands:
+        return f"{ERROR}there is no command '{shown(words[0])}'; {listing}"
     try:
         return commands[words[0]](words[1:])
     except (ValueError, KeyError, IndexError, BadData) as error:
@@ -84,8 +86,7 @@ def main(argv: list[str]) -> int:
         print(f"cannot ask {argv[0]}: {failure.strerror or failure}: is the daemon running?", file=sys.stderr)
         return 1
     sys.stdout.write(answer)
-    refused = answer.startswith(COMMANDS) and argv[1] != "help"
-    return 1 if refused or answer.startswith(ERROR) else 0
+    return 1 if answer.startswith(ERROR) else 0
 
 
 if __name__ == "__main__":

@@ -62,7 +62,9 @@ def _check_format(output: str) -> None:
             raise CommandFailed(f"need to specify a {what}")
         raise CommandFailed(f"output format '{name}' is not supported: use -o json with a JSON tool, or custom-columns")
     elif equals or name not in ("ps", "wide", *DOCUMENTS):
-        raise CommandFailed(f"unrecognized output format '{output}'")
+        failure = CommandFailed(f"unrecognized output format '{output}'")
+        failure.add_note(f"the formats are: {', '.join(('ps', 'wide', *DOCUMENTS))}, custom-columns=...")
+        raise failure
 
 
 def _requests(arguments: dict[str, Any]) -> list[tuple[str, str, str]]:
