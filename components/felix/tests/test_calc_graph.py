@@ -167,6 +167,18 @@ def test_a_policy_that_cannot_be_used_is_absent_and_reported_until_it_is_mended(
     assert store.graph.problems == {}
 
 
+@pytest.mark.parametrize("kind", ["GlobalNetworkSet", "NetworkSet"])
+def test_nets_of_a_set_that_cannot_be_read_are_reported_until_they_are_mended(store: Datastore, kind: str) -> None:
+    namespace = "default" if kind == "NetworkSet" else ""
+    store.put(kind, "s", {"nets": ["10.0.0.0/8", "10.0.0.0/33", "junk"]}, namespace=namespace)
+    store.flush()
+    (problem,) = store.graph.problems.values()
+    assert problem.startswith("2 of its nets cannot be read, first '10.0.0.0/33': they match nothing")
+    store.put(kind, "s", {"nets": ["10.0.0.0/8"]}, namespace=namespace)
+    store.flush()
+    assert store.graph.problems == {}
+
+
 @pytest.mark.parametrize("kind", ["GlobalNetworkPolicy", "Profile"])
 def test_what_is_too_large_denies_and_is_reported_until_it_is_smaller(store: Datastore, kind: str) -> None:
     """It stays in its place, so that nothing after it allows what it might deny; the others go on."""

@@ -270,7 +270,13 @@ class Graph:
         if key.namespace:
             labels[NAMESPACE_LABEL] = key.namespace
             parents = (f"kns.{key.namespace}",)  # type: ignore[assignment]
-        self.sets.update_item(key, labels, parents, Contribution(_members(found.spec.nets)))
+        nets = found.spec.nets
+        members = _members(nets)
+        if len(members) < len(nets):
+            bad = next(net for net in nets if scalars.parse_net(net) is None)
+            text = f"{len(nets) - len(members)} of its nets cannot be read, first {shown(bad)!r}: they match nothing"
+            self._note(shown(key), text, "is used without them")
+        self.sets.update_item(key, labels, parents, Contribution(members))
 
     def _on_endpoint(self, key: ResourceKey, endpoint: WorkloadEndpoint | None, revision: int) -> None:
         was_there = self.sets.has_item(key)
