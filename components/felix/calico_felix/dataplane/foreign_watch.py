@@ -56,19 +56,27 @@ class ForeignRules:
         while True:
             self.changed.clear()
             started = time.perf_counter()
-            pause_s = LEGACY_REFRESH_S if self._has_legacy else REFRESH_S
             try:
                 await self.look()
+                pause_s = LEGACY_REFRESH_S if self._has_legacy else REFRESH_S
             except (CalicoError, OSError, TimeoutError) as error:
                 self._name([f"other programs' rules cannot be looked at or changed: {error}"])
                 pause_s = RETRY_S
             await asyncio.sleep(max(PAUSE_S, SHARE * (time.perf_counter() - started)))
+            await self._wait(pause_s)
+
+    async def _wait(self, pause_s: float) -> None:
+        """Until another process changes nftables, the first legacy table appears, or the time is over."""
+        ends_s = time.monotonic() + pause_s
+        while (left_s := ends_s - time.monotonic()) > 0:
             try:
-                async with asyncio.timeout(pause_s):
+                async with asyncio.timeout(min(left_s, LEGACY_REFRESH_S)):
                     await self.changed.wait()
                 await asyncio.sleep(SETTLE_S)
+                return
             except TimeoutError:
-                pass
+                if not self._has_legacy and any(legacy_tables(family) for family in FAMILIES):
+                    return
 
     def pending(self) -> list[str]:
         """What others do to workloads' packets that a person must mend."""
