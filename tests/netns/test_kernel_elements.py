@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import random
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -140,6 +142,24 @@ def test_one_refused_element_leaves_all_as_it_was(kernels: list[Kernel]) -> None
         kernel.batches.commit([(True, "gone", "ipv4_addr", False, ["10.0.0.2"])])
 
 
+def test_answers_of_a_batch_that_were_not_read_are_nobody_elses(
+    kernels: list[Kernel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = kernels[0]
+    wrong = [(False, "hash4", "ipv4_addr", False, ["10.0.0.9"])]
+    with monkeypatch.context() as patch:
+        patch.setattr(kernel.batches, "_read_answers", raise_no_space)
+        with pytest.raises(KernelError, match="No buffer space"):
+            kernel.batches.commit(wrong)
+    assert kernel.batches.commit([(True, "hash4", "ipv4_addr", False, ["10.0.0.1"])])
+    with pytest.raises(KernelError, match="hash4"):
+        kernel.batches.commit(wrong)
+
+
+def raise_no_space(_names: list[str]) -> None:
+    raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+
+
 def test_what_a_batch_cannot_do_is_left_to_libnftables(kernels: list[Kernel]) -> None:
     kernel = kernels[0]
     before = kernel.listing()
@@ -148,6 +168,16 @@ def test_what_a_batch_cannot_do_is_left_to_libnftables(kernels: list[Kernel]) ->
         (True, "macs", "ether_addr", False, ["00:00:00:00:00:01"]),
     ])  # fmt: skip
     assert kernel.listing() == before
+
+
+def test_a_batch_that_the_socket_cannot_send_is_left_to_libnftables(kernels: list[Kernel]) -> None:
+    kernel = kernels[0]
+    before = kernel.listing()
+    kernel.batches._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 0)
+    many = [f"10.{n >> 8}.{n & 255}.1" for n in range(20_000)]
+    assert not kernel.batches.commit([(True, "hash4", "ipv4_addr", False, many)])
+    assert kernel.listing() == before
+    assert kernel.batches.commit([(True, "hash4", "ipv4_addr", False, many[:5])])
 
 
 def test_a_large_set_is_one_transaction(kernels: list[Kernel]) -> None:

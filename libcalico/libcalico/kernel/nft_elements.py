@@ -5,6 +5,7 @@ For what changes most often in a running agent, members of sets. `docs/adr/0029-
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Sequence
 
@@ -18,6 +19,8 @@ _SO_SNDBUFFORCE = 32
 LARGEST_BATCH_BYTES = 16 << 20
 """A batch must go out in one datagram; what is larger is for libnftables."""
 
+ANSWER_TIMEOUT_S = 30.0
+
 Change = tuple[bool, str, str, bool, list[str]]
 """(add, set, type, interval, elements): see `calico_native.nfnl.encode_batch`."""
 
@@ -30,6 +33,7 @@ class ElementBatches(NetlinkSocket):
         self._expect_much()
         self._set(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 2 * LARGEST_BATCH_BYTES)
         self._socket.bind((0, 0))
+        self._socket.settimeout(ANSWER_TIMEOUT_S)
         self._table = table
 
     def commit(self, changes: Sequence[Change]) -> bool:
@@ -42,10 +46,26 @@ class ElementBatches(NetlinkSocket):
             return False
         if len(batch) > LARGEST_BATCH_BYTES:
             return False
-        if names:
+        if not names:
+            return True
+        try:
             self._socket.send(batch)
+        except OSError:  # it is too large for the socket, say: the kernel has not seen it
+            return False
+        try:
             self._read_answers(names)
+        except OSError as error:  # what was done is not known
+            self._drop_answers()
+            raise KernelError("change elements of sets", error.errno or 0, error.strerror or str(error)) from error
         return True
+
+    def _drop_answers(self) -> None:
+        """Those that are left must not be taken for the next batch's."""
+        self._socket.settimeout(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._receive()
+        self._socket.settimeout(ANSWER_TIMEOUT_S)
 
     def _read_answers(self, names: list[str]) -> None:
         """The kernel has queued every answer when `send` returns: errors, and the last message's acknowledgement."""
