@@ -354,3 +354,27 @@ def test_many_single_ports_are_an_interval_set() -> None:
     some, many_ports = (tuple(PortRange(2 * n + 1, 2 * n + 1) for n in range(count)) for count in (500, 501))
     assert "1-1" not in matches(Rule(Action.ALLOW, 0, destination=Side(ports=some)))[0]
     assert "th dport { 1-1, 3, 5" in matches(Rule(Action.ALLOW, 0, destination=Side(ports=many_ports)))[0]
+
+
+def test_elements_alone_are_changes_of_elements() -> None:
+    old, new = Table(), Table()
+    for made, members, nets in (
+        (old, "ab", ("1.0.0.0/8", "2.0.0.0/8", "3.0.0.0/8")),
+        (new, "bc", ("1.0.0.0/8", "2.0.0.0/8")),
+    ):
+        made.sets["hash"] = Set("ipv4_addr", elements=frozenset(members))
+        made.sets["nets"] = Set("ipv4_addr", True, frozenset(nets))
+    assert new.element_changes(old) == [
+        (False, "hash", "ipv4_addr", False, ["a"]),
+        (True, "hash", "ipv4_addr", False, ["c"]),
+        (False, "nets", "ipv4_addr", True, ["3.0.0.0/8"]),
+    ]
+    new.sets = {**new.sets, "hash": old.sets["hash"], "nets": Set("ipv4_addr", True, frozenset({"1.0.0.0/8"}))}
+    assert new.element_changes(old) == [
+        (False, "nets", "ipv4_addr", True, None),
+        (True, "nets", "ipv4_addr", True, ["1.0.0.0/8"]),
+    ], "one that loses more than half is emptied and filled"
+    new.sets["nets"] = Set("ipv4_addr", True)
+    assert new.element_changes(old) == [(False, "nets", "ipv4_addr", True, None)]
+    new.chains["c"] = Chain(())
+    assert new.element_changes(old) is None

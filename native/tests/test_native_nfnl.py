@@ -73,6 +73,18 @@ def test_without_elements_nothing_is_between(nfnl: Any) -> None:
     assert names == [] and len(messages(batch)) == 2
 
 
+def test_to_delete_all_is_a_message_without_elements(nfnl: Any) -> None:
+    batch, names = nfnl.encode_batch(
+        "calico", [(False, "s", "ipv4_addr", True, None), (True, "s", "ipv4_addr", True, ["10.0.0.0/8"])]
+    )
+    found = messages(batch)
+    assert names == ["s", "s"]
+    assert [kind & 0xFF for kind, _, _, _ in found[1:3]] == [DELETE, NEW]
+    assert attributes(found[1][3][4:]) == [(1, b"calico\0"), (2, b"s\0")]
+    with pytest.raises(ValueError):
+        nfnl.encode_batch("calico", [(True, "s", "ipv4_addr", True, None)])
+
+
 @pytest.mark.parametrize(
     "text,expected",
     [

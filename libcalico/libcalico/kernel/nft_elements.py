@@ -21,7 +21,7 @@ LARGEST_BATCH_BYTES = 16 << 20
 
 ANSWER_TIMEOUT_S = 30.0
 
-Change = tuple[bool, str, str, bool, list[str]]
+Change = tuple[bool, str, str, bool, list[str] | None]
 """(add, set, type, interval, elements): see `calico_native.nfnl.encode_batch`."""
 
 

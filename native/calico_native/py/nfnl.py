@@ -46,16 +46,21 @@ _ATTRIBUTE = struct.Struct("=HH")
 _PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132, "udplite": 136, "icmp": 1, "icmpv6": 58, "ipv6-icmp": 58, "dccp": 33}
 
 
-def encode_batch(table: str, changes: Sequence[tuple[bool, str, str, bool, Iterable[str]]]) -> tuple[bytes, list[str]]:
+def encode_batch(
+    table: str, changes: Sequence[tuple[bool, str, str, bool, Iterable[str] | None]]
+) -> tuple[bytes, list[str]]:
     """A batch for the `inet` table of a name, and the set of each of its messages but BEGIN and END.
 
     A change is (add, set, type, interval, elements as nft writes them); those of one set that delete go before those
-    that add. Message n has sequence number n, BEGIN 0. Only the last one asks for an acknowledgement. Raises ValueError
-    or OSError (an address): a type or an element that is none of ours."""
+    that add. To delete None is to delete all that the set has. Message n has sequence number n, BEGIN 0; only the last
+    one asks for an acknowledgement. Raises ValueError or OSError (an address): a type or an element that is none of
+    ours."""
     messages: list[bytes] = []
     names: list[str] = []
     for add, name, kind, interval, elements in changes:
-        for part in _parts(kind, interval, elements):
+        if elements is None and add:
+            raise ValueError("elements that are added must be given")
+        for part in (b"",) if elements is None else _parts(kind, interval, elements):
             body = _text(NFTA_SET_ELEM_LIST_TABLE, table) + _text(NFTA_SET_ELEM_LIST_SET, name)
             messages.append((NFT_MSG_NEWSETELEM if add else NFT_MSG_DELSETELEM).to_bytes(1, "big") + body + part)
             names.append(name)

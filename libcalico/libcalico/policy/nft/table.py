@@ -49,13 +49,13 @@ class Map(NamedTuple):
 
 
 class ElementChange(NamedTuple):
-    """Elements that one set or map gets, or (`add` is False) loses."""
+    """Elements that one set or map gets, or (`add` is False) loses; None is all that it has."""
 
     add: bool
     name: str
     type: str
     interval: bool
-    elements: list[str]
+    elements: list[str] | None
 
 
 class Table:
@@ -95,10 +95,10 @@ class Table:
             if one is not (known := former.sets[name]):
                 if _is_made_again(known, one, refills):
                     return None
-                changes += _element_changes(name, one.type, one.interval, known.elements, one.elements)
+                changes += _element_changes(name, one.type, one.interval, known.elements, one.elements, refills)
         for name, verdicts in self.maps.items():
             if verdicts is not (standing := former.maps[name]):
-                changes += _element_changes(name, verdicts.type, False, standing.elements, verdicts.elements)
+                changes += _element_changes(name, verdicts.type, False, standing.elements, verdicts.elements, refills)
         return changes
 
 
@@ -191,10 +191,14 @@ def _changes(old: Mapping[str, Set | Map], new: Mapping[str, Set | Map], to_read
 
 
 def _element_changes(
-    name: str, kind: str, interval: bool, old: frozenset[Any], new: frozenset[Any]
+    name: str, kind: str, interval: bool, old: frozenset[Any], new: frozenset[Any], refills: bool
 ) -> list[ElementChange]:
-    parts = ((False, _texts(old - new)), (True, _texts(new - old)))
-    return [ElementChange(add, name, kind, interval, elements) for add, elements in parts if elements]
+    gone, fresh = old - new, new - old
+    if interval and refills and 2 * len(gone) > len(old):  # to flush costs a tenth
+        emptied = ElementChange(False, name, kind, interval, None)
+        return [emptied, ElementChange(True, name, kind, interval, _texts(new))] if new else [emptied]
+    parts = ((False, gone), (True, fresh))
+    return [ElementChange(add, name, kind, interval, _texts(elements)) for add, elements in parts if elements]
 
 
 def _texts(elements: Iterable[str | tuple[str, str]]) -> list[str]:
