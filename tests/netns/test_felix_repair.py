@@ -118,7 +118,7 @@ def test_settings_of_an_interface_are_made_and_made_again(tmp_path: Path) -> Non
                 await asyncio.sleep(0.02)
             for file in files:
                 sh("ip", "netns", "exec", host.name, "sh", "-c", f"echo 0 > {file}")
-            assert "read and written anew" in await asyncio.to_thread(
+            assert "read and written again" in await asyncio.to_thread(
                 debug.ask, str(host.directory / "debug.sock"), "resync"
             )
             while settings() != ["1", "1", "1"]:
