@@ -67,7 +67,7 @@ def _status(subject: Subject) -> str:
         "node": subject.graph.host,
         **subject.facts(),
         "ignored_objects": len(subject.graph.problems),
-        **(dataplane.describe() if dataplane is not None else {}),
+        **(dataplane.describe() if dataplane is not None else {"programmed_revision": 0}),
     }
     return json.dumps(facts, indent=2) + "\n"
 

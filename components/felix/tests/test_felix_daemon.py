@@ -97,6 +97,7 @@ async def test_an_agent_that_waits_says_for_what(tmp_path: Path) -> None:
     assert await ask("problems") == f"{reason}\n"
     status = json.loads(await ask("status"))
     assert (status["in_sync"], status["connected"], status["reason"]) == (False, False, reason)
+    assert status["programmed_revision"] == 0
     assert "PARAMETER" in await ask("config")
     for command in ("pending", "show endpoints", "table", "resync"):
         assert (await ask(command)).startswith("error: nothing is programmed by this agent yet")
