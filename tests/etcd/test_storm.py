@@ -45,8 +45,8 @@ async def assign(ipam: IpamService, name: str, held: dict[str, str], failed: dic
             assert found is not None
             held[handle] = found.addresses[0]
             if number % 3 == 0:
+                del held[handle]  # before the call: one that is cancelled may have freed the address
                 await ipam.release_by_handle(handle)
-                del held[handle]
         except CalicoError as error:
             held.pop(handle, None)
             failed[handle] = str(error)
