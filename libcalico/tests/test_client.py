@@ -225,3 +225,10 @@ def test_a_datastore_that_is_away_is_waited_for_once() -> None:
             with pytest.raises(Unreachable):
                 call()
             assert datastore.tries == 1
+
+
+def test_a_namespace_that_nobody_would_look_into_is_refused(calico: Client) -> None:
+    policy = {"kind": "NetworkPolicy", "metadata": {"name": "web", "namespace": "a/b"}, "spec": {}}
+    with pytest.raises(CalicoError, match=r"Metadata.Namespace = 'a/b' \(a namespace cannot contain '/'"):
+        calico.create(policy)
+    assert calico.list("NetworkPolicy") == ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from libcalico.datastore.memory import MemoryDatastore
@@ -60,6 +61,11 @@ def policy(name: str, selector: str = "new == '1'", **metadata: Any) -> Any:
             "spec": {"selector": selector},
         }
     )
+
+
+def policy_spec(tier: str) -> Any:
+    """The spec of a policy of this tier."""
+    return msgspec.structs.replace(policy("any").spec, tier=tier)
 
 
 KIND = "GlobalNetworkPolicy"
@@ -188,3 +194,37 @@ async def test_a_list_names_what_cannot_be_read(world: World) -> None:
     found = await world.client.list(KIND)
     assert [item.metadata.name for item in found.items] == ["web"]
     assert found.unreadable == (f"{FOLDER}broken", f"{FOLDER}\\xff")
+
+
+@pytest.mark.parametrize("given", ["web", "default.web"])
+@pytest.mark.parametrize("named", ["", "web"], ids=["3.14", "3.30"])
+async def test_a_policy_that_moves_to_another_tier_keeps_its_name(world: World, named: str, given: str) -> None:
+    await world.client.create(
+        from_input({"apiVersion": "projectcalico.org/v3", "kind": "Tier", "metadata": {"name": "guard"}, "spec": {}})
+    )
+    await world.put("default.web", named)
+    moved = policy(given)
+    for tier in ("guard", "guard", "default"):
+        done = await world.client.apply(msgspec.structs.replace(moved, spec=policy_spec(tier)))
+        assert (done.metadata.name, done.spec.tier) == ("web", tier)
+        assert (await world.client.get(KIND, "web")).spec.tier == tier
+        assert list(await world.stored()) == ["default.web"]
+
+
+async def test_a_policy_that_comes_into_the_default_tier_keeps_its_name(world: World) -> None:
+    await world.put("default.web", tier="guard")
+    done = await world.client.replace(policy("default.web"))
+    assert (done.metadata.name, done.spec.tier) == ("default.web", "default")
+    assert [item.metadata.name for item in (await world.client.list(KIND)).items] == ["default.web"]
+
+
+@pytest.mark.parametrize("name", ["a/b", "a/", "/", ""])
+async def test_a_name_that_no_object_can_have(world: World, name: str) -> None:
+    await world.store.put((FOLDER + name).encode(), json.dumps({"kind": KIND, "spec": {}}).encode())
+    with pytest.raises(ResourceDoesNotExist):
+        await world.client.get(KIND, name)
+    with pytest.raises(ResourceDoesNotExist):
+        await world.client.delete(KIND, name)
+    with pytest.raises(ResourceDoesNotExist):
+        await world.client.replace(policy(name))
+    assert await world.store.get((FOLDER + name).encode()) is not None

@@ -70,10 +70,14 @@ def limited(timeout_s: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, former)
 
 
+def text_of(path: Path) -> str:
+    """The file's text, without a mark of its byte order. Cases may hold halves of surrogate pairs."""
+    return path.read_text(encoding="utf-8", errors="surrogatepass").removeprefix("\ufeff")
+
+
 def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any], str]]:
     """(name by place, case, problem) for each line that is not blank; the case is empty where there is a problem."""
-    text = path.read_text(encoding="utf-8", errors="surrogatepass")
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(text_of(path).split("\n"), 1):
         if not line.strip():
             continue
         name = f"line {number}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +114,53 @@ def test_files_outside_of_private_folders_are_as_they_were(tmp_path: Path) -> No
         assert (kept.read_text(), made.read_text()) == ("case", "case")
     assert kept.read_text() == "before"
     assert not (tmp_path / "new").exists()
+
+
+PASSING = {
+    **SEQUENCE,
+    "steps": [{"op": "put", "args": {"Key": "/a", "Value": "b"}, "result": None, "error": None, "keys": {}}],
+}
+ENTRY: dict[str, Any] = {
+    "name": "tiers", "dataset": "empty", "argv": ["get", "tier"], "stdout": "NAME   ORDER   \n\n",
+    "stderr": "", "exit": 0,
+}  # fmt: skip
+
+
+def command_lines(*entries: dict[str, Any], **members: Any) -> dict[str, Any]:
+    """A file of command lines."""
+    return {"entries": entries, **members, "datasets": {"empty": {"etcd": []}}}
+
+
+def test_members_that_may_be_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "lines.json", command_lines(ENTRY, {**ENTRY, "name": "wrong", "argv": ["get", "node"]}))
+    assert vectors.main([path]) == 1
+    out = capsys.readouterr().out
+    assert "FAIL lines.json wrong" in out
+    assert out.endswith("1 passed, 1 failed, 0 skipped\n")
+
+
+def test_what_a_format_is_known_by_may_stand_at_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    long = {**ENTRY, "note": "x" * vectors.HEAD_BYTES}
+    assert vectors.main([write(tmp_path / "lines.json", command_lines(long))]) == 0
+    assert capsys.readouterr().out.endswith("1 passed, 0 failed, 0 skipped\n")
+
+
+def test_a_file_that_is_packed_or_marked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = json.dumps(PASSING)
+    packed, marked = tmp_path / "some.jsonl.xz", tmp_path / "marked.jsonl"
+    packed.write_bytes(lzma.compress(text.encode()))
+    marked.write_text(f"\ufeff{text}\n")
+    assert vectors.main([str(packed), str(marked)]) == 0
+    assert capsys.readouterr().out.endswith("2 passed, 0 failed, 0 skipped\n")
+
+
+def test_a_file_that_breaks_off_harms_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = tmp_path / "broken.json"
+    broken.write_text(json.dumps(command_lines(ENTRY))[:-3])
+    damaged = tmp_path / "damaged.jsonl.xz"
+    damaged.write_bytes(b"no xz")
+    fine = write(tmp_path / "ipam.jsonl", PASSING)
+    assert vectors.main([str(broken), str(damaged), fine]) == 1
+    out = capsys.readouterr().out
+    assert out.count("cannot be played to its end") == 2
+    assert out.endswith("1 passed, 2 failed, 0 skipped\n")

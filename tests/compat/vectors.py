@@ -13,8 +13,11 @@ import lzma
 import os
 import pkgutil
 import sys
+import tempfile
+import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -55,10 +58,27 @@ def format_modules() -> list[ModuleType]:
 
 
 def find_format(path: Path) -> ModuleType | None:
-    """The first format that claims the file."""
+    """The first format that claims the file by its beginning; where none does, by the whole of it."""
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
-    return next((module for module in format_modules() if module.claims(path, head)), None)
+        rest = file.read()
+    for text in (head, head + rest):
+        for module in format_modules():
+            if module.claims(path, text):
+                return module
+    return None
+
+
+@contextmanager
+def plain(path: Path) -> Iterator[Path]:
+    """The file itself, or what is packed in it, for as long as it is played."""
+    if path.suffix != ".xz":
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder, path.stem)
+        target.write_bytes(lzma.decompress(path.read_bytes()))
+        yield target
 
 
 def find_files(where: Iterable[Path] | None = None) -> list[Path]:
@@ -73,10 +93,18 @@ def find_files(where: Iterable[Path] | None = None) -> list[Path]:
 
 
 def play(path: Path, options: Options) -> Iterator[Result]:
-    """Every result of a file; a file that cannot be played is one failure."""
+    """Every result of a file; a file that cannot be played, or not to its end, is one failure."""
     if not path.is_file():
         yield Result("file", ("no such file (docs/design/vectors.md says where vectors come from)",))
         return
+    try:
+        with plain(path) as file:
+            yield from _play_plain(file, options)
+    except Exception:
+        yield Result("file", (f"cannot be played to its end: {traceback.format_exc()}",))
+
+
+def _play_plain(path: Path, options: Options) -> Iterator[Result]:
     module = find_format(path)
     if module is None:
         yield Result("file", ("no format in tests/compat/formats claims this file",))

@@ -55,6 +55,8 @@ _OPTIONS = "[--config=<CONFIG>] [--context=<CONTEXT>] [--allow-version-mismatch]
 
 IPAM = ("show", "check", "release")
 OPTION = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
+PAIR = re.compile(r"(?m)^ +(-\w)(?: (--[\w-]+))?(=)?")
+"""How an option is described: its short form, its long one, whether it takes a value."""
 
 COMMANDS: dict[str, str] = {
     "create": f"""Usage:
@@ -199,12 +201,41 @@ def what_is_wrong(name: str, argv: list[str], problem: str) -> str:
     first = problem.partition("\n")[0]
     if first.startswith("-"):
         return first
+    options, bare = _options_and_words(argv, COMMANDS[name])
+    for option in options:
+        meant = sorted(one for one in known if one.startswith(option))
+        if option not in known and len(meant) > 1:
+            return f"'{option}' may be {' or '.join(meant)}: write it whole"
+        if options.count(option) > 1 and option != "--from-report":
+            return f"the option {option} is there more than once"
     if "--filename" in COMMANDS[name].partition("\n\n")[0] and not any(map(_names_a_file, argv)):
-        if "<KIND>" in COMMANDS[name]:
+        if "<KIND>" not in COMMANDS[name]:
+            return f"name the file with --filename={bare[0] if bare else 'FILE'}"
+        if not bare:
             return "name a kind, or a file with --filename=FILE"
-        stray = next((word for word in argv[1:] if not word.startswith("-")), "FILE")
-        return f"name the file with --filename={stray}"
     return "an argument is missing, is one too many, or does not go with the others"
+
+
+def _options_and_words(argv: list[str], usage: str) -> tuple[list[str], list[str]]:
+    """The options of a command line by their long names, as far as they are known, and the words that are none."""
+    pairs = PAIR.findall(usage)
+    long_of = {short: long or short for short, long, _ in pairs}
+    takes = {long for _, long, value in pairs if value} | set(re.findall(r"(--[\w-]+)=<", usage))
+    known = takes | set(OPTION.findall(usage))
+    options: list[str] = []
+    bare: list[str] = []
+    is_value = False
+    for word in argv[1:]:
+        if is_value:
+            is_value = False
+        elif not word.startswith("-") or word == "-":
+            bare.append(word)
+        else:
+            option = word.partition("=")[0] if word.startswith("--") else long_of.get(word[:2], word[:2])
+            meant = [one for one in known if one.startswith(option)]
+            options.append(meant[0] if len(meant) == 1 else option)
+            is_value = options[-1] in takes and (len(word) == 2 or (word.startswith("--") and "=" not in word))
+    return options, bare
 
 
 def _is_known(option: str, known: set[str]) -> bool:

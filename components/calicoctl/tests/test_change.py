@@ -111,3 +111,17 @@ def test_a_label_that_cannot_be_written_says_why(store: MemoryDatastore) -> None
     first, *notes = run(store, "label", "gnp", "g1", "a=-b").stderr.splitlines()
     assert first == "failed to update gnp g1, label not changed"
     assert "Metadata.Labels (value)" in "\n".join(notes)
+
+
+def test_a_patch_with_another_revision_is_a_conflict(store: MemoryDatastore) -> None:
+    metadata = json.loads(run(store, "get", "gnp", "g1", "-o", "json").stdout)["metadata"]
+    assert run(store, "patch", "gnp", "g1", "-p", json.dumps({"metadata": metadata})).status == 0
+    metadata["labels"] = {"zone": "b"}
+    outcome = run(store, "patch", "gnp", "g1", "-p", json.dumps({"metadata": metadata}))
+    assert (outcome.status, outcome.stderr) == (
+        1,
+        "hit error: updating existing resource: update conflict: GlobalNetworkPolicy(g1)\n",
+    )
+    assert stored(store)["labels"] == {"zone": "a"}
+    without = json.dumps({"metadata": {"resourceVersion": None, "labels": {"zone": "b"}}})
+    assert run(store, "patch", "gnp", "g1", "-p", without).status == 0

@@ -19,6 +19,17 @@ from tests.compat.calicoctl_player import run_calicoctl
         ("get nodes --foo", "calicoctl get: there is no option '--foo'."),
         ("get nodes -x", "calicoctl get: there is no option '-x'."),
         ("get nodes -o", "calicoctl get: -o requires argument."),
+        (
+            "get np --all",
+            "calicoctl get: '--all' may be --all-namespaces or --allow-version-mismatch: write it whole.",
+        ),
+        (
+            "get np -n a --namespace=b",
+            "calicoctl get: the option --namespace is there more than once.",
+        ),
+        ("get -o yaml", "calicoctl get: name a kind, or a file with --filename=FILE."),
+        ("get np -a -A", "calicoctl get: an argument is missing, is one too many, or does not go with the others."),
+        ("apply -n shop in.yaml", "calicoctl apply: name the file with --filename=in.yaml."),
         ("get", "calicoctl get: name a kind, or a file with --filename=FILE."),
         (
             "get node --file x",

@@ -67,15 +67,23 @@ def _name_of(stored: KeyValue) -> str:
 
 
 def in_stored_form(resource: Resource, stored: KeyValue) -> Resource:
-    """An object to be written over a stored one: a policy keeps the name and the annotation that it is stored with."""
+    """An object to be written over a stored one: a policy keeps the name and the annotation that it is stored with.
+
+    One that would get another name by the read rules, since it leaves the default tier or comes into it, gets the
+    annotation that keeps its name: a policy that moves to another tier is still the same policy."""
     filled = defaults.for_storage(resource)
     if type(resource).__name__ not in POLICY_KINDS:
         return filled
     key = parse_key(stored.key)
     assert isinstance(key, ResourceKey)
-    former = codec.decode(key, stored.value).metadata.annotations
+    former = codec.decode(key, stored.value)
     annotations = {**resource.metadata.annotations}
     annotations.pop(defaults.METADATA_ANNOTATION, None)
-    if defaults.METADATA_ANNOTATION in former:
-        annotations[defaults.METADATA_ANNOTATION] = former[defaults.METADATA_ANNOTATION]
-    return _replace(filled, metadata=_replace(filled.metadata, name=key.name, annotations=annotations))
+    if defaults.METADATA_ANNOTATION in former.metadata.annotations:
+        annotations[defaults.METADATA_ANNOTATION] = former.metadata.annotations[defaults.METADATA_ANNOTATION]
+    kept = _replace(filled, metadata=_replace(filled.metadata, name=key.name, annotations=annotations))
+    name = defaults.after_read(former).metadata.name
+    if defaults.after_read(kept).metadata.name == name:
+        return kept
+    annotations[defaults.METADATA_ANNOTATION] = defaults.name_note(name)
+    return _replace(kept, metadata=_replace(kept.metadata, annotations=annotations))

@@ -178,13 +178,13 @@ class AsyncClient:
 
         An IPPool is disabled and its blocks' affinities are released first; a Node takes its endpoints, addresses
         and per-node configuration with it (spec/resources.md 6.1, 7.1)."""
+        key = _possible(ResourceKey(kind, name, namespace))
         await self._check_delete(kind, name)
         if kind == "IPPool":
             await self._retire_pool(name, resource_version)
             resource_version = ""
         if kind == "Node":
             await retire_node(self, name)
-        key = ResourceKey(kind, name, namespace)
         place, stored = await self._find(key)
         compares = []
         if resource_version:
@@ -238,7 +238,7 @@ class AsyncClient:
 
     async def _find(self, key: ResourceKey) -> tuple[Place, KeyValue]:
         """Where the object of this name is, and what is stored there."""
-        place = await policy_names.find(self.datastore, key)
+        place = await policy_names.find(self.datastore, _possible(key))
         if place.found is None:
             raise ResourceDoesNotExist(key)
         return place, place.found
@@ -306,6 +306,13 @@ def _key_of(resource: Any) -> ResourceKey:
     kind = type(resource).__name__
     namespace = resource.metadata.namespace if KINDS[kind].namespaced else ""
     return ResourceKey(kind, resource.metadata.name, namespace)
+
+
+def _possible(key: ResourceKey) -> ResourceKey:
+    """The key, if an object can have it: `a/b` names no Profile, whatever is stored under that path."""
+    if parse_path(key_path(key)) != key:
+        raise ResourceDoesNotExist(key)
+    return key
 
 
 def _read(stored: KeyValue) -> Any:
@@ -389,6 +396,9 @@ def _require_namespace(resource: Resource) -> None:
     if KINDS[type(resource).__name__].namespaced and not resource.metadata.namespace:
         reason = "namespace is not specified on namespaced resource"
         raise ValidationError([FieldError("Metadata.Namespace", "", reason)])
+    if "/" in resource.metadata.namespace:
+        reason = "a namespace cannot contain '/': nobody would find what is stored under it"
+        raise ValidationError([FieldError("Metadata.Namespace", resource.metadata.namespace, reason)])
 
 
 def _revision(text: str) -> int:

@@ -124,8 +124,7 @@ def for_storage(resource: Resource) -> Resource:
     match resource:
         case NetworkPolicy() | GlobalNetworkPolicy():
             labels = {**metadata.labels, TIER_LABEL: resource.spec.tier or DEFAULT_TIER}
-            note = json.dumps({"name": metadata.name}, separators=(",", ":"))
-            annotations = {**metadata.annotations, METADATA_ANNOTATION: note}
+            annotations = {**metadata.annotations, METADATA_ANNOTATION: name_note(metadata.name)}
             return _replace(resource, metadata=_replace(metadata, labels=labels, annotations=annotations))
         case WorkloadEndpoint():
             labels = {
@@ -135,6 +134,11 @@ def for_storage(resource: Resource) -> Resource:
             }
             return _replace(resource, metadata=_replace(metadata, labels=labels))
     return resource
+
+
+def name_note(name: str) -> str:
+    """The value of the annotation that keeps a policy's name."""
+    return json.dumps({"name": name}, separators=(",", ":"))
 
 
 def after_read(resource: Resource) -> Resource:

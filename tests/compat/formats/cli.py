@@ -13,7 +13,7 @@ from typing import Any
 from libcalico.client import Client
 from libcalico.datastore.memory import MemoryDatastore
 from tests.compat.calicoctl_player import ENVIRONMENT, Outcome, all_keys, lacking, put_all, run_and_list, run_calicoctl
-from tests.compat.contract import Options, Result, Shape, judged, tree_differences, unknown_members
+from tests.compat.contract import Options, Result, Shape, judged, text_of, tree_differences, unknown_members
 from tests.compat.ipam_judge import HANDLE, handle_differences, held_by, is_block, without_claim
 from tests.compat.texts import mask, put_over, stream_problem
 
@@ -33,6 +33,11 @@ FILE: Shape = {
     }],
 }  # fmt: skip
 
+ABSENT: dict[str, Any] = {
+    "name": "without a name", "setup": [], "stdin": "", "files": {}, "etcd_put": [], "etcd_deleted": [],
+}  # fmt: skip
+"""What an entry means that lacks a member which may be missing."""
+
 
 def claims(_path: Path, head: bytes) -> bool:
     """An object with `datasets` and `aliases`."""
@@ -41,12 +46,13 @@ def claims(_path: Path, head: bytes) -> bool:
 
 def check(path: Path, options: Options) -> Iterator[Result]:
     """Every entry."""
-    golden = json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
+    golden = json.loads(text_of(path))
     of_file = {name: shape for name, shape in FILE.items() if name != "entries"}  # type: ignore[union-attr]
     problems = unknown_members({name: value for name, value in golden.items() if name != "entries"}, of_file)
     if problems:
         yield Result("file", tuple(problems))
-    for entry in golden["entries"]:
+    for given in golden["entries"]:
+        entry = {**ABSENT, **given}
         if options.only in entry["name"]:
             skipped = lacking(entry.get("needs", ()))
             if skipped:

@@ -16,7 +16,7 @@ from libcalico.client import Client
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.model.keys import parse_path
 from tests.compat.calicoctl_player import Outcome, all_keys, lacking, put_all, run_calicoctl
-from tests.compat.contract import Options, Result, Shape, judged, unknown_members
+from tests.compat.contract import Options, Result, Shape, judged, text_of, unknown_members
 from tests.compat.texts import mask, put_over, stream_problem
 
 SURROGATES = re.compile(r"\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}")
@@ -29,6 +29,9 @@ ENTRY: Shape = {
              "get": None},
 }  # fmt: skip
 
+ABSENT: dict[str, Any] = {"name": "without a name", "args": [], "requires": [], "stdout": "", "stderr": "", "etcd": []}
+"""What an entry means that lacks a member which may be missing."""
+
 
 def claims(_path: Path, head: bytes) -> bool:
     """An object that begins with `meta` and has `cluster_initialisation`."""
@@ -37,14 +40,15 @@ def claims(_path: Path, head: bytes) -> bool:
 
 def check(path: Path, options: Options) -> Iterator[Result]:
     """Every entry, and the keys that the first write to an empty cluster makes."""
-    golden = json.loads(path.read_text(encoding="utf-8"))
+    golden = json.loads(text_of(path))
     problems = unknown_members(golden, {"meta": None, "cluster_initialisation": None, "entries": None})
     if problems:
         yield Result("file", tuple(problems))
     written = golden["cluster_initialisation"]["after_first_write"]
     if options.only in "cluster_initialisation":
         yield judged("cluster_initialisation", lambda: _initialisation(written))
-    for entry in golden["entries"]:
+    for given in golden["entries"]:
+        entry = {**ABSENT, **given}
         if options.only in entry["name"]:
             kinds = dict.fromkeys(kind for one in [entry["input"], *entry["requires"]] for kind in _kinds(one))
             skipped = lacking([*entry.get("needs", ()), *kinds])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from libcalico import selector
-from tests.compat.contract import Options, Result, Shape, json_lines, judged, unknown_members
+from tests.compat.contract import Options, Result, Shape, json_lines, judged, text_of, unknown_members
 
 CASE: Shape = dict.fromkeys(
     ("n", "note", "selector", "labels", "valid", "canonical", "id", "match", "matches", "misses", "error")
@@ -30,7 +30,7 @@ def check(path: Path, options: Options) -> Iterator[Result]:
 
 
 def _cases(path: Path) -> Iterator[tuple[str, dict[str, Any], str]]:
-    text = path.read_text(encoding="utf-8", errors="surrogatepass")
+    text = text_of(path)
     if not text.lstrip().startswith("["):
         yield from json_lines(path)
         return

@@ -13,7 +13,7 @@ from calicoctl import cluster
 from calicoctl.failures import CommandFailed, failed_by
 from calicoctl.words import kind_of, namespace_for, refuse_read_only
 from libcalico.client import Client
-from libcalico.errors import BadData, CalicoError, ResourceDoesNotExist
+from libcalico.errors import BadData, CalicoError, ResourceDoesNotExist, ResourceUpdateConflict
 from libcalico.model import ResourceKey, from_input, to_json
 from libcalico.model.fold import UnknownField
 
@@ -60,6 +60,8 @@ def _patch_one(client: Client, kind: str, name: str, namespace: str, arguments: 
         refuse_read_only(kind, name, namespace, "apply or replace")
         if resource.metadata.name != current.metadata.name:
             raise ResourceDoesNotExist(ResourceKey(kind, resource.metadata.name, namespace))
+        if resource.metadata.resource_version not in ("", current.metadata.resource_version):
+            raise ResourceUpdateConflict(ResourceKey(kind, name, namespace))
         client.update(msgspec.structs.replace(resource, metadata=_kept_metadata(resource, current)), under=name)
     except CalicoError as error:
         raise BadData(f"updating existing resource: {error}") from None
