@@ -30,6 +30,7 @@ from libcalico.rpc.channel import open_server
 from libcalico.workload.attach import Attacher
 from libcalico.workload.cni import Services
 from libcalico.workload.cni.server import WorkloadsService
+from libcalico.workload.cni.unfinished import Unfinished
 from tests.services import DIE_WITH_US
 
 NODE = "10.0.4.17"
@@ -157,6 +158,7 @@ class Host:
             "CNI_PATH": str(self.plugins),
             "CNI_IFNAME": "eth0",
             "PATH": "/usr/bin:/bin",
+            "CALICO_STATE_DIRECTORY": str(self.directory),
             **more,
         }
         return {**found, "CNI_NETNS": netns} if netns else found
@@ -190,7 +192,8 @@ class Host:
             return None
 
         attacher = Attacher(self.path)
-        service = WorkloadsService(Services(attacher, connect, wait, own_node=NODE))
+        unfinished = Unfinished(str(self.directory))
+        service = WorkloadsService(Services(attacher, connect, wait, own_node=NODE, unfinished=unfinished))
         server = open_server(str(self.socket))
         stubs.add_WorkloadsServicer_to_server(service, server)
         await server.start()

@@ -132,6 +132,7 @@ def start_agent(host: Host, felix: bool, before: tuple[str, ...] = ()) -> subpro
             "FELIX_FELIXHOSTNAME": node,
             "FELIX_NODESOCKET": str(host.socket),
             "FELIX_DEBUGSOCKET": str(host.directory / "debug.sock"),
+            "FELIX_STATEDIRECTORY": str(host.directory),
             "FELIX_MTUFILE": str(host.directory / "mtu"),
             "FELIX_LOGSEVERITYSCREEN": "warning",
         }

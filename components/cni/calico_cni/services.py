@@ -15,6 +15,7 @@ from libcalico.workload.attach import Attacher
 from libcalico.workload.cni.conf import NetConf
 from libcalico.workload.cni.hold import hold_netns
 from libcalico.workload.cni.services import Services
+from libcalico.workload.cni.unfinished import STATE_DIRECTORY, Unfinished
 from libcalico.workload.guard import ensure_guard
 
 
@@ -49,7 +50,8 @@ async def open_services(environment: Mapping[str, str]) -> AsyncIterator[Service
         await asyncio.to_thread(_end_flows, addresses)
 
     try:
-        yield Services(attacher, connect, go_on, protect=protect, hold_netns=hold_netns)
+        unfinished = Unfinished(environment.get("CALICO_STATE_DIRECTORY") or STATE_DIRECTORY)
+        yield Services(attacher, connect, go_on, protect=protect, hold_netns=hold_netns, unfinished=unfinished)
     finally:
         attacher.close()
         for datastore in opened:

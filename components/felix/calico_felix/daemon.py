@@ -45,9 +45,11 @@ from libcalico.obs.health import Health
 from libcalico.obs.metrics import Metrics
 from libcalico.text import shown
 from libcalico.workload.attach import Attacher
+from libcalico.workload.cni.finish import Finisher
 from libcalico.workload.cni.hold import hold_netns
 from libcalico.workload.cni.server import WorkloadsService
 from libcalico.workload.cni.services import Services
+from libcalico.workload.cni.unfinished import Unfinished
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +94,8 @@ class Daemon:
         self.contact = Contact(self.datastore, self.syncer, self.clock)
         self.ipam = IpamService(self.datastore, self.host, self.clock)
         self.client = AsyncClient(self.datastore, self.clock)
+        self.unfinished = Unfinished(self.configuration["StateDirectory"])
+        self.finisher: Finisher | None = None
         self.sockets = SocketKeeper()
         self.dataplane: Dataplane | None = None
         self.metrics = Metrics()
@@ -138,7 +142,7 @@ class Daemon:
             self.dataplane = dataplane = await self._open_dataplane(stack)
             monitor = await stack.enter_async_context(Monitor(routes=True))
             await dataplane.refresh_links()
-            await self._serve_node_api(stack, dataplane)
+            finisher = await self._serve_node_api(stack, dataplane)
             self._register_metrics(dataplane)
             gc.disable()
             self.health.register("dataplane", DATAPLANE_TIMEOUT_S)
@@ -149,6 +153,7 @@ class Daemon:
             group.create_task(dataplane.foreign.run(dataplane.standing), name="foreign rules")
             group.create_task(self._follow_links(monitor, dataplane), name="links")
             group.create_task(self._watch_loop(), name="watchdog")
+            group.create_task(finisher.run(), name="unfinished DELs")
             self._start_reporters(group, dataplane)
 
     async def _load_settings(self) -> None:
@@ -369,7 +374,7 @@ class Daemon:
         if self.configuration["EndpointReportingEnabled"]:
             group.create_task(reporter.report_endpoints(), name="endpoint status")
 
-    async def _serve_node_api(self, stack: AsyncExitStack, dataplane: Dataplane) -> None:
+    async def _serve_node_api(self, stack: AsyncExitStack, dataplane: Dataplane) -> Finisher:
         attacher = Attacher()
         stack.callback(attacher.close)
 
@@ -385,6 +390,7 @@ class Daemon:
             own_node=self.host,
             protect=dataplane.flows.end_inherited,
             hold_netns=self._hold_netns,
+            unfinished=self.unfinished,
             datastore_ready=lambda: self.graph.datastore_ready,
             has_profile=self._has_profile,
             is_unused=lambda name: self.graph.in_sync and dataplane.is_unused(name),
@@ -394,6 +400,8 @@ class Daemon:
         await self.sockets.serve_node(self.configuration["NodeSocket"], WorkloadsService(services), node)
         self._serving_s = self.clock.monotonic_s()
         stack.push_async_callback(self.sockets.close, STOP_GRACE_S)
+        self.finisher = Finisher(services, self.unfinished, lambda: self.graph.in_sync and not self.contact.is_lost)
+        return self.finisher
 
     def _has_profile(self, name: str) -> bool:
         return self.graph.policies.has_profile(name) and ResourceKey("Profile", name) not in self.departures
@@ -403,10 +411,10 @@ class Daemon:
         fed = node == self.host and self.graph.in_sync
         return self.ipam if fed else IpamService(client.datastore, node, self.clock)
 
-    def _hold_netns(self, path: str) -> contextlib.AbstractAsyncContextManager[None]:
+    def _hold_netns(self, path: str, container: str) -> contextlib.AbstractAsyncContextManager[None]:
         """A plug-in that found no agent may still be at work in a container, for as long as its own time-outs last."""
         is_young = self.clock.monotonic_s() - self._serving_s < FALLBACKS_END_S
-        return hold_netns(path) if is_young else contextlib.nullcontext()
+        return hold_netns(path, container) if is_young else contextlib.nullcontext()
 
     def _uptime_s(self) -> float:
         return self.clock.monotonic_s() - self.started_s
@@ -426,7 +434,8 @@ class Daemon:
         losses = [f"{name}: {text}" for name, text in self.departures.describe().items()]
         losses += [f"{kind}: {text}" for kind, text in self.census.vanished.items()]
         unmet = [*self._node_problems(), *self.graph.unmet()] if self.graph.in_sync else []
-        return [*self.contact.problems(self.revision), *losses, *unmet]
+        unfinished = self.finisher.problems() if self.finisher is not None else []
+        return [*self.contact.problems(self.revision), *losses, *unfinished, *unmet]
 
     def _waits(self) -> str:
         return self._waiting_for or f"waiting for the datastore at {self.datastore.endpoint}"
@@ -444,6 +453,7 @@ class Daemon:
             "datastore_revision": self.revision,
             **self.contact.facts(),
             **({"reason": self._waits()} if self.dataplane is None else {}),
+            "unfinished_dels": len(self.unfinished.names()),
             "resyncs": self.syncer.resyncs,
             "uptime_s": round(self._uptime_s(), 1),
             "loop_lag_ms": round(self.lag_s * 1000, 2),
@@ -463,6 +473,7 @@ class Daemon:
         gauge("felix_last_apply_seconds", "Time of the last apply", lambda: dataplane.last_apply_s)
         gauge("felix_loop_lag_seconds", "How late the event loop last was", lambda: self.lag_s)
         gauge("felix_ipam_mended_blocks", "Free lists that named used addresses", lambda: self.ipam.mended_free_lists)
+        gauge("felix_unfinished_dels", "DELs that the agent has to finish", lambda: len(self.unfinished.names()))
         gauge("felix_ignored_objects", "Objects that cannot be used", lambda: len(self.graph.problems))
 
 

@@ -85,6 +85,13 @@ PARAMETERS = (
     Parameter(
         "DebugSocket", str, "/run/calico/felix-debug.sock", "UNIX socket of the debug interface", datastore=False
     ),
+    Parameter(
+        "StateDirectory",
+        str,
+        "/var/lib/calico",
+        "folder of what outlasts a restart: DELs to finish; CALICO_STATE_DIRECTORY is the plug-in's when no agent runs",
+        datastore=False,
+    ),
     Parameter("LogSeverityScreen", severity, "info", "least severity that is logged; `none`: no logging", live=True),
     Parameter("LogPrefix", str, "calico-packet", "prefix of the kernel log entries of Log rules"),
     Parameter("LogActionRateLimit", _RATE, "", "limit of those entries, for example 10/second"),

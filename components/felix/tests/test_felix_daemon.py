@@ -40,14 +40,14 @@ async def test_an_agent_that_has_just_started_waits_for_who_found_none() -> None
     daemon = Daemon(Sources("here", Configuration(PARAMETERS), MemoryDatastore()))
     here = "/proc/self/ns/net"
     async with hold_netns(here):
-        held = daemon._hold_netns(here)
+        held = daemon._hold_netns(here, "c1")
         entered = asyncio.ensure_future(held.__aenter__())
         assert not (await asyncio.wait({entered}, timeout=0.05))[0]
     await entered
-    async with asyncio.timeout(LONG_S), daemon._hold_netns("/nowhere"):
+    async with asyncio.timeout(LONG_S), daemon._hold_netns("/nowhere", ""):
         await held.__aexit__(None, None, None)
     daemon._serving_s -= FALLBACKS_END_S
-    async with hold_netns(here), asyncio.timeout(LONG_S), daemon._hold_netns(here):
+    async with hold_netns(here), asyncio.timeout(LONG_S), daemon._hold_netns(here, "c1"):
         pass
 
 

@@ -73,6 +73,7 @@ ELSEWHERE = {
     "EtcdCertFile": (HERE, "test_a_certificate_without_its_key_is_refused"),
     "NodeSocket": ("tests/scale/bench_cni.py", "FELIX_NODESOCKET"),
     "DebugSocket": ("tests/scale/bench_cni.py", "FELIX_DEBUGSOCKET"),
+    "StateDirectory": ("tests/scale/bench_cni.py", "FELIX_STATEDIRECTORY"),
     "MTUFile": ("components/felix/tests/test_mtu.py", "MtuFile"),
     "MTUIfacePattern": ("components/felix/tests/test_mtu.py", "HOST_INTERFACES"),
     "LogSeverityScreen": (LAB, "logSeverityScreen"),
@@ -144,7 +145,7 @@ def test_upstreams_other_parameters_say_so_in_a_file_as_well(tmp_path: Path) -> 
 def test_upstreams_parameters_are_all_known() -> None:
     """218 of them; and this agent's own."""
     former = {one.name for one in FOREIGN if "*" in one.already}
-    own = {"NodeSocket", "DebugSocket", "MTUFile"}
+    own = {"NodeSocket", "DebugSocket", "MTUFile", "StateDirectory"}
     names = {row.name.lower() for row in PARAMETERS} | {one.name.lower() for one in FOREIGN}
     assert len(names) == 218 + len(former) + len(own)
     assert set(RENAMED) <= set(FIELDS)

@@ -14,7 +14,7 @@ from libcalico.errors import CalicoError, DatastoreError, ResourceDoesNotExist
 from libcalico.ipam.service import IpamService
 from libcalico.workload.cni import endpoint, errors, labels, versions
 from libcalico.workload.cni.conf import MTU_FILE, NODENAME_FILE, NetConf
-from libcalico.workload.cni.errors import CniError, shown
+from libcalico.workload.cni.errors import CniError, NotReady, shown
 from libcalico.workload.cni.labels import MesosLabels
 from libcalico.workload.cni.request import Call, parse_arguments
 from libcalico.workload.cni.services import Services
@@ -153,7 +153,7 @@ async def check_ready(
         code = errors.TRY_AGAIN if isinstance(error, DatastoreError) else errors.GENERAL
         raise CniError(code, f"error getting ClusterInformation: {error}") from error
     if cluster.spec.datastore_ready is False:
-        raise CniError(errors.GENERAL, "Calico is currently not ready to process requests")
+        raise NotReady
 
 
 def check_nodename_file(conf: NetConf, name_is_enough: bool, services: Services) -> None:

@@ -68,6 +68,18 @@ async def remove_attachment(context: Context) -> list[Exception]:
     return problems
 
 
+async def standing_interfaces(context: Context) -> list[str]:
+    """The host interfaces that the attachment has, or, when its endpoint is not known, would have, and that stand.
+
+    Its endpoint may be known under another node name, which the context then takes."""
+    own, others = await _find(context)
+    segment = endpoint.endpoint_segment(context.call.interface)
+    mine = next((item for item in own if item.spec.endpoint == segment), None)
+    names = await _host_interfaces(context, mine, [*(item for item in own if item is not mine), *others])
+    seen = {name: await context.services.attacher.inspect("", context.call.interface, name) for name in names}
+    return [name for name, found in seen.items() if found.host is not None]
+
+
 async def _step(problems: list[Exception], call: Callable[[], Awaitable[T]]) -> T | None:
     try:
         return await call()

@@ -45,3 +45,10 @@ class CniError(BadData):
         if self.details:
             found["details"] = self.details
         return found
+
+
+class NotReady(CniError):
+    """The cluster's datastore is locked for now."""
+
+    def __init__(self) -> None:
+        super().__init__(GENERAL, "Calico is currently not ready to process requests")

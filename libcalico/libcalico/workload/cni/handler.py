@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from libcalico.errors import CalicoError, DatastoreError
 from libcalico.text import escaped
 from libcalico.workload.attach import InterfaceExists
-from libcalico.workload.cni import check, errors, verbs, versions
+from libcalico.workload.cni import check, errors, unfinished, verbs, versions
 from libcalico.workload.cni.add import add
 from libcalico.workload.cni.call_log import CallLog
 from libcalico.workload.cni.context import CALL_TIMEOUT_S
@@ -52,6 +52,7 @@ async def handle(request: CniRequestData, services: Services, limit_s: float = 0
         return CniAnswer(0, b"", about(request.program))
     if command == "VERSION":
         return CniAnswer(0, version_answer())
+    call: Call | None = None
     log: CallLog | None = None
     failure: CniError | None = None
     try:
@@ -59,11 +60,14 @@ async def handle(request: CniRequestData, services: Services, limit_s: float = 0
             call = parse_request(request)
             log = CallLog.begin(call, services.clock)
             stdout = await VERBS[call.program, call.command](call, services, notes)
-    except asyncio.CancelledError:
+        _forget(call, services)
+    except asyncio.CancelledError as error:
+        await _remember(request, call, services, error, notes)
         if log is not None:
             await log.end(notes, "the caller went away")
         raise
     except Exception as error:
+        await _remember(request, call, services, error, notes)
         failure = explain(error, command, limit_s)
         stdout = render_json(failure.to_object())
         notes += getattr(error, "__notes__", ())
@@ -73,6 +77,20 @@ async def handle(request: CniRequestData, services: Services, limit_s: float = 0
         return CniAnswer(0, stdout, _lines(lines))
     _log.warning("cni %s %s: %s", command, request.environment.get("CNI_CONTAINERID", ""), failure)
     return CniAnswer(1, stdout, _lines([*lines, outcome] if log is None else lines))
+
+
+def _forget(call: Call, services: Services) -> None:
+    """What was to be deleted is deleted, or there again."""
+    if services.unfinished is not None and call.command in {"ADD", "DEL"}:
+        services.unfinished.forget(call)
+
+
+async def _remember(
+    request: CniRequestData, call: Call | None, services: Services, error: BaseException, notes: list[str]
+) -> None:
+    """A DEL that may succeed later: not every runtime comes again."""
+    if call is not None and call.command == "DEL" and services.unfinished is not None and unfinished.may_pass(error):
+        notes.append(await unfinished.remember(services.unfinished, request, call, services.clock.now()))
 
 
 def explain(error: Exception, command: str, limit_s: float) -> CniError:

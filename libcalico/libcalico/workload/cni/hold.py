@@ -1,13 +1,15 @@
 """Processes that are at work in the same container exclude each other: the agent and fallbacks, or two fallbacks.
 
-The lock is one byte of a file that only root reaches, at the place that the namespace's inode number tells. A lock on
-the namespace's own file could be taken, and kept, by the task that lives there.
+The locks are two bytes of a file that only root reaches, at the places that the namespace's inode number and a digest
+of the container's id tell. A lock on the namespace's own file could be taken, and kept, by the task that lives there;
+the container's is for calls that know no namespace (any more).
 """
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
+import hashlib
 import logging
 import os
 import struct
@@ -21,26 +23,35 @@ from libcalico.workload.cni.errors import CniError
 LOCK_FILE = "/run/calico/cni/netns.lock"
 HOLD_TIMEOUT_S = 30.0
 _LOOK_AGAIN_S = 0.005
+_CONTAINERS = 1 << 40  # beyond every inode number of a namespace; as many places
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock of fcntl.h
 _log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def hold_netns(path: str) -> AsyncIterator[None]:
-    """A lock on the container's network namespace, whatever path leads there, for the length of a block.
+async def hold_netns(path: str, container: str = "") -> AsyncIterator[None]:
+    """A lock on the container ("" = none) and on its network namespace, whatever path leads there, for the length of a
+    block.
 
-    It ends with the process. Where there is no namespace (a late DEL) there is nothing to lock, and where the file
+    It ends with the process. Where there is no namespace (a late DEL) only the container is locked, and where the file
     cannot be made a call goes on without."""
     identity = netns.identity(path) if path else None
-    number = _open() if identity is not None else -1
-    if identity is None or number < 0:
+    places = [(_place(container), f"at container {container}")] if container else []
+    places += [(identity[1], f"in {path}")] if identity is not None else []
+    number = _open() if places else -1
+    if number < 0:
         yield
         return
     try:
-        await _lock(number, identity[1], path)
+        for place, where in places:
+            await _lock(number, place, where)
         yield
     finally:
         os.close(number)
+
+
+def _place(container: str) -> int:
+    return _CONTAINERS + int.from_bytes(hashlib.sha256(container.encode()).digest()[:5])
 
 
 def _open() -> int:
@@ -52,13 +63,13 @@ def _open() -> int:
         return -1
 
 
-async def _lock(number: int, place: int, path: str) -> None:
+async def _lock(number: int, place: int, where: str) -> None:
     try:
         async with asyncio.timeout(HOLD_TIMEOUT_S):
             while not _try_lock(number, place):
                 await asyncio.sleep(_LOOK_AGAIN_S)
     except TimeoutError:
-        text = f"another call has been at work in {path} for {HOLD_TIMEOUT_S:.0f} s: try again later"
+        text = f"another call has been at work {where} for {HOLD_TIMEOUT_S:.0f} s: try again later"
         raise CniError(errors.TRY_AGAIN, text) from None
 
 

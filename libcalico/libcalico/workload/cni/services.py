@@ -16,6 +16,7 @@ from libcalico.model.keys import ResourceKey
 from libcalico.workload.attach import Attacher
 from libcalico.workload.cni.conf import NetConf
 from libcalico.workload.cni.request import Call
+from libcalico.workload.cni.unfinished import Unfinished
 
 VERSION = "0.1.0"
 LINGER_S = 20.0
@@ -43,8 +44,9 @@ class Services:
     `open_ipam(client, node)` the IPAM service of a node; `wait_programmed` is the agent's promise.
     `own_node` is what the agent calls this host ("" = only the configuration and the files say). `protect(addresses)`
     is awaited before an interface with these is made: from then on it must be closed until its policy is programmed,
-    and get no packets of flows that a former owner of an address had. `hold_netns(path)` keeps other processes off a
-    container for the length of a block, where there may be some. `datastore_ready`, `has_profile`, `is_unused` (no
+    and get no packets of flows that a former owner of an address had. `hold_netns(path, container)` keeps other
+    processes off a container for the length of a block, where there may be some. `unfinished` keeps DELs that failed
+    until the agent finishes them (None: nobody would). `datastore_ready`, `has_profile`, `is_unused` (no
     interface and no endpoint of this node has that name) and `is_held` (an endpoint of this node other than the given
     one has it) spare a request each when the agent's own view of the datastore knows (None, False: ask)."""
 
@@ -58,7 +60,8 @@ class Services:
         clock: Clock | None = None,
         own_node: str = "",
         protect: Callable[[Sequence[str]], Awaitable[object]] | None = None,
-        hold_netns: Callable[[str], AbstractAsyncContextManager[object]] = nullcontext,
+        hold_netns: Callable[[str, str], AbstractAsyncContextManager[object]] = lambda _path, _name: nullcontext(),
+        unfinished: Unfinished | None = None,
         datastore_ready: Callable[[], bool | None] = lambda: None,
         has_profile: Callable[[str], bool] = lambda _name: False,
         is_unused: Callable[[str], bool] = lambda _interface: False,
@@ -72,6 +75,7 @@ class Services:
         self.own_node = own_node
         self.protect = protect or _no_need
         self.hold_netns = hold_netns
+        self.unfinished = unfinished
         self.datastore_ready = datastore_ready
         self.has_profile = has_profile
         self.is_unused = is_unused
@@ -111,7 +115,7 @@ class Services:
         lock, users = self._locks.get(name, (asyncio.Lock(), 0))
         self._locks[name] = (lock, users + 1)
         try:
-            async with lock, self.hold_netns(call.netns) if call.program == "calico" else nullcontext():
+            async with lock, self.hold_netns(call.netns if call.program == "calico" else "", " ".join(name)):
                 return await _to_the_end(work(), when_gone)
         finally:
             _, users = self._locks[name]
