@@ -6,7 +6,7 @@ parameter (`test_settings_effects.py`)."""
 from __future__ import annotations
 
 from calico_felix.dataplane.config import DataplaneConfig
-from calico_felix.dataplane.mtu import HOST_INTERFACES, go_search
+from calico_felix.dataplane.mtu import HOST_INTERFACES
 from libcalico.config import (
     Configuration,
     Parameter,
@@ -18,6 +18,7 @@ from libcalico.config import (
     seconds,
     words,
 )
+from libcalico.model.go_regex import go_search
 from libcalico.policy.nft.rules import NftOptions
 
 LARGEST_PORT = 65535

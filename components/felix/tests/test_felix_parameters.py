@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from calico_felix.dataplane.mtu import go_search
 from calico_felix.parameters import PARAMETERS, dataplane_config, pass_mark
 from libcalico.config import Configuration
 from libcalico.errors import BadData
+from libcalico.model.go_regex import go_search
 
 
 def configuration(**datastore: str) -> Configuration:

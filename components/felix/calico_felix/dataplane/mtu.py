@@ -11,10 +11,11 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from libcalico.kernel.objects import Link
+from libcalico.model.go_regex import go_search
 
 log = logging.getLogger(__name__)
 
@@ -22,35 +23,13 @@ HOST_INTERFACES = r"^((en|wl|ww|sl|ib)[Pcopsvx].*|(eth|wlan|wwan).*)"
 """Upstream's default of MTUIfacePattern."""
 VXLAN_OVERHEAD = {4: 50, 6: 70}
 LEAST = 68
-LONGEST_PATTERN = 1024
-"""RE2 matches in linear time, but reads a pattern in quadratic time."""
 _HOST_INTERFACES = re.compile(HOST_INTERFACES)
-
-
-def go_search(pattern: str) -> Callable[[str], object]:
-    """Go's unanchored search for a pattern, by its own engine, whose time is linear; raises ValueError for a bad one.
-
-    The engine costs 3.5 MB of memory: it is loaded only for a pattern that somebody has set."""
-    if pattern == HOST_INTERFACES:
-        return _HOST_INTERFACES.search
-    if len(pattern) > LONGEST_PATTERN:
-        raise ValueError(f"is longer than {LONGEST_PATTERN} characters")
-    import re2
-
-    options = re2.Options()
-    options.log_errors = False
-    try:
-        search: Callable[[str], object] = re2.compile(pattern, options=options).search
-    except re2.error as error:
-        reason = error.args[0]
-        raise ValueError(reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)) from None
-    return search
 
 
 def host_mtu(links: Iterable[Link], pattern: str, default_device: int) -> int:
     """The smallest of the host's interfaces, in octets; 0 when it is not known."""
     up = [link for link in links if link.up and link.mtu]
-    matches = go_search(pattern)
+    matches = _HOST_INTERFACES.search if pattern == HOST_INTERFACES else go_search(pattern)
     matching = [link.mtu for link in up if matches(link.name)]
     return min(matching or [link.mtu for link in up if link.ifindex == default_device], default=0)
 
