@@ -12,7 +12,7 @@ import importlib
 import os
 import sys
 
-MODULES = ("bitmap", "labels", "netns", "nfnl", "rules")
+MODULES = ("bitmap", "labels", "net", "netns", "nfnl", "rules")
 
 
 def _load() -> str:

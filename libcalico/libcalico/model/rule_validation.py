@@ -8,6 +8,7 @@ from libcalico.errors import FieldError
 from libcalico.model import scalars
 from libcalico.model.resources import EntityRule, HTTPMatch, Rule
 from libcalico.model.validation_words import annotation_errors, is_selector, tag
+from libcalico.net import parse_cidr
 
 ACTIONS = ("Allow", "Deny", "Log", "Pass")
 HTTP_WITHOUT_TCP = "rules that specify HTTP fields must set protocol to TCP or empty"
@@ -145,11 +146,11 @@ def _nets(rule: Rule) -> Errors:
         ("Source.Nets", rule.source.nets), ("Source.NotNets", rule.source.not_nets),
         ("Destination.Nets", rule.destination.nets), ("Destination.NotNets", rule.destination.not_nets),
     ):  # fmt: skip
-        parsed = [scalars.parse_net(net) for net in nets]
-        for net in nets:
-            if "/" not in net or scalars.parse_net(net) is None:
+        parsed = [parse_cidr(net) for net in nets]
+        for net, one in zip(nets, parsed, strict=True):
+            if "/" not in net or one is None:
                 yield FieldError(field, net, "invalid CIDR")
-        versions = {net.version for net in parsed if net is not None}
+        versions = {one.family for one in parsed if one is not None}
         if rule.ip_version is not None and versions - {rule.ip_version}:
             yield FieldError(field, go_list(nets), "rule IP version doesn't match CIDR version")
         if versions and len(seen | versions) > 1:
@@ -157,7 +158,7 @@ def _nets(rule: Rule) -> Errors:
         seen |= versions
         if field.endswith("NotNets"):
             for net, one in zip(nets, parsed, strict=True):
-                if one is not None and one.prefixlen == 0:
+                if one is not None and one.length == 0:
                     reason = "catch-all CIDR in negation creates logical contradiction (matches no traffic)"
                     yield FieldError(field, net, reason)
 

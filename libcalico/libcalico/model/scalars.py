@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
-import functools
 import ipaddress
 import re
+
+from libcalico.net import parse_address, parse_cidr
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -29,8 +30,6 @@ DURATION = re.compile(r"([0-9]+(\.[0-9]+)?(ms|s|m|h))*")
 PROTOCOL_NAMES = {"TCP": 6, "UDP": 17, "ICMP": 1, "ICMPv6": 58, "SCTP": 132, "UDPLite": 136}
 PROTOCOLS_WITH_PORTS = frozenset((6, 17, 132))
 LONGEST_NAME = 253
-LONGEST_NET = 64
-"""No text of a network is longer; what is remembered of texts from outside is bounded by it."""
 LARGEST_PORT = 65535
 LONGEST_LABEL_VALUE = 63
 QUALIFIED_RULE = (
@@ -93,43 +92,31 @@ def label_value_errors(value: str) -> list[str]:
 
 
 def parse_net(text: str) -> IPNetwork | None:
-    """The masked network of a CIDR or bare address as Go reads it, None if it is neither; IPv4-mapped becomes IPv4."""
-    return _known_net(text) if len(text) <= LONGEST_NET else None
-
-
-@functools.lru_cache(maxsize=65536)
-def _known_net(text: str) -> IPNetwork | None:
-    address, slash, length = text.partition("/")
-    if "%" in address or (slash and not (length.isascii() and length.isdigit())):
+    """The network of a text as `libcalico.net.parse_cidr` reads it, for those who calculate with the standard library's
+    values; None if it is none."""
+    net = parse_cidr(text)
+    if net is None:
         return None
-    try:
-        net = ipaddress.ip_network(f"{address}/{int(length)}" if slash else address, strict=False)
-    except ValueError:
-        return None
-    if isinstance(net, ipaddress.IPv6Network) and net.network_address.ipv4_mapped and net.prefixlen >= 96:
-        return ipaddress.IPv4Network((net.network_address.ipv4_mapped, net.prefixlen - 96))
-    return net
+    kind = ipaddress.IPv4Network if net.family == 4 else ipaddress.IPv6Network
+    return kind((net.number, net.length))
 
 
 def is_mapped(text: str) -> bool:
-    """An IPv4 network or address in IPv6's spelling (`::ffff:10.0.0.0/112`), which `parse_net` reads as IPv4."""
-    net = parse_net(text)
-    return net is not None and net.version == 4 and ":" in text
+    """An IPv4 network or address in IPv6's spelling (`::ffff:10.0.0.0/112`), which is read as IPv4."""
+    net = parse_cidr(text)
+    return net is not None and net.family == 4 and ":" in text
 
 
 def is_masked(text: str) -> bool:
     """No bits are set beyond the prefix length."""
-    net = parse_net(text)
-    if net is None:
-        return False
-    address = parse_net(text.partition("/")[0])
-    return address is not None and address.network_address == net.network_address
+    net = parse_cidr(text)
+    return net is not None and parse_address(text.partition("/")[0]) == net.address
 
 
 def is_cidr(text: str, version: int = 0) -> bool:
     """Any CIDR or bare address, of this IP version if one is given."""
-    net = parse_net(text)
-    return net is not None and version in (0, net.version)
+    net = parse_cidr(text)
+    return net is not None and version in (0, net.family)
 
 
 def is_base64_key(text: str) -> bool:
@@ -147,7 +134,8 @@ def is_net(text: str) -> bool:
 
 def is_address(text: str, version: int = 0) -> bool:
     """A bare address, of this IP version if one is given."""
-    return "/" not in text and is_cidr(text, version)
+    address = parse_address(text)
+    return address is not None and version in (0, address.family)
 
 
 def protocol_number(protocol: int | str | None) -> int | None:
