@@ -17,9 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import durationpy
-
 from libcalico import text as text_of
+from libcalico.durations import NANOSECONDS, parse_duration
 from libcalico.errors import BadData
 
 LARGEST_PORT = 65535
@@ -148,9 +147,9 @@ def seconds(text: str) -> float:
         number = float(text)
     except ValueError:
         try:
-            number = durationpy.from_str(text).total_seconds()
-        except durationpy.DurationError as error:
-            raise ValueError(f"is not a duration: {error}") from None
+            number = parse_duration(text) / NANOSECONDS["s"]
+        except ValueError:
+            raise ValueError("is not a duration: a number of seconds, or such as 1m30s") from None
     if not math.isfinite(number):
         raise ValueError("is not a finite number")
     return number

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libcalico.model.numbers import go_duration, go_number, json_number, parse_duration, plain
+from libcalico.durations import go_duration, parse_duration
+from libcalico.model.numbers import go_number, json_number, plain
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ import pytest
 from calico_felix.foreign import FOREIGN
 from calico_felix.parameters import PARAMETERS
 from calicoctl.output.documents import to_yaml
-from libcalico import client_config, selector
+from libcalico import client_config, durations, selector
 from libcalico.config import Configuration
 from libcalico.errors import CalicoError
-from libcalico.model import codec, go_regex, numbers, scalars, yaml_input
+from libcalico.model import codec, go_regex, scalars, yaml_input
 from libcalico.model.felix_fields import FIELDS
 from libcalico.model.keys import ResourceKey, parse_path
 from libcalico.model.validation import validate
@@ -108,7 +108,7 @@ ENTRIES: dict[str, Callable[[str], object]] = {
     "log prefix": log_prefix,
     "regular expression": go_regex.is_go_regex,
     "regular expression's class": lambda text: go_regex.is_go_regex(f"[{text}"),
-    "duration": numbers.parse_duration,
+    "duration": durations.parse_duration,
     "port": scalars.canonical_port,
     "net": scalars.parse_net,
     "selector": selector.parse,

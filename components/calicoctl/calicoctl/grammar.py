@@ -55,6 +55,7 @@ _OPTIONS = "[--config=<CONFIG>] [--context=<CONTEXT>] [--allow-version-mismatch]
 
 IPAM = ("show", "check", "release")
 OPTION = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
+VALUED = re.compile(r"(?<![\w-])(--[\w-]+)=<")
 PAIR = re.compile(r"(?m)^ +(-\w)(?: (--[\w-]+))?(=)?")
 """How an option is described: its short form, its long one, whether it takes a value."""
 
@@ -220,7 +221,7 @@ def _options_and_words(argv: list[str], usage: str) -> tuple[list[str], list[str
     """The options of a command line by their long names, as far as they are known, and the words that are none."""
     pairs = PAIR.findall(usage)
     long_of = {short: long or short for short, long, _ in pairs}
-    takes = {long for _, long, value in pairs if value} | set(re.findall(r"(--[\w-]+)=<", usage))
+    takes = {long for _, long, value in pairs if value} | set(VALUED.findall(usage))
     known = takes | set(OPTION.findall(usage))
     options: list[str] = []
     bare: list[str] = []

@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from libcalico.durations import parse_duration
 from libcalico.errors import FieldError
 from libcalico.model import scalars
 from libcalico.model.felix_fields import FIELDS, FelixField
 from libcalico.model.go_regex import is_go_regex
-from libcalico.model.numbers import parse_duration
 from libcalico.model.resources import FelixConfiguration
 from libcalico.model.rule_validation import go_list, port_errors
 from libcalico.model.validation_words import LONGEST_SELECTOR, tag

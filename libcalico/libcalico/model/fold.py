@@ -17,10 +17,11 @@ from typing import Any
 
 import msgspec
 
+from libcalico.durations import go_duration, parse_duration
 from libcalico.errors import BadData
 from libcalico.model import scalars
 from libcalico.model.felix_fields import FIELDS, KEPT_EMPTY, TYPES
-from libcalico.model.numbers import go_duration, go_number, parse_duration, plain
+from libcalico.model.numbers import go_number, plain
 from libcalico.model.wire_types import RANGES, Wire
 
 DEFAULTS_BY_TYPE: dict[Any, Any] = {str: "", int: 0, bool: False, float: 0.0}

@@ -45,7 +45,7 @@ def _pause(text: str | None) -> float:
     """Seconds; a Go duration."""
     if not text:
         return 0.0
-    from libcalico.model.numbers import NANOSECONDS, parse_duration
+    from libcalico.durations import NANOSECONDS, parse_duration
 
     try:
         pause_ns = parse_duration(text)
