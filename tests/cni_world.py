@@ -91,7 +91,11 @@ class FakeKernel:
         routed = self.boxes[far].addresses if far is not None else ()
         families = frozenset(map(family_of, wiring.addresses if wiring is not None else ())) - self.unrouted
         outside = EndState(near, ()) if far is not None else None
-        return Inspection(outside, container, routed, families, far is not None and far[0] == path)
+        far_name = far[1] if far is not None and far[0] == path else ""
+        return Inspection(outside, container, routed, families, far_name)
+
+    async def host_interfaces(self) -> dict[str, object]:
+        return dict.fromkeys(self.host)
 
 
 class World:

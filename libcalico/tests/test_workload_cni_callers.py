@@ -12,7 +12,8 @@ import pytest
 from libcalico.ipam.service import IpamService
 from libcalico.model.codec import from_input
 from libcalico.workload.cni import delete
-from tests.cni_world import NODE, World
+from libcalico.workload.cni.add import POLICY_TIMEOUT_S
+from tests.cni_world import ID, NODE, World
 
 
 @pytest.fixture(params=[False, True], ids=["alone", "agent"])
@@ -97,6 +98,55 @@ async def test_an_endpoint_with_the_same_id_and_host_interface_on_another_host_i
     assert (left.spec.node, world.kernel.boxes) == ("far", {})
     assert len(await world.held()) == 1
     assert far[1]
+
+
+async def test_a_repeated_add_after_the_node_got_another_name_leaves_nothing_under_the_former(world: World) -> None:
+    await world.ok("ADD")
+    await add_node(world, "worker-02")
+    answer = await world.call("ADD", nodename="worker-02", nodename_file="/nowhere")
+    assert (answer.exit_code, b"endpoint of node 10.0.4.17, as this one was called" in answer.stderr) == (0, True)
+    (stored,) = await world.endpoints()
+    assert stored.spec.node == "worker-02" and len(await world.held()) == 1
+    assert set(world.kernel.boxes) == {("/box", "eth0")}
+    await world.ok("DEL", nodename="worker-02", nodename_file="/nowhere")
+    assert await world.is_clean()
+
+
+async def test_an_add_whose_id_another_host_has_too_takes_nothing_of_it(world: World) -> None:
+    await add_node(world, "far")
+    await world.ok("ADD", "cni", "/far", nodename="far")
+    world.kernel.host.clear()
+    world.kernel.boxes.clear()
+    await world.ok("ADD", "cni", args="MAC=0a:58:00:00:00:01")
+    assert {stored.spec.node for stored in await world.endpoints()} == {"far", NODE}
+
+
+async def test_gc_after_the_node_got_another_name_frees_what_stands_here(world: World) -> None:
+    """Not what only has the same names: no interface here has the routes to its addresses."""
+    await world.ok("ADD")
+    await add_node(world, "worker-02")
+    await add_node(world, "far")
+    elsewhere = dict(world.kernel.host), dict(world.kernel.boxes)
+    await world.ok("ADD", "cni", "/far", nodename="far")
+    world.kernel.host.clear()
+    world.kernel.boxes.clear()
+    world.kernel.host |= elsewhere[0] | {"calicni": ("/box", "eth0")}
+    world.kernel.boxes |= elsewhere[1]
+    listed = {"cni.dev/valid-attachments": None}
+    kept = {"cni.dev/valid-attachments": [{"containerID": ID, "ifname": "eth0"}]}
+    for members, left in ((kept, {"far", NODE}), (listed, {"far"})):
+        await world.ok("GC", cniVersion="1.1.0", nodename="worker-02", nodename_file="/nowhere", **members)
+        assert {stored.spec.node for stored in await world.endpoints()} == left
+    assert len(await world.held()) == 1
+
+
+async def test_an_add_to_a_renamed_interface_says_so(world: World) -> None:
+    await world.ok("ADD")
+    world.kernel.boxes["/box", "eth7"] = world.kernel.boxes.pop(("/box", "eth0"))
+    world.kernel.host["cali5f0c9e11-2b"] = ("/box", "eth7")
+    shown = await world.refused("ADD")
+    assert "its interface has the name eth7 in /box, not eth0: rename it back, or call DEL first" in shown["msg"]
+    assert len(await world.endpoints()) == 1
 
 
 # --- CHECK
@@ -209,3 +259,80 @@ async def test_a_hostile_label_key_is_refused_at_once(world: World) -> None:
     shown = await refused_with_args(world, {"cni": {"labels": [{"key": "-" * 150_000, "value": "x"}]}})
     assert "has 150000 characters" in shown["msg"]
     assert len(shown["msg"]) < 300
+
+
+# --- wrong types, wherever they stand
+
+
+@pytest.mark.parametrize("program", ["calico", "calico-ipam"])
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"ips": 5}, "prevResult.ips is 5, wanted array"),
+        ({"ips": ["172.29.0.0"]}, "prevResult.ips[0] is '172.29.0.0', wanted object"),
+        ({"ips": [{"address": 5}]}, "prevResult.ips[0].address is 5, wanted string"),
+        ({"ips": [{"address": "172.29.0.0/32", "interface": True}]}, "ips[0].interface is true, wanted integer"),
+        ({"interfaces": {}}, "prevResult.interfaces is {}, wanted array"),
+        ({"interfaces": [{"name": "eth0", "mac": 5}]}, "prevResult.interfaces[0].mac is 5, wanted string"),
+    ],
+)
+async def test_a_previous_result_of_wrong_types_is_named(
+    world: World, program: str, changed: dict[str, Any], words: str
+) -> None:
+    previous = await world.ok("ADD", cniVersion="1.0.0")
+    shown = await world.refused("CHECK", program=program, cniVersion="1.0.0", prevResult={**previous, **changed})
+    assert (shown["code"], words in shown["msg"]) == (6, True), shown
+
+
+@pytest.mark.parametrize("previous", [5, [], "x", True])
+async def test_a_previous_result_that_is_no_object_is_named(world: World, previous: Any) -> None:
+    for command in ("ADD", "CHECK"):
+        shown = await world.refused(command, cniVersion="1.0.0", prevResult=previous)
+        assert shown["code"] == 6 and "prevResult is" in shown["msg"] and "wanted object" in shown["msg"]
+    answer = await world.call("DEL", cniVersion="1.0.0", prevResult=previous)
+    assert (answer.exit_code, b"wanted object: ignored" in answer.stderr) == (0, True)
+    assert (await world.refused("CHECK", cniVersion="1.0.0", prevResult=None))["code"] == 7
+
+
+@pytest.mark.parametrize(
+    ("entry", "code", "words"),
+    [
+        (5, 6, "valid-attachments[0] is 5, wanted object"),
+        ({"containerID": 5, "ifname": "eth0"}, 6, "valid-attachments[0].containerID is 5, wanted string"),
+        ({"containerID": "c", "ifname": ["eth0"]}, 6, 'ifname is ["eth0"], wanted string'),
+        (None, 7, "bad entry null"),
+        ({"containerID": "c"}, 7, "bad entry"),
+        ({"containerID": "", "ifname": ""}, 7, "wanted containerID and ifname"),
+    ],
+)
+async def test_an_entry_that_names_no_attachment_removes_nothing(
+    world: World, entry: Any, code: int, words: str
+) -> None:
+    await world.ok("ADD")
+    shown = await world.refused("GC", cniVersion="1.1.0", **{"cni.dev/valid-attachments": [entry]})
+    assert (shown["code"], words in shown["msg"], "nothing was removed" in shown["msg"]) == (code, True, True), shown
+    assert len(await world.endpoints()) == 1
+
+
+@pytest.mark.parametrize(
+    "members", [{"args": "IP=::ffff:172.29.0.9"}, {"runtimeConfig": {"ips": ["::ffff:172.29.0.9/120"]}}]
+)
+async def test_an_ipv4_address_in_ipv6_clothes_is_the_ipv4_address(world: World, members: dict[str, Any]) -> None:
+    shown = await world.ok("ADD", **members)
+    assert shown["ips"] == [{"version": "4", "interface": 1, "address": "172.29.0.9/32"}]
+
+
+async def test_null_in_dns_is_the_empty_text(world: World) -> None:
+    shown = await world.ok("ADD", dns={"nameservers": [None, "192.0.2.53"], "domain": None, "search": None})
+    assert shown["dns"] == {"nameservers": ["", "192.0.2.53"]}
+
+
+async def test_a_negative_time_for_policy_is_the_usual_one(world: World) -> None:
+    waits: list[float] = []
+
+    async def wait(key: object, revision: int, timeout_s: float) -> None:
+        waits.append(timeout_s)
+
+    world.services.wait_programmed = wait
+    await world.ok("ADD", policy_setup_timeout_seconds=-5)
+    assert waits == [POLICY_TIMEOUT_S]

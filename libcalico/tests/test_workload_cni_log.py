@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from libcalico.workload.cni import call_log, log_file
+from libcalico.workload.cni import CniRequestData, call_log, handle, log_file
 from libcalico.workload.cni.conf import LogFile
 from tests.cni_world import ID, World
 
@@ -25,6 +25,20 @@ async def world() -> World:
     made = World()
     await made.start()
     return made
+
+
+async def test_a_relative_path_begins_where_the_caller_is(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not where the agent is; the fallback is there itself."""
+    monkeypatch.chdir(tmp_path)
+    await world.ok("ADD", log_file_path="own.log")
+    environment = {"CNI_COMMAND": "DEL", "CNI_CONTAINERID": ID, "CNI_IFNAME": "eth0", "CNI_PATH": "/x"}
+    conf = b'{"name": "calico", "ipam": {"type": "calico-ipam"}, "log_file_path": "logs/cni.log"}'
+    caller = {call_log.DIRECTORY: str(tmp_path / "caller")}
+    assert (await handle(CniRequestData("calico", environment | caller, conf), world.services)).exit_code == 0
+    assert "ADD eth0" in (tmp_path / "own.log").read_text()
+    assert "DEL eth0" in (tmp_path / "caller" / "logs" / "cni.log").read_text()
 
 
 async def test_the_lines_of_a_call_are_in_the_file_and_on_stderr(world: World, tmp_path: Path) -> None:

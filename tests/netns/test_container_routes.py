@@ -139,6 +139,6 @@ def test_inspection_tells_a_renamed_interface_from_one_elsewhere(host: Space, bo
         box.ip("link", "set", "eth0", "down")
         box.ip("link", "set", "eth0", "name", "mine")
         seen = inspect(box.path, "eth0", "cali0", host.path)
-        assert (seen.container, seen.leads_here, seen.is_wired) == (None, True, False)
+        assert (seen.container, seen.far_name, seen.is_wired) == (None, "mine", False)
     finally:
         other.close()

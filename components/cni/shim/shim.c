@@ -37,6 +37,7 @@
 #define CALICO_FALLBACK "calico-cni-fallback"
 #endif
 #define API_VERSION 1
+#define DIRECTORY "CALICO_CALLER_DIRECTORY"
 #define LARGEST_STDIN ((size_t)8 << 20)
 #define LARGEST_REPLY ((size_t)16 << 20)
 /* No call takes more than 90 s, whatever state the agent is in. The agent gives up after 60 s, and undoes for 20 s. */
@@ -204,19 +205,36 @@ static void read_stdin(void) {
     }
 }
 
+static void put_variable(struct buffer *body, const char *name, size_t name_length, const char *value) {
+    static struct buffer entry;
+    entry.length = 0;
+    put_bytes(&entry, 1, name, name_length);
+    put_bytes(&entry, 2, value, strlen(value));
+    put_bytes(body, 1, entry.bytes, entry.length);
+}
+
+/* A relative `log_file_path` is the caller's. Only ASCII: what is not UTF-8 would spoil the whole call. */
+static void put_directory(struct buffer *body) {
+    char *directory = getcwd(NULL, 0);
+    bool usable = directory != NULL;
+    for (const char *at = directory; usable && *at != '\0'; at++)
+        usable = (unsigned char)*at < 0x80;
+    if (usable)
+        put_variable(body, DIRECTORY, strlen(DIRECTORY), directory);
+    free(directory);
+}
+
 static void build_request(struct call *call, const char *command) {
     if (command[0] != '\0' && strcmp(command, "VERSION") != 0)
         read_stdin();
-    struct buffer body = {0}, entry = {0};
+    struct buffer body = {0};
     for (char **variable = environ; *variable != NULL; variable++) {
         const char *equals = strchr(*variable, '=');
         if (equals == NULL || (strncmp(*variable, "CNI_", 4) != 0 && strncmp(*variable, "PATH=", 5) != 0))
             continue;
-        entry.length = 0;
-        put_bytes(&entry, 1, *variable, (size_t)(equals - *variable));
-        put_bytes(&entry, 2, equals + 1, strlen(equals + 1));
-        put_bytes(&body, 1, entry.bytes, entry.length);
+        put_variable(&body, *variable, (size_t)(equals - *variable), equals + 1);
     }
+    put_directory(&body);
     put_bytes(&body, 2, stdin_bytes.bytes, stdin_bytes.length);
     put_bytes(&body, 3, program, strlen(program));
     put_varint(&body, 4 << 3);

@@ -129,6 +129,7 @@ async def test_environment_and_stdin_go_there_and_the_answer_comes_back(run: Run
         "CNI_CONTAINERID": "c1",
         "CNI_ARGS": "A=1;B=2",
         "PATH": "/bin",
+        "CALICO_CALLER_DIRECTORY": os.getcwd(),
     }
 
 

@@ -56,14 +56,19 @@ class EndState(NamedTuple):
 class Inspection(NamedTuple):
     """Both ends, None where there is nothing, and the addresses that the host routes to its end.
 
-    `families` are those in which the container's end has its default route. `leads_here`: the host end's other end is
-    in this container, under whatever name."""
+    `families` are those in which the container's end has its default route. `far_name`: the name that the host end's
+    other end has in this container, "" when it is not there."""
 
     host: EndState | None
     container: EndState | None
     routed: tuple[str, ...]
     families: frozenset[int]
-    leads_here: bool
+    far_name: str
+
+    @property
+    def leads_here(self) -> bool:
+        """The host end's other end is in this container, under whatever name."""
+        return bool(self.far_name)
 
     @property
     def is_wired(self) -> bool:
@@ -180,14 +185,15 @@ def inspect(netns_path: str, container_interface: str, host_interface: str, host
             for family in (socket.AF_INET, socket.AF_INET6)
             for route in (here.routes(family, device=host.link.ifindex) if host else ())
         ]
-    container, families, leads_here = None, frozenset[int](), False
+    container, families, far_name = None, frozenset[int](), ""
     if netns_path and os.path.exists(netns_path):
         with Rtnl(netns_path) as there:
             container = _state(there, container_interface)
             families = routes.routed_families(there, container.link.ifindex) if container else families
             far = routes.link_at(there, host.link.lower) if host and host.link.leads_away else None
-            leads_here = host is not None and far is not None and far.lower == host.link.ifindex
-    return Inspection(host, container, tuple(routed), families, leads_here)
+            if host is not None and far is not None and far.lower == host.link.ifindex:
+                far_name = far.name
+    return Inspection(host, container, tuple(routed), families, far_name)
 
 
 def _state(rtnl: Rtnl, name: str) -> EndState | None:

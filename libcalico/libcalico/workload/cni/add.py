@@ -26,6 +26,7 @@ from libcalico.workload.attach import Inspection, leads_elsewhere
 from libcalico.workload.cni import addresses, endpoint, errors, names, result
 from libcalico.workload.cni.conf import NetConf, read_conf
 from libcalico.workload.cni.context import Context, open_context, read_mtu
+from libcalico.workload.cni.delete import remove_under_former_name
 from libcalico.workload.cni.endpoint import NewEndpoint
 from libcalico.workload.cni.errors import CniError
 from libcalico.workload.cni.request import Call
@@ -209,6 +210,8 @@ class _Addition:
         own, _ = await endpoint.find_related(context.client, context.namespace, context.node, context.call.container_id)
         segment = endpoint.endpoint_segment(context.call.interface)
         existing = next((item for item in own if item.spec.endpoint == segment), None)
+        if existing is None:
+            await remove_under_former_name(context)
         usual = plan.host_interface_name(context.call.container_id)
         with self._reserved(usual) as is_ours:  # the name is kept until all is undone
             async with AsyncExitStack() as undo:
@@ -297,8 +300,7 @@ class _Addition:
         seen = await context.services.attacher.inspect(context.call.netns, context.call.interface, spec.interface_name)
         stands = seen.is_wired
         if seen.host is not None and not stands:
-            text = f"endpoint {existing.metadata.name} is in use by another network namespace: interface"
-            raise CniError(errors.GENERAL, f"{text} {spec.interface_name} stands and does not lead to this one")
+            raise CniError(errors.GENERAL, _why_taken(existing, seen, context.call))
         ips = endpoint.bare_addresses(existing)
         if not ips:
             ips = [cidr.partition("/")[0] for cidr in (await self._assign(undo)).cidrs]
@@ -382,6 +384,16 @@ class _Addition:
 def _check_some(found: Addresses) -> None:
     if not found.cidrs:
         raise CniError(errors.GENERAL, "IPAM plugin returned no IP addresses in result")
+
+
+def _why_taken(existing: WorkloadEndpoint, seen: Inspection, call: Call) -> str:
+    """The endpoint's host interface stands, and its other end is not the interface of the call."""
+    name, interface = existing.metadata.name, existing.spec.interface_name
+    if seen.far_name and seen.far_name != call.interface:
+        text = f"endpoint {name}: its interface has the name {seen.far_name} in {call.netns}, not {call.interface}"
+        return f"{text}: rename it back, or call DEL first"
+    text = f"endpoint {name} is in use by another network namespace: interface"
+    return f"{text} {interface} stands and does not lead to this one"
 
 
 def _is_complete(seen: Inspection, ips: Sequence[str]) -> bool:

@@ -48,15 +48,22 @@ def wanted_addresses(context: Context) -> tuple[str, ...]:
         found = []
         for address in context.conf.wanted_ips:
             try:
-                found.append(str(ipaddress.ip_address(address)))
+                found.append(_canonical(address))
             except ValueError:
                 raise CniError(errors.GENERAL, f"invalid IP address: {address}") from None
         return tuple(found)
     try:
-        return (str(ipaddress.ip_address(text)),)
+        return (_canonical(text),)
     except ValueError:
         problem = f'ARGS: error parsing value of pair "IP={text}": invalid IP address: {text}'
         raise CniError(errors.GENERAL, problem) from None
+
+
+def _canonical(text: str) -> str:
+    """An IPv4 address in IPv6's clothes (`::ffff:192.0.2.1`) is the IPv4 address, as Go reads it."""
+    address = ipaddress.ip_address(text)
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)
 
 
 async def resolve_pools(context: Context, version: int) -> tuple[str, ...]:

@@ -17,12 +17,14 @@ from datetime import datetime
 from libcalico.clock import Clock
 from libcalico.text import escaped
 from libcalico.workload.cni import log_file
-from libcalico.workload.cni.conf import NetConf, read_conf
+from libcalico.workload.cni.conf import LogFile, NetConf, read_conf
 from libcalico.workload.cni.errors import shown
 from libcalico.workload.cni.request import Call
 
 WRITE_TIMEOUT_S = 1.0
 MOST_WRITERS = 8
+DIRECTORY = "CALICO_CALLER_DIRECTORY"
+"""In a call's environment: where its caller is. A relative `log_file_path` begins there."""
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "error": logging.ERROR}
 
 _current: ContextVar[CallLog | None] = ContextVar("call_log", default=None)
@@ -33,7 +35,8 @@ class CallLog:
     """The lines of one call. Made by `begin`; `end` writes them."""
 
     def __init__(self, call: Call, conf: NetConf, clock: Clock) -> None:
-        self._conf = conf
+        path = conf.log_file.path and os.path.join(call.environment.get(DIRECTORY, ""), conf.log_file.path)
+        self._file = conf.log_file._replace(path=path)
         self._clock = clock
         self._level = LEVELS.get(conf.log_level.lower(), logging.INFO)
         self._subject = f"{call.program} {call.container_id}"
@@ -67,10 +70,10 @@ class CallLog:
         for note in notes:
             self.add(logging.WARNING, note)
         self.add(logging.ERROR if failure else logging.INFO, failure or "done")
-        if self._conf.log_file.path:
-            problem = await _write(self._conf, "".join(f"{line}\n" for line in self._lines).encode(), self._clock.now())
+        if self._file.path:
+            problem = await _write(self._file, "".join(f"{line}\n" for line in self._lines).encode(), self._clock.now())
             if problem:
-                self._lines.append(f"log file {self._conf.log_file.path}: {problem}")
+                self._lines.append(f"log file {self._file.path}: {problem}")
         return self._lines
 
 
@@ -92,7 +95,7 @@ class _Collector(logging.Handler):
 _writers = threading.BoundedSemaphore(MOST_WRITERS)
 
 
-async def _write(conf: NetConf, text: bytes, now: datetime) -> str:
+async def _write(file: LogFile, text: bytes, now: datetime) -> str:
     """What went wrong, "" when nothing did. In a thread that nobody waits for when the process ends."""
     if not _writers.acquire(blocking=False):
         return f"{MOST_WRITERS} calls are writing to log files: these lines are lost"
@@ -106,7 +109,7 @@ async def _write(conf: NetConf, text: bytes, now: datetime) -> str:
     def work() -> None:
         problem = ""
         try:
-            log_file.append(conf.log_file, text, now)
+            log_file.append(file, text, now)
         except OSError as error:
             problem = error.strerror or str(error)
         except (ValueError, OverflowError) as error:  # a path or an age that cannot be

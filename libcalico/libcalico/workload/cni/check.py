@@ -14,11 +14,18 @@ from libcalico.kernel import objects
 from libcalico.model.resources import WorkloadEndpoint
 from libcalico.workload.attach import Inspection
 from libcalico.workload.cni import addresses, endpoint, errors, result
-from libcalico.workload.cni.conf import read_conf
+from libcalico.workload.cni.conf import Schema, check_types, read_conf
 from libcalico.workload.cni.context import Context, open_context
 from libcalico.workload.cni.errors import CniError
 from libcalico.workload.cni.request import Call
 from libcalico.workload.cni.services import Services
+
+_PREVIOUS: Schema = {
+    "interfaces": [{"name": str, "mac": str, "sandbox": str}],
+    "ips": [{"address": str, "interface": int}],
+    "ip4": {"ip": str},
+    "ip6": {"ip": str},
+}
 
 
 class Expected(NamedTuple):
@@ -54,31 +61,34 @@ async def check(call: Call, services: Services, notes: list[str]) -> bytes:
 async def check_addresses(call: Call, services: Services, notes: list[str]) -> bytes:
     """CHECK of `calico-ipam`: with a previous result, the handle must hold its addresses."""
     conf, _ = read_conf(call.conf)
-    previous = call.conf.get("prevResult")
-    if isinstance(previous, dict):
+    previous = _previous(call)
+    if previous is not None:
         context = await open_context(call, conf, services, notes)
         _check_held(frozenset(result.previous_addresses(previous)), await held_addresses(context, ()))
     return b""
 
 
-def _expected(call: Call) -> Expected:
+def _previous(call: Call) -> dict[str, Any] | None:
+    """`prevResult`, None when there is none."""
     previous = call.conf.get("prevResult")
-    if not isinstance(previous, dict):
+    check_types(previous, _PREVIOUS, "prevResult")
+    return previous if isinstance(previous, dict) else None
+
+
+def _expected(call: Call) -> Expected:
+    previous = _previous(call)
+    if previous is None:
         raise CniError(errors.BAD_CONFIG, "required prevResult missing")
-    interfaces = [one if isinstance(one, dict) else {} for one in _list(previous.get("interfaces"))]
+    interfaces = [one or {} for one in previous.get("interfaces") or ()]
     mine = [place for place, one in enumerate(interfaces) if one.get("name") == call.interface]
     others = set(range(len(interfaces))) - set(mine)
     found = [
-        str(entry.get("address", "")).partition("/")[0]
-        for entry in _list(previous.get("ips"))
-        if isinstance(entry, dict) and entry.get("interface") not in others
+        (entry.get("address") or "").partition("/")[0]
+        for entry in previous.get("ips") or ()
+        if entry and entry.get("interface") not in others
     ]
-    macs = [str(interfaces[place].get("mac") or "") for place in mine]
+    macs = [interfaces[place].get("mac") or "" for place in mine]
     return Expected(frozenset(found), macs[0].lower() if macs else "")
-
-
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 async def _stored(context: Context) -> WorkloadEndpoint:

@@ -50,6 +50,7 @@ _MEMBERS: dict[str, Any] = {
     "log_file_max_age": int,
     "log_file_max_count": int,
     "ipam": {"type": str, "assign_ipv4": str, "assign_ipv6": str, "ipv4_pools": [str], "ipv6_pools": [str]},
+    "prevResult": {},
     "dns": {"nameservers": [str], "domain": str, "search": [str], "options": [str]},
     "runtimeConfig": {"ips": [str], "mac": str},
     "args": {
@@ -109,6 +110,14 @@ def read_conf(conf: Mapping[str, Any], *, lenient: bool = False) -> tuple[NetCon
     return _typed(found), tuple(f"{problem}: ignored" for problem in problems)
 
 
+def check_types(value: Any, schema: Schema, path: str) -> None:
+    """`CniError` for the first member of a wrong type, wherever it is nested in what stands at `path`."""
+    problems: list[str] = []
+    _checked(value, schema, path, problems)
+    if problems:
+        raise CniError(errors.DECODING_FAILURE, f"failed to load netconf: {problems[0]}")
+
+
 def _checked(value: Any, schema: Schema, path: str, problems: list[str]) -> Any:
     """What the schema knows of a value, without what has a wrong type."""
     if isinstance(schema, dict) and isinstance(value, dict):
@@ -153,7 +162,7 @@ def _typed(found: Mapping[str, Any]) -> NetConf:
         dataplane_type=_object(found, "dataplane_options").get("type") or "",
         device_type=found.get("device_type") or "",
         readiness_gates=_texts(found, "readiness_gates"),
-        policy_timeout_s=found.get("policy_setup_timeout_seconds") or 0,
+        policy_timeout_s=max(0, found.get("policy_setup_timeout_seconds") or 0),
         ip_addrs_no_ipam=_object(found, "feature_control").get("ip_addrs_no_ipam") or False,
         policy_type=_object(found, "policy").get("type") or "",
         etcd={name: found.get(name) or "" for name in _ETCD},
@@ -168,7 +177,7 @@ def _typed(found: Mapping[str, Any]) -> NetConf:
         mac=runtime.get("mac") or "",
         labels=tuple(_labels(_object(mesos, "labels"))),
         cni_labels=tuple(_labels(cni)),
-        dns={name: dns[name] for name in dns if dns[name]},
+        dns={name: dns[name] if name == "domain" else list(_texts(dns, name)) for name in dns if dns[name]},
     )
 
 

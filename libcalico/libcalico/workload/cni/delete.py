@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from libcalico.errors import CalicoError, ResourceDoesNotExist, ResourceUpdateConflict, Unreachable
@@ -111,9 +112,21 @@ async def _find(context: Context) -> tuple[list[WorkloadEndpoint], list[Workload
 
 
 async def _find_by_evidence(context: Context) -> tuple[list[WorkloadEndpoint], list[WorkloadEndpoint]] | None:
-    """The endpoints under a node name that nobody remembers, when the interface in the container shows that they are
-    this host's: it has the endpoint's MAC, or (a later plug-in may have changed that) is the other end of the
-    endpoint's host interface and no other endpoint comes into question."""
+    """The endpoints under a node name that nobody remembers, when there is evidence that they are this host's."""
+    name, uncertain = await _former_name(context)
+    if name:
+        _take_node_name(context, name)
+        return await endpoint.find_related(context.client, context.namespace, name, context.call.container_id)
+    for item in uncertain:
+        text = f"endpoint {item.metadata.name} has this container id and interface, and names node {item.spec.node}"
+        context.notes.append(f"{text}: nothing shows that it is this host's, so it was left")
+    return None
+
+
+async def _former_name(context: Context) -> tuple[str, list[WorkloadEndpoint]]:
+    """The node name of an endpoint to which the interface in the container belongs: it has the endpoint's MAC, or (a
+    later plug-in may have changed that) is the other end of its host interface and no other endpoint comes into
+    question. Without one "", and the endpoints that have this container id and interface under other node names."""
     call = context.call
     found = await endpoint.find_elsewhere(context.client, context.namespace, call.container_id, call.interface)
     found = [item for item in found if item.spec.node != context.node]
@@ -121,13 +134,20 @@ async def _find_by_evidence(context: Context) -> tuple[list[WorkloadEndpoint], l
     evident = [item for item, now in zip(found, seen, strict=True) if now.has_mac(item.spec.mac)]
     if not evident and len(found) == 1 and seen[0].is_wired:
         evident = found
-    for item in evident:
-        _take_node_name(context, item.spec.node)
-        return await endpoint.find_related(context.client, context.namespace, item.spec.node, call.container_id)
-    for item in found:
-        text = f"endpoint {item.metadata.name} has this container id and interface, and names node {item.spec.node}"
-        context.notes.append(f"{text}: nothing shows that it is this host's, so it was left")
-    return None
+    return (evident[0].spec.node, []) if evident else ("", found)
+
+
+async def remove_under_former_name(context: Context) -> None:
+    """Before an ADD: what the interface that stands in the container belongs to, if that is an endpoint of a name that
+    this node had. No agent polices it, and with a new one it would stay for good."""
+    seen = await _inspect(context, "")
+    name = (await _former_name(context))[0] if seen.container is not None else ""
+    if not name:
+        return
+    context.notes.append(f"the container has an endpoint of node {name}, as this one was called: it makes way")
+    former = replace(context, node=name, ipam=context.services.open_ipam(context.client, name))
+    if problems := await remove_attachment(former):
+        raise problems[0]
 
 
 async def _inspect(context: Context, host_interface: str) -> Inspection:

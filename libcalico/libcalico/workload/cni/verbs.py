@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from libcalico.errors import CalicoError, ResourceDoesNotExist
@@ -11,7 +12,7 @@ from libcalico.ipam import plan as ipam_plan
 from libcalico.model.keys import HandleKey, parse_path
 from libcalico.model.resources import WorkloadEndpoint
 from libcalico.workload.cni import addresses, endpoint, errors, result
-from libcalico.workload.cni.conf import read_conf
+from libcalico.workload.cni.conf import check_types, read_conf
 from libcalico.workload.cni.context import Context, open_context
 from libcalico.workload.cni.delete import remove_attachment
 from libcalico.workload.cni.errors import CniError, shown
@@ -32,15 +33,16 @@ async def collect_garbage(call: Call, services: Services, notes: list[str]) -> b
     context = await open_context(call, conf, services, notes)
     problems: list[Exception] = []
     endpoints = (await context.client.list(endpoint.KIND)).items
-    for stored in endpoints:
-        spec = stored.spec
-        if spec.node != context.node or spec.orchestrator != endpoint.ORCHESTRATOR or call.network not in spec.profiles:
-            continue
-        if not any(
-            container == spec.container_id and endpoint.endpoint_segment(interface) == spec.endpoint
-            for container, interface in valid
-        ):
-            problems += await _remove(context, stored)
+    known = {(container, endpoint.endpoint_segment(interface)) for container, interface in valid}
+    unknown = [
+        stored
+        for stored in endpoints
+        if stored.spec.orchestrator == endpoint.ORCHESTRATOR
+        and call.network in stored.spec.profiles
+        and (stored.spec.container_id, stored.spec.endpoint) not in known
+    ]
+    for stored in await _of_this_host(context, unknown, endpoints):
+        problems += await _remove(context, stored)
     if conf.ipam_type in {"", addresses.OWN_PLUGIN}:
         problems += await _release_strays(context, {container for container, _interface in valid}, endpoints)
     else:
@@ -54,37 +56,49 @@ def _valid_attachments(conf: dict[str, Any]) -> set[tuple[str, str]]:
     if VALID_ATTACHMENTS not in conf:
         raise CniError(errors.BAD_CONFIG, f"GC needs {VALID_ATTACHMENTS}: nothing was removed")
     listed = [] if conf[VALID_ATTACHMENTS] is None else conf[VALID_ATTACHMENTS]  # Go writes an empty list as null
-    if not isinstance(listed, list):
-        text = f"{VALID_ATTACHMENTS} is {shown(listed)}, wanted array: nothing was removed"
-        raise CniError(errors.DECODING_FAILURE, text)
+    try:
+        check_types(listed, [{"containerID": str, "ifname": str}], VALID_ATTACHMENTS)
+    except CniError as error:
+        raise CniError(error.code, f"{error.message}: nothing was removed") from None
     valid = set()
     for entry in listed:
-        found = (entry.get("containerID"), entry.get("ifname")) if isinstance(entry, dict) else (None, None)
-        if not isinstance(found[0], str) or not isinstance(found[1], str):
-            raise CniError(errors.BAD_CONFIG, f"bad entry {shown(entry)} in {VALID_ATTACHMENTS}: nothing was removed")
-        valid.add((found[0], found[1]))
+        found = ((entry or {}).get("containerID"), (entry or {}).get("ifname"))
+        if not all(found):
+            text = f"bad entry {shown(entry)} in {VALID_ATTACHMENTS}, wanted containerID and ifname"
+            raise CniError(errors.BAD_CONFIG, f"{text}: nothing was removed")
+        valid.add((str(found[0]), str(found[1])))
     return valid
+
+
+async def _of_this_host(
+    context: Context, unknown: Sequence[WorkloadEndpoint], endpoints: Sequence[WorkloadEndpoint]
+) -> list[WorkloadEndpoint]:
+    """The endpoints of this node, and those of a name that it had: their host interface stands here, is no endpoint's
+    of this node, and has the routes to their addresses."""
+    own = [stored for stored in unknown if stored.spec.node == context.node]
+    used = {stored.spec.interface_name for stored in endpoints if stored.spec.node == context.node}
+    attacher = context.services.attacher
+    there = (await attacher.host_interfaces()).keys() - used
+    for stored in unknown:
+        spec = stored.spec
+        if spec.node == context.node or spec.interface_name not in there:
+            continue
+        seen = await attacher.inspect("", spec.endpoint, spec.interface_name)
+        if spec.ip_networks and set(endpoint.bare_addresses(stored)) <= set(seen.routed):
+            context.notes.append(f"endpoint {stored.metadata.name} names node {spec.node}, as this one was called")
+            own.append(stored)
+    return own
 
 
 async def _remove(context: Context, stored: WorkloadEndpoint) -> list[Exception]:
     spec = stored.spec
     call = context.call._replace(container_id=spec.container_id, interface=spec.endpoint, netns="")
-    gone = Context(
-        call,
-        context.conf,
-        {},
-        context.labels,
-        context.node,
-        stored.metadata.namespace,
-        context.client,
-        context.ipam,
-        context.services,
-        context.notes,
-    )
+    ipam = context.ipam if spec.node == context.node else context.services.open_ipam(context.client, spec.node)
+    gone = replace(context, call=call, arguments={}, node=spec.node, namespace=stored.metadata.namespace, ipam=ipam)
     return await context.services.one_at_a_time(call, lambda: remove_attachment(gone))
 
 
-async def _release_strays(context: Context, valid: set[str], endpoints: Iterable[WorkloadEndpoint]) -> list[Exception]:
+async def _release_strays(context: Context, valid: set[str], endpoints: Sequence[WorkloadEndpoint]) -> list[Exception]:
     """Handles of this network that are not listed: left by an ADD that was killed, say.
 
     Those of network `prod.eu` begin like those of `prod`: an endpoint tells which network they are of."""
