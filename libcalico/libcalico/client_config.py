@@ -7,11 +7,11 @@ error: the environment might name another cluster. The Kubernetes members are ac
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from libcalico.datastore.settings import SETTINGS, EtcdConfig, Found, etcd_config, from_environment
 from libcalico.errors import BadData
+from libcalico.files import is_there, read_small
 from libcalico.model import yaml_input
 from libcalico.model.fold import Place, WrongType, as_text
 from libcalico.model.resources import API_VERSION
@@ -37,9 +37,9 @@ class UnreadableConfig(BadData):
 def load(path: str, environment: Mapping[str, str]) -> EtcdConfig:
     """The connection settings. Raises `UnreadableConfig`, or `BadData` with upstream's words."""
     try:
-        content = Path(path).read_bytes()
+        content = read_small(path)
     except OSError as error:
-        if path == DEFAULT_FILE and isinstance(error, FileNotFoundError | NotADirectoryError):
+        if path == DEFAULT_FILE and not is_there(path) and isinstance(error, FileNotFoundError | NotADirectoryError):
             return etcd_config(from_environment(environment))
         raise UnreadableConfig(path, error) from None
     try:
@@ -54,6 +54,7 @@ def _from_file(text: str, path: str) -> dict[str, Found]:
         document = yaml_input.load(text)
     except BadData as error:
         raise BadData(f"{UNPARSED}: {error}") from None
+    document = {} if document is None else document
     if not isinstance(document, dict):
         raise BadData("invalid config file: it is not an object")
     if document.get("apiVersion") != API_VERSION:

@@ -14,16 +14,17 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from libcalico import text as text_of
 from libcalico.durations import NANOSECONDS, parse_duration
 from libcalico.errors import BadData
+from libcalico.files import is_there, read_small
 
 LARGEST_PORT = 65535
 OCTAL = re.compile(r"[+-]?0[0-7]+")
 PORT = re.compile("[0-9]{1,5}")
+LARGEST_FILE = 1024 * 1024
 LONGEST_NUMBER = 64
 LONGEST_GUESSED = 64
 ALIKE = 0.75
@@ -189,10 +190,10 @@ class Configuration:
         """An INI file with a `[global]` section; False when it is not there, which need not be an error."""
         self._sources["file"], self._twice = {}, []
         try:
-            text = Path(path).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return False
+            text = read_small(path, LARGEST_FILE).decode()
         except (OSError, UnicodeDecodeError) as error:
+            if isinstance(error, FileNotFoundError) and not is_there(path):
+                return False
             raise BadData(f"cannot read the configuration file {path}: {error}") from None
         lines = _lines_of(text)
         for lower, value in _read_ini(text, path).items():

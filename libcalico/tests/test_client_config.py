@@ -86,3 +86,27 @@ def test_a_file_is_used_alone_and_named_as_the_source(tmp_path: Path) -> None:
     )
     assert (config.endpoints, config.username) == (("http://[::1]:2379",), "")
     assert config.source == f"etcdEndpoints in {path}"
+
+
+def test_a_file_without_end_is_an_error() -> None:
+    with pytest.raises(client_config.UnreadableConfig, match="Error reading config file: /dev/zero") as raised:
+        client_config.load("/dev/zero", {})
+    assert raised.value.__notes__ == ["open /dev/zero: file too large"]
+
+
+def test_a_default_file_that_is_a_link_to_nothing_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment may name another cluster."""
+    default = tmp_path / "calicoctl.cfg"
+    monkeypatch.setattr(client_config, "DEFAULT_FILE", str(default))
+    environment = {"ETCD_ENDPOINTS": "http://10.0.0.1:2379"}
+    assert client_config.load(str(default), environment).endpoints == ("http://10.0.0.1:2379",)
+    default.symlink_to("missing")
+    with pytest.raises(client_config.UnreadableConfig):
+        client_config.load(str(default), environment)
+
+
+def test_an_empty_file_has_no_version(tmp_path: Path) -> None:
+    path = tmp_path / "calicoctl.cfg"
+    path.write_bytes(b"# nothing yet\n")
+    with pytest.raises(BadData, match="invalid config file: unknown APIVersion ''"):
+        client_config.load(str(path), {})

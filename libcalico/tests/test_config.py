@@ -208,6 +208,14 @@ def test_an_unreadable_file_is_an_error(tmp_path: Path, content: bytes, place: s
         configuration(file=file)
 
 
+def test_a_file_that_is_a_link_to_nothing_or_has_no_end_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "felix.cfg").symlink_to("missing")
+    with pytest.raises(BadData, match=r"felix\.cfg.*No such file"):
+        configuration(file=tmp_path / "felix.cfg")
+    with pytest.raises(BadData, match=r"/dev/zero.*File too large"):
+        configuration(file=Path("/dev/zero"))
+
+
 def test_changes_and_which_of_them_need_a_restart() -> None:
     made = configuration({"FELIX_PORT": "1"})
     made.load_datastore({"port": "9", "count": "9", "tunnel": "yes"})

@@ -35,12 +35,13 @@ def test_every_variable_has_a_form_with_calico_that_wins() -> None:
     found = from_environment({**plain, **prefixed})
     assert found == {name: Found(f"prefixed {v}", f"CALICO_{v}") for name, v in variables.items()}
     assert from_environment(plain) == {name: Found(f"plain {v}", v) for name, v in variables.items()}
-    emptied = dict.fromkeys(prefixed, "")
-    assert from_environment({**plain, **emptied}) == from_environment(plain)
+    for blank in ("", " \t"):
+        emptied = dict.fromkeys(prefixed, blank)
+        assert from_environment({**plain, **emptied}) == from_environment(plain)
 
 
 def test_a_network_configuration_is_named_as_the_source() -> None:
-    found = from_network({"etcd_endpoints": "http://a:1", "etcd_key_file": "", "name": "net"})
+    found = from_network({"etcd_endpoints": "http://a:1", "etcd_key_file": " ", "name": "net"})
     assert found == {"etcdEndpoints": Found("http://a:1", "etcd_endpoints of the network configuration")}
 
 
@@ -54,6 +55,7 @@ def test_an_empty_value_counts_as_none() -> None:
         ("http://a:1,https://b:2/", ("http://a:1", "https://b:2")),
         (" a:1 , ,[::1]:2 ", ("http://a:1", "http://[::1]:2")),
         ("https://etcd.example", ("https://etcd.example",)),
+        ("HTTP://A:1,Https://B:2", ("http://A:1", "https://B:2")),
     ],
 )
 def test_endpoints(text: str, endpoints: tuple[str, ...]) -> None:
@@ -217,3 +219,28 @@ def test_a_stamp_changes_with_a_file(certificates: Certificates) -> None:
     assert before == pems.stamp(wanted)
     certificates.authority("ca")
     assert before != pems.stamp(wanted)
+
+
+def test_authorities_of_a_folder_that_has_other_things_too(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = certificates.folder / "authorities"
+    (folder / "more").mkdir(parents=True)
+    (folder / "junk").write_bytes(b"\xff\x00")
+    (folder / "gone").symlink_to("missing")
+    (folder / "endless").symlink_to("/dev/zero")
+    content = Path(certificates.ca.certificate).read_bytes()
+    (folder / "ours.pem").write_bytes(content)
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.setenv("SSL_CERT_DIR", f"{certificates.folder}/missing:{folder}")
+    assert pems.system_store() == content
+
+
+def test_files_as_editors_and_old_authorities_leave_them(certificates: Certificates) -> None:
+    """A byte order mark is no part of them; a short key is for etcd to judge."""
+    pair = certificates.sign("short", kind="RSA -pkeyopt rsa_keygen_bits:1024")
+    authority = Path(certificates.ca.certificate)
+    content = authority.read_bytes()
+    authority.write_bytes(b"\xef\xbb\xbf" + content)
+    wanted = Wanted(Pem("a", str(authority)), Pem("c", pair.certificate), Pem("k", pair.key))
+    assert pems.read_tls(wanted).authority == content

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from libcalico.datastore.etcd import EtcdDatastore
 from libcalico.datastore.resources import AsyncClient
 from libcalico.datastore.settings import CALICO, EtcdConfig, etcd_config, first_of, from_network, from_variables
+from libcalico.errors import BadData
 from libcalico.kernel.conntrack import Conntrack
 from libcalico.model.keys import ResourceKey
 from libcalico.workload.attach import Attacher
@@ -20,7 +21,11 @@ from libcalico.workload.guard import ensure_guard
 
 
 def etcd_settings(conf: NetConf, environment: Mapping[str, str]) -> EtcdConfig:
-    """How to reach etcd: `CALICO_` variables, then the network's configuration, then plain variables."""
+    """How to reach etcd: `CALICO_` variables, then the network's configuration, then plain variables.
+
+    Raises `BadData`, also for a clean-up: where a setting is damaged, the next source may name another cluster."""
+    if conf.etcd_problem:
+        raise BadData(conf.etcd_problem)
     variables = from_variables(environment, CALICO), from_variables(environment)
     return etcd_config(first_of(variables[0], from_network(conf.etcd), variables[1]))
 

@@ -61,6 +61,14 @@ def test_where_the_datastore_is(conf: dict[str, Any], environment: dict[str, str
     assert config.endpoints == (endpoints,) and config.source.startswith(source)
 
 
+@pytest.mark.parametrize("name", ["etcd_endpoints", "etcd_ca_cert_file", "datastore_type"])
+def test_a_damaged_configuration_never_means_another_cluster(name: str) -> None:
+    """Not for a DEL either, which passes over what it does not need."""
+    conf, _ = read_conf({name: 7}, lenient=True)
+    with pytest.raises(BadData, match=f"{name} is 7, wanted string"):
+        etcd_settings(conf, {"ETCD_ENDPOINTS": "http://b:1"})
+
+
 def test_user_and_certificates_come_from_the_environment_too() -> None:
     environment = {"ETCD_USERNAME": "calico", "CALICO_ETCD_PASSWORD": "s3cret", "ETCD_CERT_FILE": "/x.pem"}
     conf = read_conf({"etcd_endpoints": "http://a:1"})[0]

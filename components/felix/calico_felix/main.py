@@ -11,7 +11,6 @@ import resource
 import socket
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import calico_native
@@ -25,6 +24,7 @@ from libcalico.config import Configuration, Value
 from libcalico.datastore.etcd import EtcdDatastore
 from libcalico.datastore.settings import SETTINGS, EtcdConfig, Found, etcd_config, first_of, from_environment, name_of
 from libcalico.errors import BadData, CalicoError
+from libcalico.files import is_there, read_small
 from libcalico.obs import logs
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ NO_ENDPOINTS = "the default: EtcdEndpoints is not set"
 NODENAME_FILE = "/var/lib/calico/nodename"
 RESTART_PAUSE_S = 2.0
 DESCRIPTORS = 65536
+LONGEST_NAME = 4096
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -122,11 +123,10 @@ def _find_node_name(environment: Mapping[str, str]) -> tuple[str, str]:
         return name, "environment: NODENAME"
     path = environment.get("CALICO_NODENAME_FILE") or NODENAME_FILE
     try:
-        return Path(path).read_text(encoding="utf-8").strip(), path
-    except FileNotFoundError:
-        pass
+        return read_small(path, LONGEST_NAME).decode().strip(), path
     except (OSError, UnicodeDecodeError) as error:
-        raise BadData(f"cannot read the file with the node's name: {error}") from None
+        if not isinstance(error, FileNotFoundError) or is_there(path):
+            raise BadData(f"cannot read the file with the node's name: {error}") from None
     return (environment.get("HOSTNAME") or socket.gethostname()).strip().lower(), "host name"
 
 

@@ -90,6 +90,9 @@ def test_a_certificate_that_is_not_there_is_named_with_its_setting(
 def test_a_nodename_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BadData, match="cannot read the file with the node's name"):
         settle_node_name(configured(), {"CALICO_NODENAME_FILE": str(tmp_path)})
+    (tmp_path / "nodename").symlink_to("missing")
+    with pytest.raises(BadData, match="cannot read the file with the node's name"):
+        settle_node_name(configured(), {"CALICO_NODENAME_FILE": str(tmp_path / "nodename")})
 
 
 def test_the_nodes_name(tmp_path: Path) -> None:

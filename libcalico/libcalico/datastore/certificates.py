@@ -7,11 +7,14 @@ bundle. Source: spec/datastore.md 9.1.
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from libcalico.errors import BadData
+from libcalico.files import read_small
 
 if TYPE_CHECKING:
     import ssl
@@ -27,6 +30,8 @@ BUNDLES = (
 CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 KEY = b"PRIVATE KEY-----"
 ENCRYPTED = (b"ENCRYPTED PRIVATE KEY", b"Proc-Type: 4,ENCRYPTED")
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""What some editors write before a text, and gRPC does not pass over."""
 FAILED = "could not initialize etcdv3 client"
 
 
@@ -94,19 +99,29 @@ def system_store() -> bytes | None:
         found = _content(pem)
         _check_authority(pem, found)
     for folder in filter(None, os.environ.get("SSL_CERT_DIR", "").split(":")):
-        files = sorted(path for path in Path(folder).glob("*") if path.is_file())
-        found += b"\n".join(text for text in (path.read_bytes() for path in files) if CERTIFICATE in text)
+        found += b"\n".join(_certificates_in(folder))
     if found:
         return found
     bundle = next((path for path in BUNDLES if os.access(path, os.R_OK)), None)
     return Path(bundle).read_bytes() if bundle else None
 
 
+def _certificates_in(folder: str) -> Iterator[bytes]:
+    """The files of a folder that hold certificates; what cannot be read counts for nothing, as for OpenSSL."""
+    with contextlib.suppress(OSError):
+        for name in sorted(os.listdir(folder)):
+            path = os.path.join(folder, name)
+            with contextlib.suppress(OSError):
+                content = read_small(path) if os.path.isfile(path) else b""
+                if CERTIFICATE in content:
+                    yield content
+
+
 def _content(pem: Pem) -> bytes:
     if not pem.path:
         return pem.text
     try:
-        return Path(pem.path).read_bytes()
+        return read_small(pem.path).removeprefix(BYTE_ORDER_MARK)
     except OSError as error:
         problem = BadData(f"{FAILED}: open {pem.path}: {(error.strerror or str(error)).lower()}")
         problem.add_note(f"{pem.source} names this file")
@@ -130,7 +145,7 @@ def _check_authority(pem: Pem, text: bytes) -> None:
     if CERTIFICATE not in text:
         raise BadData(f"{FAILED}: {pem} holds no certificate authority: {_what_it_is(text)}")
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=ascii_of(text))
+        client_context().load_verify_locations(cadata=ascii_of(text))
     except (ssl.SSLError, ValueError) as error:
         raise BadData(f"{FAILED}: {pem} holds a certificate that cannot be read: {_reason(error)}") from None
 
@@ -148,7 +163,7 @@ def _check_pair(certificate_pem: Pem, certificate: bytes, key_pem: Pem, key: byt
 def _check_belong(certificate_pem: Pem, certificate: bytes, key_pem: Pem, key: bytes) -> None:
     import ssl
 
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = client_context()
     try:
         load_pair(context, certificate, key)
     except (ssl.SSLError, ValueError) as error:
@@ -160,6 +175,15 @@ def _check_belong(certificate_pem: Pem, certificate: bytes, key_pem: Pem, key: b
         except (ssl.SSLError, ValueError):
             raise BadData(f"{FAILED}: the certificate {certificate_pem} cannot be read: {_reason(error)}") from None
         raise BadData(f"{FAILED}: the key {key_pem} cannot be read: {_reason(error)}") from None
+
+
+def client_context() -> ssl.SSLContext:
+    """For trying things out: as tolerant of short keys as gRPC and etcd are, whatever this system's OpenSSL wants."""
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    return context
 
 
 def load_pair(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:

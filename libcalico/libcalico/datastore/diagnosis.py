@@ -11,7 +11,7 @@ import ssl
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from libcalico.datastore.certificates import Certificates, Tls, ascii_of, load_pair
+from libcalico.datastore.certificates import Certificates, Tls, ascii_of, client_context, load_pair
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 """What an HTTP/2 client says first: the magic words and an empty SETTINGS frame."""
@@ -68,7 +68,7 @@ def _explain_answer(answer: bytes) -> str:
 
 
 def _explain_tls(plain: socket.socket, host: str, route: Route) -> str:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = client_context()
     context.set_alpn_protocols(["h2"])
     with contextlib.suppress(ssl.SSLError):
         if route.tls.authority:

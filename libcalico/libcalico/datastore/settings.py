@@ -21,13 +21,14 @@ from typing import Any, NamedTuple
 from libcalico.datastore.certificates import Certificates, Pem, read_tls
 from libcalico.datastore.discovery import discover
 from libcalico.errors import BadData
+from libcalico.text import shown
 
 log = logging.getLogger(__name__)
 
 CALICO = "CALICO_"
 METADATA_NAME = re.compile(r"[0-9a-z_.-]+")
 METADATA_VALUE = re.compile(r"[ -~]*")
-ENDPOINT = re.compile(r"(https?)://(\[[0-9a-fA-F:.%]+\]|[^:/@?#\[\]\s]+)(?::([0-9]{1,5}))?/*")
+ENDPOINT = re.compile(r"(?i:(https?))://(\[[0-9a-fA-F:.%]+\]|[^:/@?#\[\]\s]+)(?::([0-9]{1,5}))?/*")
 LARGEST_PORT = 65535
 
 
@@ -107,7 +108,7 @@ def name_of(setting: Setting) -> str:
 def from_variables(environment: Mapping[str, str], prefix: str = "") -> dict[str, Found]:
     """What the environment says in variables with this prefix."""
     names = {name_of(one): f"{prefix}{one.variable}" for one in SETTINGS if one.variable}
-    return {name: Found(environment[key], key) for name, key in names.items() if environment.get(key)}
+    return {name: Found(environment[key], key) for name, key in names.items() if environment.get(key, "").strip()}
 
 
 def from_environment(environment: Mapping[str, str]) -> dict[str, Found]:
@@ -121,7 +122,7 @@ def from_network(members: Mapping[str, str]) -> dict[str, Found]:
     return {
         name: Found(members[key], f"{key} of the network configuration")
         for name, key in names.items()
-        if members.get(key)
+        if members.get(key, "").strip()
     }
 
 
@@ -139,7 +140,7 @@ def etcd_config(settings: Settings) -> EtcdConfig:
     """The connection, checked as far as this can be done without etcd. Raises `BadData`."""
     kind = settings.get("datastoreType", Found("etcdv3", ""))
     if kind.value != "etcdv3":
-        raise BadData(f"datastore type '{kind.value}' is not supported: use etcdv3 ({kind.source})")
+        raise BadData(f"datastore type '{shown(kind.value)}' is not supported: use etcdv3 ({kind.source})")
     endpoints = _endpoints(settings)
     username, password = _text(settings, "etcdUsername"), _text(settings, "etcdPassword")
     config = EtcdConfig(
@@ -174,8 +175,8 @@ def _endpoints(settings: Settings) -> Found:
         log.warning("%s is deprecated: give URLs of etcd", authority.source)
         given = authority
     scheme = settings.get("EtcdScheme", Found("http", ""))
-    if scheme.value not in ("http", "https"):
-        raise BadData(f"{scheme.source}: '{scheme.value}' is not http or https")
+    if str(scheme.value).lower() not in ("http", "https"):
+        raise BadData(f"{scheme.source}: '{shown(scheme.value)}' is not http or https")
     parts = [part.strip() for part in str(given.value).split(",")] if given else []
     found = tuple(_url(part, str(scheme.value), given.source) for part in parts if part and given)
     if not found or given is None:
@@ -192,9 +193,10 @@ def _url(text: str, scheme: str, source: str) -> str:
     url = text if "://" in text else f"{scheme}://{text}"
     parts = ENDPOINT.fullmatch(url)
     port = parts[3] if parts else None
-    if parts is None or (port is None and parts[1] == "http") or not 0 < int(port or 443) <= LARGEST_PORT:
-        raise BadData(f"{source}: '{text[:200]}' is not a URL of etcd such as http://10.0.0.1:2379")
-    return url.rstrip("/")
+    kind = parts[1].lower() if parts else ""
+    if parts is None or (port is None and kind == "http") or not 0 < int(port or 443) <= LARGEST_PORT:
+        raise BadData(f"{source}: '{shown(text)}' is not a URL of etcd such as http://10.0.0.1:2379")
+    return kind + url[len(kind) :].rstrip("/")
 
 
 def _certificates(settings: Settings) -> Certificates:
@@ -225,7 +227,7 @@ def _pairs(text: str) -> list[tuple[str, str]]:
     for item in text.split(","):
         pair = item.split(":")
         if len(pair) != 2:
-            raise BadData(f'invalid map item: "{item}"')
+            raise BadData(f'invalid map item: "{shown(item)}"')
         pairs.append((pair[0], pair[1]))
     return list(dict(pairs).items())
 
@@ -233,7 +235,11 @@ def _pairs(text: str) -> list[tuple[str, str]]:
 def _sent_pair(name: str, value: str) -> tuple[str, str]:
     """A name and value that gRPC sends; others it refuses with every call, without saying which."""
     if not METADATA_NAME.fullmatch(name.lower()):
-        raise BadData(f"etcdCustomGRPCMetadata: the name '{name}' may have letters, digits, '-', '_' and '.' only")
+        raise BadData(
+            f"etcdCustomGRPCMetadata: the name '{shown(name)}' may have letters, digits, '-', '_' and '.' only"
+        )
     if not METADATA_VALUE.fullmatch(value):
-        raise BadData(f"etcdCustomGRPCMetadata: {name}: the value {value!r} may have printable ASCII characters only")
+        raise BadData(
+            f"etcdCustomGRPCMetadata: {name}: the value '{shown(value)}' may have printable ASCII characters only"
+        )
     return name.lower(), value

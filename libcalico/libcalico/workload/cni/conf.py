@@ -70,7 +70,7 @@ class LogFile(NamedTuple):
 
 
 class NetConf(NamedTuple):
-    """One network's settings; see the table in spec/cni.md 2.3 for each."""
+    """One network's settings; see the table in spec/cni.md 2.3 for each. `etcd_problem`: one of `etcd` is no text."""
 
     mtu: int
     require_mtu_file: bool
@@ -99,6 +99,7 @@ class NetConf(NamedTuple):
     labels: tuple[tuple[str, str], ...]
     cni_labels: tuple[tuple[str, str], ...]
     dns: Mapping[str, Any]
+    etcd_problem: str = ""
 
 
 def read_conf(conf: Mapping[str, Any], *, lenient: bool = False) -> tuple[NetConf, tuple[str, ...]]:
@@ -107,7 +108,8 @@ def read_conf(conf: Mapping[str, Any], *, lenient: bool = False) -> tuple[NetCon
     found = _checked(conf, _MEMBERS, "", problems)
     if problems and not lenient:
         raise CniError(errors.DECODING_FAILURE, f"failed to load netconf: {problems[0]}")
-    return _typed(found), tuple(f"{problem}: ignored" for problem in problems)
+    typed = _typed(found)._replace(etcd_problem=next((one for one in problems if one.startswith(_ETCD)), ""))
+    return typed, tuple(f"{problem}: ignored" for problem in problems)
 
 
 def check_types(value: Any, schema: Schema, path: str) -> None:
