@@ -94,6 +94,10 @@ class FakeKernel:
         far_name = far[1] if far is not None and far[0] == path else ""
         return Inspection(outside, container, routed, families, far_name)
 
+    async def is_used_elsewhere(self, path: str, host_interface: str) -> bool:
+        seen = await self.inspect(path, "eth0", host_interface)
+        return seen.host is not None and not seen.leads_here
+
     async def host_interfaces(self) -> dict[str, object]:
         return dict.fromkeys(self.host)
 

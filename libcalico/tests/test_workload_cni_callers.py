@@ -140,6 +140,18 @@ async def test_gc_after_the_node_got_another_name_frees_what_stands_here(world: 
     assert len(await world.held()) == 1
 
 
+async def test_a_repeated_add_tells_the_mac_that_the_interface_has(world: World) -> None:
+    """A later plug-in of the chain (tuning) changed it: the endpoint and the result say what stands."""
+    await world.ok("ADD", cniVersion="1.0.0")
+    wiring = world.kernel.boxes["/box", "eth0"]
+    world.kernel.boxes["/box", "eth0"] = wiring._replace(mac="0a:58:00:00:00:99")
+    shown = await world.ok("ADD", cniVersion="1.0.0")
+    assert shown["interfaces"][1]["mac"] == "0a:58:00:00:00:99"
+    (stored,) = await world.endpoints()
+    assert stored.spec.mac == "0a:58:00:00:00:99"
+    await world.ok("CHECK", cniVersion="1.0.0", prevResult=shown)
+
+
 async def test_an_add_to_a_renamed_interface_says_so(world: World) -> None:
     await world.ok("ADD")
     world.kernel.boxes["/box", "eth7"] = world.kernel.boxes.pop(("/box", "eth0"))

@@ -266,7 +266,7 @@ class TestNames:
         stored = endpoint.build_endpoint("n1", "default", container, "eth0", network, {}, ["10.0.0.1"], "cali1", "")
         with pytest.raises(ValidationError) as caught:
             endpoint.check_endpoint(stored)
-            endpoint.check_profile(endpoint.build_profile(network))
+            endpoint.check_profile(network)
         told = names.explain(caught.value, container, network)
         assert [word for word in words if word not in str(told)] == []
         assert [(f.field, f.reason) for f in told.fields] == [(f.field, f.reason) for f in caught.value.fields]
@@ -343,10 +343,23 @@ class TestEndpoints:
     @pytest.mark.parametrize("network", ["MyNet", "my_net", "x" * 64])
     def test_networks_that_cannot_name_a_profile(self, network: str) -> None:
         with pytest.raises(ValidationError):
-            endpoint.check_profile(endpoint.build_profile(network))
+            endpoint.check_profile(network)
 
     @pytest.mark.parametrize("interface", ["Eth0", "eth@0", "a b", "-", "é"])
     def test_odd_interface_names_are_mapped_to_legal_and_different_ones(self, interface: str) -> None:
         endpoint.check_endpoint(self.build(interface=interface))
         assert endpoint.endpoint_segment(interface) not in {"eth0", interface}
         assert endpoint.endpoint_segment("eth0") == "eth0"
+
+
+@pytest.mark.parametrize(
+    ("value", "printed"),
+    [
+        ({"a": {}, "b": [], "c": ["é", 1, None]}, None),
+        ({"msg": "half a character: \ud800"}, b'{\n    "msg": "half a character: ?"\n}\n'),
+        ({"n": 2**70}, b'{\n    "n": 1180591620717411303424\n}\n'),
+    ],
+)
+def test_documents_are_printed_as_the_standard_library_prints_them(value: object, printed: bytes | None) -> None:
+    wanted = (json.dumps(value, indent=4, ensure_ascii=False) + "\n").encode("utf-8", "replace")
+    assert result.render_json(value) == wanted and (printed is None or printed == wanted)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from libcalico.workload.attach import attach, complete, detach, inspect
+from libcalico.workload.attach import attach, complete, detach, inspect, is_used_elsewhere
 from libcalico.workload.plan import Wiring, plan_wiring
 from libcalico.workload.routes import DefaultRouteTaken
 from tests.netns.test_workload import Space
@@ -136,9 +136,12 @@ def test_inspection_tells_a_renamed_interface_from_one_elsewhere(host: Space, bo
     try:
         other.ip("link", "add", "eth0", "type", "veth", "peer", "name", "x0")
         assert not inspect(other.path, "eth0", "cali0", host.path).leads_here
+        assert is_used_elsewhere(other.path, "cali0", host.path)
         box.ip("link", "set", "eth0", "down")
         box.ip("link", "set", "eth0", "name", "mine")
         seen = inspect(box.path, "eth0", "cali0", host.path)
         assert (seen.container, seen.far_name, seen.is_wired) == (None, "mine", False)
+        assert not is_used_elsewhere(box.path, "cali0", host.path)
+        assert not is_used_elsewhere(box.path, "cali1", host.path)
     finally:
         other.close()

@@ -96,7 +96,7 @@ def _refuse_names(context: Context) -> None:
     try:
         endpoint.check_endpoint(_endpoint(context, ["192.0.2.1"], plan.host_interface_name(call.container_id), ""))
         if not context.conf.policy_type:
-            endpoint.check_profile(endpoint.build_profile(call.network))
+            endpoint.check_profile(call.network)
     except ValidationError as error:
         raise names.explain(error, call.container_id, call.network) from error
 
@@ -306,7 +306,7 @@ class _Addition:
             ips = [cidr.partition("/")[0] for cidr in (await self._assign(undo)).cidrs]
         elif context.conf.ipam_type == addresses.OWN_PLUGIN:
             await self._claim(existing, ips)
-        mac = spec.mac
+        mac = seen.container.link.mac if stands and seen.container is not None else spec.mac
         if stands and not _is_complete(seen, ips):  # an agent was killed over it, say
             await context.services.attacher.complete(self._wiring(spec.interface_name, ips, mac), context.call.netns)
         elif not stands:

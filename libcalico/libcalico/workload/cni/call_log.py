@@ -47,6 +47,8 @@ class CallLog:
     @classmethod
     def begin(cls, call: Call, clock: Clock) -> CallLog | None:
         """None when the configuration names neither file nor level."""
+        if not call.conf.get("log_file_path") and not call.conf.get("log_level"):
+            return None
         conf, _ = read_conf(call.conf, lenient=True)
         if not conf.log_file.path and not conf.log_level:
             return None

@@ -172,13 +172,20 @@ async def _lives_elsewhere(context: Context, mine: WorkloadEndpoint) -> bool:
     if not _is_namespace(context) or context.services.attacher.is_host(context.call.netns):
         return False
     until_s = asyncio.get_running_loop().time() + DYING_S
-    while True:
-        seen = await _inspect(context, mine.spec.interface_name)
-        if seen.host is None or seen.leads_here or not seen.host.link.leads_away:
-            return False
+    while await _is_used_elsewhere(context, mine.spec.interface_name):
         if asyncio.get_running_loop().time() > until_s:
             return True
         await asyncio.sleep(_LOOK_AGAIN_S)
+    return False
+
+
+async def _is_used_elsewhere(context: Context, host_interface: str) -> bool:
+    call, attacher = context.call, context.services.attacher
+    try:
+        return await attacher.is_used_elsewhere(call.netns, host_interface)
+    except KernelError:  # the call's namespace has ended meanwhile
+        seen = await attacher.inspect("", call.interface, host_interface)
+        return seen.host is not None and seen.host.link.leads_away
 
 
 async def _leaves_one_network_only(context: Context, mine: WorkloadEndpoint) -> bool:

@@ -7,6 +7,7 @@ dot of Mesos' nested ids (`parent.child`), which must work. All other rules hold
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import random
 import re
@@ -135,9 +136,10 @@ def check_endpoint(endpoint: WorkloadEndpoint) -> None:
         raise ValidationError(problems)
 
 
-def check_profile(profile: Profile) -> None:
-    """Raise `ValidationError` for a network whose name cannot name a profile."""
-    problems = validate(profile)
+@functools.lru_cache(maxsize=64)
+def check_profile(network: str) -> None:
+    """Raise `ValidationError` for a network whose name cannot name a profile. Good names, which are short, are kept."""
+    problems = validate(build_profile(network))
     if problems:
         raise ValidationError(problems)
 

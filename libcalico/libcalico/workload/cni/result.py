@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+import msgspec
 
 from libcalico.workload.cni import errors, versions
 from libcalico.workload.cni.errors import CniError
@@ -30,6 +33,8 @@ class Addresses(NamedTuple):
 
 def render_json(document: object) -> bytes:
     """Indented by four blanks, with a closing newline."""
+    with contextlib.suppress(ValueError, OverflowError):  # no UTF-8, or a number of another plug-in beyond 64 bits
+        return msgspec.json.format(msgspec.json.encode(document), indent=4) + b"\n"
     return (json.dumps(document, indent=4, ensure_ascii=False) + "\n").encode("utf-8", "replace")
 
 
