@@ -10,8 +10,8 @@ import pytest
 
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.datastore.resources import AsyncClient
-from libcalico.errors import BadData, ResourceDoesNotExist
-from libcalico.ipam.service import AssignError, IpamService
+from libcalico.errors import BadData, ResourceDoesNotExist, ResourceUpdateConflict
+from libcalico.ipam.service import AssignError, IpamService, Release
 from libcalico.model.codec import from_input
 
 BLOCK = "/calico/ipam/v2/assignment/ipv4/block/10.93.7.0-29"
@@ -139,3 +139,33 @@ async def test_a_pool_of_the_other_family_is_named_as_such() -> None:
     ):
         with pytest.raises(AssignError, match=f"^{text}$"):
             await service.auto_assign(**options)  # type: ignore[arg-type]
+
+
+async def overlapping() -> MemoryDatastore:
+    """The block of the pool's size, and one of another size around it that was left over; both have x's node m1."""
+    store = await cluster([1, 2, 3, 4, 5, 6, 7])
+    wide = {"cidr": "10.93.7.0/28", "affinity": "host:m1", "allocations": [0, 1] + [None] * 14,
+            "unallocated": list(range(2, 16)), "sequenceNumber": 7, "sequenceNumberForAllocation": {"0": 5, "1": 5},
+            "attributes": [{"handle_id": "y", "secondary": {"node": "m1"}}, {"handle_id": "z"}]}  # fmt: skip
+    await put(store, BLOCK.replace("-29", "-28"), wide)
+    return store
+
+
+async def test_an_address_is_released_from_the_block_that_holds_it() -> None:
+    store = await overlapping()
+    service = IpamService(store, "m1")
+    assert (await service.get_assignment_attributes("10.93.7.1")).handle == "z"
+    assert (await service.release_ips(["10.93.7.1"])).unallocated == ()
+    assert (await service.release_ips(["10.93.7.1"])).unallocated == ("10.93.7.1",)
+    assert (await service.release_ips([Release("10.93.7.0", "y", 5)])).unallocated == ()
+    assert (await stored(store, BLOCK.replace("-29", "-28")))["allocations"] == [None] * 16
+    assert (await stored(store, BLOCK))["allocations"] == [0] + [None] * 7
+    with pytest.raises(ResourceUpdateConflict):
+        await service.release_ips([Release("10.93.7.0", "y", 5)])
+
+
+async def test_a_node_can_be_deleted_though_two_blocks_hold_its_address() -> None:
+    store = await overlapping()
+    await AsyncClient(store).delete("Node", "m1")
+    assert (await stored(store, BLOCK.replace("-29", "-28")))["allocations"][0] is None
+    assert (await stored(store, BLOCK))["allocations"][0] == 0

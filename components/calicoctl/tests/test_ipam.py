@@ -183,11 +183,16 @@ def test_a_report_that_cannot_be_written_is_an_error(world: World) -> None:
     assert (refused.status, refused.stderr) == (1, "open nowhere/r.json: no such file or directory\n")
 
 
-@pytest.mark.parametrize("address", ["10.78.3.0/29", "10.61.0.1/32", "nonsense", "", "10.61.0"])
+@pytest.mark.parametrize("address", ["10.78.3.0/29", "10.61.0.1/32", "nonsense", "", "10.61.0", "fe80::1%eth0"])
 def test_an_address_to_release_is_one_address(world: World, address: str) -> None:
     refused = run_calicoctl(world.store, ["ipam", "release", f"--ip={address}"], {})
     assert refused == (1, f"Error executing command: invalid IP address specified: {address}\n", "")
     assert len(world.held()) == 3
+
+
+def test_an_ipv4_address_in_ipv6s_clothes_is_shown_as_ipv4(world: World) -> None:
+    shown = world.run("ipam show --ip=::ffff:192.0.2.1")
+    assert shown == (0, "192.0.2.1 is not assigned\n", "")
 
 
 def test_a_report_on_a_full_disk_is_an_error(world: World) -> None:

@@ -441,7 +441,7 @@ class IpamService:
                     f" (maxAllocPerIPVersion={max_alloc})"
                 )
         cidr = plan.block_cidr(address, pool.block_length)
-        block = self._store.block(view, cidr) or self._find_block(view, network)
+        block = self._store.block(view, cidr) or self._store.find_block(view, network)
         cidr = cidr if block is None else block.cidr
         if block is None:
             block = self._store.claim(view, cidr, host, kind)
@@ -464,7 +464,7 @@ class IpamService:
         for entry in wanted:
             network = address_net(entry.address)
             address = str(network.network_address)
-            block = self._find_block(view, network)
+            block = self._store.find_block(view, network, partial(_is_meant, entry=entry))
             if block is None:
                 unallocated.append(address)
                 if plan.pool_for(self._store.pools(view), network, enabled_only=False) is not None:
@@ -484,18 +484,6 @@ class IpamService:
                     ordinals.append(ordinal)
             self._free(view, current, sorted(ordinals))
         return Released(tuple(dict.fromkeys(done)), tuple(sorted(set(unallocated))))
-
-    def _find_block(self, view: View, network: IPNetwork) -> Block | None:
-        address = str(network.network_address)
-        pool = plan.pool_for(self._store.pools(view), network, enabled_only=False)
-        if pool is not None:
-            block = self._store.block(view, plan.block_cidr(address, pool.block_length))
-            if block is not None:
-                return block
-        for block in self._store.all_blocks(view, network.version).values():
-            if plan.contains(block.network, network):
-                return block
-        return None
 
     def _free(self, view: View, block: Block, ordinals: list[int]) -> None:
         if not ordinals:
@@ -590,7 +578,7 @@ class IpamService:
         pool = plan.pool_for(self._store.pools(view), network, enabled_only=True)
         if pool is None:
             raise ResourceDoesNotExist(text, "No valid IPPool")
-        block = self._find_block(view, network)
+        block = self._store.find_block(view, network)
         attribute = None if block is None else block.attribute(block.ordinal(text))
         if attribute is None:
             raise ResourceDoesNotExist(text, "IP is unassigned")
@@ -636,6 +624,14 @@ def _check_release(block: Block, ordinal: int, entry: Release) -> None:
     handle = None if entry.handle is None else entry.handle.partition("\r")[0]
     if handle is not None and attribute is not None and attribute.handle != handle:
         raise _conflict(address, f"the given handle ({handle}) does not match ({attribute.handle or ''})")
+
+
+def _is_meant(block: Block, ordinal: int, entry: Release) -> bool:
+    try:
+        _check_release(block, ordinal, entry)
+    except ResourceUpdateConflict:
+        return False
+    return True
 
 
 def _conflict(address: str, cause: str) -> ResourceUpdateConflict:

@@ -153,6 +153,24 @@ class Store:
                 blocks[cidr] = block
         return blocks
 
+    def find_block(
+        self, view: View, network: IPNetwork, is_meant: Callable[[Block, int], bool] = lambda _block, _ordinal: True
+    ) -> Block | None:
+        """The block of an address: the one that holds it, and as `is_meant` wants, where several overlap; whichever
+        there is where none holds it."""
+        address = str(network.network_address)
+
+        def holds(block: Block) -> bool:
+            ordinal = block.ordinal(address)
+            return block.allocations[ordinal] is not None and is_meant(block, ordinal)
+
+        pool = plan.pool_for(self.pools(view), network, enabled_only=False)
+        usual = None if pool is None else self.block(view, plan.block_cidr(address, pool.block_length))
+        if usual is not None and holds(usual):
+            return usual
+        others = [one for one in self.all_blocks(view, network.version).values() if plan.contains(one.network, network)]
+        return next(filter(holds, others), usual or (others[0] if others else None))
+
     def readable_block(self, view: View, cidr: str) -> Block | None:
         """A block, None when it does not exist or cannot be read: then it is left alone."""
         try:

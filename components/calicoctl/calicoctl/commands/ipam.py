@@ -71,11 +71,15 @@ def _share(part: int, total: int) -> str:
 
 
 def parsed_address(text: str) -> str:
-    """An address as the user gives it, in its shortest form; one with a length is none."""
+    """An address as the user gives it, in its shortest form, an IPv4 one in IPv6's clothes as IPv4; one with a length
+    or a zone is none."""
     try:
-        return str(ipaddress.ip_address(text))
+        address = ipaddress.ip_address(text)
     except ValueError:
-        raise CommandFailed(f"Error executing command: invalid IP address specified: {text}", to_stdout=True) from None
+        address = None
+    if address is None or "%" in text:
+        raise CommandFailed(f"Error executing command: invalid IP address specified: {text}", to_stdout=True)
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 def _address(client: Client, text: str) -> str:
