@@ -212,3 +212,14 @@ class World:
     async def is_clean(self) -> bool:
         handles = (await self.store.range(b"/calico/ipam/v2/handle/")).kvs
         return not (await self.endpoints() or await self.held() or handles or self.kernel.host or self.kernel.boxes)
+
+
+async def started(has_agent: bool) -> World:
+    """A world to make calls in: without an agent whose view spares requests, or with one."""
+    made = World()
+    made.has_agent = has_agent
+    if has_agent:
+        ipam = IpamService(made.store, NODE)
+        made.services.open_ipam = lambda _client, node: ipam if node == NODE else IpamService(made.store, node)
+    await made.start()
+    return made

@@ -214,9 +214,9 @@ async def test_without_descriptors_it_waits_and_logs_once(
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", ""])
 async def test_where_it_listens(host: str) -> None:
     with await http.listen(host, 0) as listener:
-        asyncio.get_running_loop()
-        with socket.create_connection(("127.0.0.1", listener.getsockname()[1]), timeout=5):
-            pass
+        port = listener.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as caller:
+            assert caller.getpeername()[1] == port
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid", "a..b", "x" * 64])

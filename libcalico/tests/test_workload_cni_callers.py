@@ -9,23 +9,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from libcalico.ipam.service import IpamService
 from libcalico.model.codec import from_input
 from libcalico.workload.cni import delete
 from libcalico.workload.cni.add import POLICY_TIMEOUT_S
-from tests.cni_world import ID, NODE, World
+from tests.cni_world import ID, NODE, World, started
 
 
 @pytest.fixture(params=[False, True], ids=["alone", "agent"])
 async def world(request: pytest.FixtureRequest) -> World:
-    """Without an agent whose view spares requests, and with one."""
-    made = World()
-    made.has_agent = request.param
-    if made.has_agent:
-        ipam = IpamService(made.store, NODE)
-        made.services.open_ipam = lambda _client, node: ipam if node == NODE else IpamService(made.store, node)
-    await made.start()
-    return made
+    return await started(request.param)
 
 
 async def refused_with_args(world: World, args: dict[str, Any]) -> Any:

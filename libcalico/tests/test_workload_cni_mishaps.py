@@ -12,23 +12,15 @@ import pytest
 
 from libcalico.datastore.contract import Delete, Operation, Put
 from libcalico.errors import DatastoreError, Unreachable
-from libcalico.ipam.service import IpamService
 from libcalico.workload.plan import plan_wiring
-from tests.cni_world import NODE, World
+from tests.cni_world import World, started
 
 Writes = Callable[[Operation], bool]
 
 
 @pytest.fixture(params=[False, True], ids=["alone", "agent"])
 async def world(request: pytest.FixtureRequest) -> World:
-    """Without an agent whose view spares requests, and with one."""
-    made = World()
-    made.has_agent = request.param
-    if made.has_agent:
-        ipam = IpamService(made.store, NODE)
-        made.services.open_ipam = lambda _client, _node: ipam
-    await made.start()
-    return made
+    return await started(request.param)
 
 
 def in_namespace(name: str) -> dict[str, str]:

@@ -4,32 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
 
 import pytest
 
 from libcalico.workload.attach import attach, complete, detach, inspect, is_used_elsewhere
 from libcalico.workload.plan import Wiring, plan_wiring
 from libcalico.workload.routes import DefaultRouteTaken
-from tests.netns.test_workload import Space
+from tests.netns.spaces import Space
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run as root")]
 
 BOTH = frozenset({socket.AF_INET, socket.AF_INET6})
-
-
-@pytest.fixture
-def host() -> Iterator[Space]:
-    made = Space("host")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def box() -> Iterator[Space]:
-    made = Space("box")
-    yield made
-    made.close()
 
 
 def wiring(number: int) -> Wiring:
@@ -130,18 +115,14 @@ def test_a_moved_default_route_counts(host: Space, box: Space) -> None:
     assert inspect(box.path, "eth0", "cali0", host.path).families == BOTH
 
 
-def test_inspection_tells_a_renamed_interface_from_one_elsewhere(host: Space, box: Space) -> None:
+def test_inspection_tells_a_renamed_interface_from_one_elsewhere(host: Space, box: Space, other: Space) -> None:
     attach(wiring(0), box.path, host.path)
-    other = Space("other")
-    try:
-        other.ip("link", "add", "eth0", "type", "veth", "peer", "name", "x0")
-        assert not inspect(other.path, "eth0", "cali0", host.path).leads_here
-        assert is_used_elsewhere(other.path, "cali0", host.path)
-        box.ip("link", "set", "eth0", "down")
-        box.ip("link", "set", "eth0", "name", "mine")
-        seen = inspect(box.path, "eth0", "cali0", host.path)
-        assert (seen.container, seen.far_name, seen.is_wired) == (None, "mine", False)
-        assert not is_used_elsewhere(box.path, "cali0", host.path)
-        assert not is_used_elsewhere(box.path, "cali1", host.path)
-    finally:
-        other.close()
+    other.ip("link", "add", "eth0", "type", "veth", "peer", "name", "x0")
+    assert not inspect(other.path, "eth0", "cali0", host.path).leads_here
+    assert is_used_elsewhere(other.path, "cali0", host.path)
+    box.ip("link", "set", "eth0", "down")
+    box.ip("link", "set", "eth0", "name", "mine")
+    seen = inspect(box.path, "eth0", "cali0", host.path)
+    assert (seen.container, seen.far_name, seen.is_wired) == (None, "mine", False)
+    assert not is_used_elsewhere(box.path, "cali0", host.path)
+    assert not is_used_elsewhere(box.path, "cali1", host.path)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import subprocess
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from libcalico.kernel import netns, sysctl
+from libcalico.kernel import netns
 from libcalico.kernel.errors import KernelError
 from libcalico.workload.attach import (
     Attacher,
@@ -24,61 +22,9 @@ from libcalico.workload.attach import (
     inspect,
 )
 from libcalico.workload.plan import Wiring, plan_wiring
-from tests.services import namespace_name
+from tests.netns.spaces import Space
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run as root")]
-
-
-def sh(*argv: str, check: bool = True) -> str:
-    return subprocess.run(argv, check=check, capture_output=True, text=True).stdout
-
-
-class Space:
-    """A throw-away namespace."""
-
-    def __init__(self, kind: str) -> None:
-        self.name = namespace_name(f"wl{kind}")
-        sh("ip", "netns", "add", self.name)
-        self.path = f"/run/netns/{self.name}"
-        self.ip("link", "set", "lo", "up")
-
-    def ip(self, *argv: str) -> Any:
-        out = sh("ip", "-n", self.name, "-j", *argv)
-        return json.loads(out) if out.strip() else []
-
-    def links(self) -> list[str]:
-        return [link["ifname"] for link in self.ip("link")]
-
-    def setting(self, key: str) -> str:
-        with netns.entered(self.path):
-            return sysctl.read(key)
-
-    def run(self, *argv: str, check: bool = True) -> str:
-        return sh("ip", "netns", "exec", self.name, *argv, check=check)
-
-    def close(self) -> None:
-        sh("ip", "netns", "del", self.name, check=False)
-
-
-@pytest.fixture
-def host() -> Iterator[Space]:
-    made = Space("host")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def box() -> Iterator[Space]:
-    made = Space("box")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def other() -> Iterator[Space]:
-    made = Space("other")
-    yield made
-    made.close()
 
 
 def wiring(addresses: list[str] | None = None, name: str = "cali5f0c9e11-2b", **more: Any) -> Wiring:
@@ -185,7 +131,7 @@ def test_an_interface_that_exists_is_not_touched(host: Space, box: Space) -> Non
 
 
 def test_a_route_through_another_interface_is_a_refusal_and_leaves_nothing(host: Space, box: Space) -> None:
-    sh("ip", "-n", host.name, "link", "add", "z0", "type", "veth", "peer", "name", "z1")
+    host.ip("link", "add", "z0", "type", "veth", "peer", "name", "z1")
     for name in ("z0", "z1"):
         host.ip("link", "set", name, "up")
     host.ip("route", "add", "172.29.0.1/32", "dev", "z0")
@@ -204,7 +150,7 @@ def test_detach_without_a_namespace_and_with_one_that_is_gone(host: Space, box: 
 
 
 def test_detach_never_takes_the_hosts_own_interface(host: Space) -> None:
-    sh("ip", "-n", host.name, "link", "add", "eth0", "type", "veth", "peer", "name", "x0")
+    host.ip("link", "add", "eth0", "type", "veth", "peer", "name", "x0")
     detach(host.path, "eth0", [], host.path)
     assert "eth0" in host.links()
 
