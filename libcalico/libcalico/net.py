@@ -2,7 +2,8 @@
 
 from calico_native import net as _native
 
-Address, Cidr = _native.Address, _native.Cidr
+Address = _native.Address
+Cidr = _native.Cidr
 parse_address, parse_cidr, parse_cidrs = _native.parse_address, _native.parse_cidr, _native.parse_cidrs
 collapse = _native.collapse
 

@@ -10,12 +10,13 @@ import pytest
 from libcalico.errors import BadData
 from libcalico.model.codec import decode
 from libcalico.model.keys import ResourceKey
+from libcalico.net import Cidr
 from libcalico.policy.compile import CompiledPolicy, compile_policy, compile_profile
-from libcalico.policy.ir import DENY_ALL, Action, IcmpMatch, Net, PortRange, Rule
+from libcalico.policy.ir import DENY_ALL, Action, IcmpMatch, PortRange, Rule
 from libcalico.policy.nft.rules import NftOptions, policy_chains
 from libcalico.selector import parse
 
-TEN = Net(4, 10 << 24, 8)
+TEN = Cidr(4, 10 << 24, 8)
 
 
 def stored(kind: str, metadata: dict[str, str], spec: dict[str, Any]) -> Any:
@@ -108,7 +109,7 @@ def test_a_negated_icmp_of_another_protocol_is_always_true() -> None:
 
 def test_networks() -> None:
     side, _ = source(nets=["10.1.2.3/8", "nonsense", "::ffff:10.0.0.1/128", "::ffff:0:0/96"])
-    assert side.nets == (TEN, Net(4, (10 << 24) + 1, 32), Net(4, 0, 0))
+    assert side.nets == (TEN, Cidr(4, (10 << 24) + 1, 32), Cidr(4, 0, 0))
 
 
 def test_actions() -> None:

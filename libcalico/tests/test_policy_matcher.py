@@ -8,11 +8,11 @@ import pytest
 
 import calico_native
 from calico_native.py import rules as twin
+from libcalico.net import Cidr
 from libcalico.policy.ir import (
     Action,
     Direction,
     EndpointPolicy,
-    Net,
     Packet,
     Policy,
     PolicyId,
@@ -115,7 +115,7 @@ def test_sets_and_named_ports(matcher: Matcher) -> None:
     side = Side(sets=("s:a",), ports=(PortRange(9000, 9100),), port_sets=("n:http",))
     one = policy("p", rule(Action.ALLOW, protocol=TCP, destination=side))
     assert decide(matcher, [tier(one)], one).verdict is Verdict.DENY
-    matcher.set_addresses("s:a", [(4, 0x0A000002, 32)])
+    matcher.set_addresses("s:a", [Cidr(4, 0x0A000002, 32)])
     assert decide(matcher, [tier(one)]).verdict is Verdict.DENY
     matcher.set_ports("n:http", [(4, 0x0A000002, TCP, 8080)])
     assert decide(matcher, [tier(one)]).verdict is Verdict.ALLOW
@@ -126,6 +126,6 @@ def test_sets_and_named_ports(matcher: Matcher) -> None:
 
 
 def test_a_replaced_policy_is_the_new_one(matcher: Matcher) -> None:
-    nets = Side(nets=(Net(4, 0x0B000000, 8),))
+    nets = Side(nets=(Cidr(4, 0x0B000000, 8),))
     assert decide(matcher, [tier(policy("p"))], policy("p", rule(Action.ALLOW))).verdict is Verdict.ALLOW
     assert decide(matcher, [tier(policy("p"))], policy("p", rule(Action.ALLOW, source=nets))).verdict is Verdict.DENY

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from libcalico.net import Cidr
 from libcalico.policy.ir import (
     Action,
     Direction,
     EndpointPolicy,
     IcmpMatch,
-    Net,
     Policy,
     PolicyId,
     PortRange,
@@ -32,7 +32,7 @@ from libcalico.policy.nft.table import Chain, Map, Set, Table
 
 WEB = PolicyId("NetworkPolicy", "default", "web")
 OPTIONS = NftOptions()
-TEN, FD = Net(4, 10 << 24, 8), Net(6, 0xFD << 120, 8)
+TEN, FD = Cidr(4, 10 << 24, 8), Cidr(6, 0xFD << 120, 8)
 
 
 def ports(*given: int | tuple[int, int]) -> tuple[PortRange, ...]:
@@ -67,9 +67,9 @@ def matches(rule: Rule) -> list[str]:
         ),
         ({"source": Side(nets=(TEN, FD))}, ["ip saddr 10.0.0.0/8", "ip6 saddr fd00::/8"]),
         ({"source": Side(nets=(TEN,))}, ["ip saddr 10.0.0.0/8"]),
-        ({"source": Side(nets=(TEN, Net(4, (10 << 24) + 5, 32)))}, ["ip saddr 10.0.0.0/8"]),
-        ({"source": Side(nets=(Net(4, 0, 0),)), "family": 4}, ["meta nfproto ipv4"]),
-        ({"source": Side(not_nets=(Net(4, 0, 0),)), "family": 4}, []),
+        ({"source": Side(nets=(TEN, Cidr(4, (10 << 24) + 5, 32)))}, ["ip saddr 10.0.0.0/8"]),
+        ({"source": Side(nets=(Cidr(4, 0, 0),)), "family": 4}, ["meta nfproto ipv4"]),
+        ({"source": Side(not_nets=(Cidr(4, 0, 0),)), "family": 4}, []),
         (
             {"destination": Side(sets=("s:x",), not_sets=("s:y",)), "family": 4},
             ["ip daddr @ip4-s-x ip daddr != @ip4-s-y"],

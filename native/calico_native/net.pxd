@@ -42,4 +42,5 @@ cdef long long _read_v4(str text, Py_ssize_t place, Py_ssize_t end) except -2
 cdef bint _read_v6(Cidr net, str text, Py_ssize_t end) except -1
 @cython.locals(value=int, digits=int, character=Py_UCS4)
 cdef int _read_group(str text, Py_ssize_t place, Py_ssize_t end) except -2
+@cython.locals(first=int, count=int, run=int, place=int, group=int, texts=list)
 cdef str _address_text(int family, u64 high, u64 low)

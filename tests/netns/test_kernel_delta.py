@@ -17,7 +17,7 @@ from calico_felix.dataplane.ruleset import Ruleset, address_set
 from libcalico.kernel.nft import Nft
 from libcalico.kernel.nft_elements import ElementBatches
 from libcalico.model.keys import ResourceKey, key_path
-from libcalico.policy.nets import FULL_LENGTH
+from libcalico.net import Cidr
 from libcalico.policy.nft import table
 from libcalico.policy.nft.rules import NftOptions
 from libcalico.policy.nft.table import Chain, Map, Table
@@ -104,13 +104,13 @@ def random_sets(dice: random.Random) -> Table:
     """Sets of both kinds and families and a map, of a few members or many."""
     made = Table()
     for family in (4, 6):
-        full = FULL_LENGTH[family]
+        full = 32 if family == 4 else 128
         for kind in ("interval", "hash"):
             members = []
             for _ in range(dice.choice((0, 3, 60))):
                 length = full if kind == "hash" else full - dice.randrange(10)
                 address = dice.randrange(1 << 12) + (10 << (full - 8))
-                members.append((family, address >> (full - length) << (full - length), length))
+                members.append(Cidr(family, address >> (full - length) << (full - length), length))
             name = f"{kind}{family}"
             made.sets[name] = address_set(members, family)
             word = "ip" if family == 4 else "ip6"

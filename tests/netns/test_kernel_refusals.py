@@ -11,7 +11,7 @@ from calico_felix.dataplane import refusals
 from calico_felix.dataplane.config import DataplaneConfig
 from calico_felix.dataplane.loop import Dataplane
 from calico_felix.dataplane.programmer import Programmer
-from calico_felix.messages import Flush, IPSet
+from calico_felix.messages import Flush, IPSet, PortMember
 from libcalico.clock import SystemClock
 from libcalico.kernel import netns
 from libcalico.policy.ir import Action, Direction, IcmpMatch, Policy, PolicyId, Rule, Side
@@ -23,7 +23,7 @@ from tests.services import namespace_name
 GOOD = Rule(Action.ALLOW, 0)
 LIBRARY_REFUSES = Rule(Action.ALLOW, 1, 4, protocol=1, icmp=IcmpMatch(300, None))
 OF_ANOTHER_TYPE = Rule(Action.ALLOW, 1, 4, source=Side(sets=("s:ports",)))
-SET_IS_REFUSED = Rule(Action.DENY, 1, 4, source=Side(not_sets=("s:bad",)))
+SET_IS_REFUSED = Rule(Action.DENY, 1, 4, source=Side(not_port_sets=("s:bad",)))
 EVERY, COUNT = 4, 160
 
 
@@ -55,8 +55,8 @@ async def test_every_fourth_of_many_policies_is_refused(
         rules = (GOOD,) if number % EVERY or bad is None else (GOOD, bad)
         policies[identity(number)] = Policy(identity(number), "default", (GOOD,), rules)
     sets = {
-        "s:ports": IPSet("s:ports", True, frozenset({(4, 0x0A000001, 6, 80)})),
-        "s:bad": IPSet("s:bad", False, frozenset({(4, 0x0A000000, 33)})),
+        "s:ports": IPSet("s:ports", True, frozenset({PortMember(4, 0x0A000001, 6, 80)})),
+        "s:bad": IPSet("s:bad", True, frozenset({PortMember(4, 0x0A000001, 300, 80)})),
     }
     if bad is not SET_IS_REFUSED:
         del sets["s:bad"]

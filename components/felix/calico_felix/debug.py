@@ -14,7 +14,6 @@ from libcalico.errors import BadData
 from libcalico.obs.debug import Command, table
 from libcalico.policy.ir import PolicyId
 from libcalico.policy.nft.names import policy_word
-from libcalico.policy.nft.rules import address_text
 from libcalico.text import escaped, shown
 
 
@@ -100,7 +99,7 @@ def _endpoints(dataplane: Dataplane) -> str:
             [
                 str(key),
                 endpoint.interface,
-                ",".join(address_text(f, a) for f, a, _ in endpoint.nets),
+                ",".join(net.brief for net in endpoint.nets),
                 ",".join(policies) or "-",
                 ",".join(_profile(name, dataplane) for name in endpoint.policy.profiles) or "-",
                 str(dataplane.programmed_revisions.get(key, 0)),

@@ -8,35 +8,45 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from libcalico.model.keys import ResourceKey
+from libcalico.net import Cidr
 from libcalico.policy.ir import EndpointPolicy, Policy, PolicyId
 
-AddressMember = tuple[int, int, int]
-PortMember = tuple[int, int, int, int]
+
+class PortMember(NamedTuple):
+    """An address that has a named port: `number` is the address as an integer, `protocol` IP's number."""
+
+    family: int
+    number: int
+    protocol: int
+    port: int
+
+
+Member = Cidr | PortMember
 
 
 class IPSet(NamedTuple):
-    """A set's members: (family, address, length), or with `ports` (family, address, protocol, port)."""
+    """A set's members: networks, or with `ports` addresses with ports."""
 
     id: str
     ports: bool
-    members: frozenset[tuple[int, ...]]
+    members: frozenset[Member]
 
 
 class IPSetDelta(NamedTuple):
     """What has changed in a set whose members the receiver has."""
 
     id: str
-    added: frozenset[tuple[int, ...]]
-    removed: frozenset[tuple[int, ...]]
+    added: frozenset[Member]
+    removed: frozenset[Member]
 
 
 class Endpoint(NamedTuple):
-    """A local workload endpoint. `revision` is the datastore's, of the endpoint itself."""
+    """A local workload endpoint; `nets` are single addresses. `revision` is the datastore's, of the endpoint itself."""
 
     key: ResourceKey
     interface: str
     mac: str
-    nets: tuple[AddressMember, ...]
+    nets: tuple[Cidr, ...]
     policy: EndpointPolicy
     revision: int
 

@@ -12,6 +12,7 @@ from calico_felix.calc.graph import Graph
 from calico_felix.dataplane.ruleset import Ruleset
 from calico_felix.messages import Flush, IPSetDelta
 from libcalico.model.keys import BlockKey, ResourceKey, key_path
+from libcalico.net import Cidr
 from libcalico.policy.ir import DENY_ALL, Action, PolicyId
 from libcalico.policy.nft.rules import NftOptions
 from tests.random_policies import World
@@ -214,7 +215,7 @@ def test_an_endpoint_with_several_of_a_rule_s_ports_is_in_one_set(store: Datasto
         store.endpoint("a", {}, ports=[{"name": n, "protocol": "TCP", "port": numbers[n]} for n in names])
         store.flush()
         (one,) = store.state["sets"].values()
-        return {(member[2], member[3]) for member in one.members}
+        return {(member.protocol, member.port) for member in one.members}
 
     assert ports("web", "www", "dns", "other") == {(6, 80), (6, 53)}
     assert ports("www") == {(6, 80)}
@@ -263,14 +264,14 @@ def test_two_endpoints_with_one_address_share_the_member(store: Datastore) -> No
     store.endpoint("two", {"a": "1"})
     store.flush()
     (ip_set,) = store.state["sets"].values()
-    assert ip_set.members == {(4, 0x0A000001, 32)}
+    assert ip_set.members == {Cidr(4, 0x0A000001, 32)}
     store.endpoint("one", {})
     assert store.flush().sets == {}
     store.endpoint("two", {})
     (change,) = store.flush().sets.values()
     assert isinstance(change, IPSetDelta) and (change.added, set(change.removed)) == (
         frozenset(),
-        {(4, 0x0A000001, 32)},
+        {Cidr(4, 0x0A000001, 32)},
     )
     store.endpoint("two", {"a": "1"})
     store.endpoint("two", {})

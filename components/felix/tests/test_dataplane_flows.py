@@ -18,12 +18,13 @@ from libcalico.kernel.netlink import LinkEvent, RouteEvent
 from libcalico.kernel.nft import NftError, Refusal
 from libcalico.kernel.objects import Link, Route
 from libcalico.model.keys import ResourceKey
+from libcalico.net import Cidr
 from libcalico.policy.ir import EndpointPolicy
 from libcalico.policy.nft.rules import NftOptions
 from libcalico.policy.nft.table import Table
 
-ADDRESS = (4, 0x0A000001, 32)
-OTHER = (4, 0x0A000002, 32)
+ADDRESS = Cidr(4, 0x0A000001, 32)
+OTHER = Cidr(4, 0x0A000002, 32)
 
 
 class Kernel:
@@ -47,7 +48,7 @@ class Kernel:
         return 0
 
 
-def endpoint(name: str, *nets: tuple[int, int, int], revision: int = 1) -> Endpoint:
+def endpoint(name: str, *nets: Cidr, revision: int = 1) -> Endpoint:
     key = ResourceKey("WorkloadEndpoint", name, "default")
     return Endpoint(key, f"cali{name}", "", nets, EndpointPolicy((), ()), revision)
 
@@ -130,7 +131,7 @@ async def test_flows_of_an_owner_that_went_unseen_end_before_the_heir_is_ready(
     assert kernel.log == ["commit"]
     if listed == "between":
         await dataplane.flows.find()
-    heir, another = endpoint("heir", OTHER), endpoint("another", (4, 0x0A000003, 32))
+    heir, another = endpoint("heir", OTHER), endpoint("another", Cidr(4, 0x0A000003, 32))
     for _ in range(2):
         dataplane.on_flush(flush(heir))
         await dataplane._apply_ruleset()
@@ -153,7 +154,7 @@ async def test_when_the_old_flows_cannot_be_listed_every_address_may_have_some(
     await dataplane.flows.find()
     dataplane.on_flush(flush(A))
     await dataplane._apply_ruleset()
-    for name, net in (("heir", OTHER), ("another", (4, 0x0A000003, 32))):
+    for name, net in (("heir", OTHER), ("another", Cidr(4, 0x0A000003, 32))):
         dataplane.on_flush(flush(endpoint(name, net)))
         await dataplane._apply_ruleset()
     assert kernel.log == ["commit", "commit", "end 10.0.0.2", "commit", "end 10.0.0.3"]
@@ -201,7 +202,7 @@ async def test_an_endpoint_on_the_interface_of_another_is_never_ready() -> None:
     dataplane.on_flush(flush(gone=(A,)))
     await dataplane._apply_ruleset()
     await dataplane.wait_programmed(second.key, 7, 1)
-    first = endpoint("0", (4, 9, 32), revision=9)._replace(interface=A.interface)
+    first = endpoint("0", Cidr(4, 9, 32), revision=9)._replace(interface=A.interface)
     dataplane.on_flush(flush(first))
     await dataplane._apply_ruleset()
     assert dataplane.programmed_revisions.keys() == {first.key}
@@ -242,7 +243,7 @@ def test_flows_that_nobody_waits_for_are_listed_once_a_second() -> None:
 
     async def scenario() -> None:
         kernel = Kernel()
-        many = [endpoint(str(number), (4, number, 32)) for number in range(3)]
+        many = [endpoint(str(number), Cidr(4, number, 32)) for number in range(3)]
         dataplane = await settled(kernel, flush(*many))
         await dataplane._apply_ruleset()
         for one in many:
@@ -461,7 +462,7 @@ async def test_many_chains_that_the_kernel_refuses_are_closed_one_by_one() -> No
     """But not one that every packet of the host goes through."""
     kernel = Kernel()
     dataplane = fresh(kernel)
-    dataplane.on_flush(flush(*(endpoint(f"e{number}", (4, number + 1, 32)) for number in range(20))))
+    dataplane.on_flush(flush(*(endpoint(f"e{number}", Cidr(4, number + 1, 32)) for number in range(20))))
     chains = [name for name in dataplane.ruleset.table.chains if name.startswith("tw-")]
     assert len(chains) == 20
     kernel.failing = [NftError("no", 1, f"add rule inet calico {chain} accept") for chain in chains]
@@ -479,7 +480,7 @@ async def test_many_chains_that_the_kernel_refuses_are_closed_one_by_one() -> No
 async def test_all_that_one_answer_refuses_is_closed_before_the_next_try() -> None:
     kernel = Kernel()
     dataplane = fresh(kernel)
-    dataplane.on_flush(flush(*(endpoint(f"e{number}", (4, number + 1, 32)) for number in range(20))))
+    dataplane.on_flush(flush(*(endpoint(f"e{number}", Cidr(4, number + 1, 32)) for number in range(20))))
     dataplane.ruleset.on_flush(flush()._replace(sets={"s:x": IPSet("s:x", False, frozenset())}))
     chains = [name for name in dataplane.ruleset.table.chains if name.startswith("tw-")]
     refusals = [Refusal(number, f"add rule inet calico {chain} accept", "no") for number, chain in enumerate(chains)]

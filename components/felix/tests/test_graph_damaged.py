@@ -58,7 +58,8 @@ def test_one_damaged_object_counts_as_absent(damage: tuple[bytes, bytes]) -> Non
     render(flush)
     key = parse_key(path)
     is_kept = isinstance(key, ResourceKey) and key.kind in ("ClusterInformation", "FelixConfiguration")
-    if graph.problems and not is_kept:
+    is_used_in_part = any(problem.endswith("they match nothing") for problem in graph.problems.values())
+    if graph.problems and not is_kept and not is_used_in_part:
         assert len(graph.problems) == 1
         rest = {one: kept for one, kept in STORED.items() if one != path}
         assert flush == result(rest)[1]

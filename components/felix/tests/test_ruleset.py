@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from calico_felix.dataplane.ruleset import Ruleset
-from calico_felix.messages import Endpoint, Flush, IPSet, IPSetDelta
+from calico_felix.messages import Endpoint, Flush, IPSet, IPSetDelta, Member, PortMember
 from libcalico.model.keys import ResourceKey
+from libcalico.net import Cidr
 from libcalico.policy.ir import Action, EndpointPolicy, Policy, PolicyId, Rule, Side, TierPolicies
 from libcalico.policy.nft.rules import NftOptions
 
@@ -30,7 +31,7 @@ def endpoint(name: str = "w", interface: str = "cali1", *policies: PolicyId) -> 
 def ruleset() -> Ruleset:
     made = Ruleset("here", NftOptions())
     one = endpoint("w", "cali1", P)
-    members = IPSet("s:one", False, frozenset({(4, 0x0A000001, 32)}))
+    members = IPSet("s:one", False, frozenset({Cidr(4, 0x0A000001, 32)}))
     made.on_flush(
         flush(sets={"s:one": members}, policies={P: Policy(P, "default", (ALLOW,), ())}, endpoints={one.key: one})
     )
@@ -46,7 +47,7 @@ def test_a_set_becomes_an_interval_set_with_its_first_prefix() -> None:
     made = ruleset()
     (name,) = [name for name in made.table.sets if name.startswith("ip4-s-")]
     assert not made.table.sets[name].interval
-    made.on_flush(flush(sets={"s:one": IPSet("s:one", False, frozenset({(4, 0x0A000000, 8)}))}))
+    made.on_flush(flush(sets={"s:one": IPSet("s:one", False, frozenset({Cidr(4, 0x0A000000, 8)}))}))
     assert made.table.sets[name].interval
     made.on_flush(flush(sets={"s:one": None}))
     assert name not in made.table.sets
@@ -55,8 +56,10 @@ def test_a_set_becomes_an_interval_set_with_its_first_prefix() -> None:
 def test_differences_of_a_set_add_up_to_the_set() -> None:
     """Whatever the order of single addresses and prefixes: the kernel sets are those of the whole set."""
     dice = random.Random(7)
-    pool = [(4, 0x0A000000 + n, 32) for n in range(12)] + [(4, 0x0A000000, 29), (6, 1, 128), (6, 2, 128), (6, 0, 64)]
-    ports = [(4, 0x0A000000 + n, 6, 80) for n in range(6)] + [(6, 1, 17, 53)]
+    others = [(4, 0x0A000000, 29), (6, 1, 128), (6, 2, 128), (6, 0, 64)]
+    pool: list[Member] = [Cidr(*one) for one in others + [(4, 0x0A000000 + n, 32) for n in range(12)]]
+    ports: list[Member] = [PortMember(4, 0x0A000000 + n, 6, 80) for n in range(6)]
+    ports.append(PortMember(6, 1, 17, 53))
     for members, with_ports in ((pool, False), (ports, True)) * 20:
         made, known = Ruleset("here", NftOptions()), frozenset(dice.sample(members, 3))
         made.on_flush(flush(sets={"s:x": IPSet("s:x", with_ports, known)}))
@@ -115,8 +118,8 @@ def test_a_refused_set_closes_all_that_uses_it_until_it_loses_members(part: str,
     other, third = PolicyId("Profile", "", "other"), PolicyId("GlobalNetworkPolicy", "", "third")
     rule = Rule(action, 0, source=Side()._replace(**{part: ("s:bad",)}))  # type: ignore[arg-type]
     ports = part.endswith("port_sets")
-    tails = ((6, 80), (6, 81)) if ports else ((32,), (31,))
-    one, two = ((4, 0x0A000002, *tail) for tail in tails)
+    one: Member = PortMember(4, 0x0A000002, 6, 80) if ports else Cidr(4, 0x0A000002, 32)
+    two: Member = PortMember(4, 0x0A000002, 6, 81) if ports else Cidr(4, 0x0A000002, 31)
     made = ruleset()
     bad = PolicyId("GlobalNetworkPolicy", "", "bad")
     made.on_flush(
@@ -140,7 +143,7 @@ def test_a_refused_set_closes_all_that_uses_it_until_it_loses_members(part: str,
     assert len(closed()) == 3 and made.table.sets["ip4-s-bad"].elements == frozenset()
     made.on_flush(flush(sets={"s:bad": IPSetDelta("s:bad", frozenset(), frozenset({one}))}))
     assert made.quarantined == {}
-    assert made.table.sets["ip4-s-bad"].elements == {"10.0.0.2 . 6 . 81" if ports else "10.0.0.2/31"}
+    assert made.table.sets["ip4-s-bad"].elements == {"10.0.0.2 . 6 . 81" if ports else two}
     assert "@ip4-s-bad" in made.table.chains["po-gnp/bad"].rules[0]
 
 
@@ -155,7 +158,7 @@ def test_a_refused_set_that_nobody_needs_any_more_is_forgotten() -> None:
 
 def test_a_number_that_is_no_port_is_in_no_set() -> None:
     made = ruleset()
-    members = frozenset((4, 0x0A000001, 6, port) for port in (-1, 0, 80, 65535, 65536, 2**70))
+    members = frozenset(PortMember(4, 0x0A000001, 6, port) for port in (-1, 0, 80, 65535, 65536, 2**70))
     made.on_flush(flush(sets={"n:x": IPSet("n:x", True, members)}))
     assert made.table.sets["ip4-n-x"].elements == {f"10.0.0.1 . 6 . {port}" for port in (0, 80, 65535)}
 

@@ -14,8 +14,9 @@ from libcalico.model import scalars
 from libcalico.model.resources import ICMP as ModelICMP
 from libcalico.model.resources import EntityRule, GlobalNetworkPolicy, NetworkPolicy, Profile
 from libcalico.model.resources import Rule as ModelRule
+from libcalico.net import Cidr, parse_cidrs
 from libcalico.policy import limits
-from libcalico.policy.ir import DENY_ALL, Action, IcmpMatch, Net, Policy, PolicyId, PortRange, Rule, Side
+from libcalico.policy.ir import DENY_ALL, Action, IcmpMatch, Policy, PolicyId, PortRange, Rule, Side
 from libcalico.selector import Selector, parse
 from libcalico.selector.identity import unique_id
 from libcalico.selector.translate import global_policy_selector, network_policy_selector, rule_selector
@@ -197,14 +198,9 @@ def _icmp(match: ModelICMP | None) -> IcmpMatch | None:
     return IcmpMatch(match.type, match.code)
 
 
-def _nets(texts: list[str]) -> tuple[Net, ...]:
+def _nets(texts: list[str]) -> tuple[Cidr, ...]:
     """Networks of a list; text that is none is left out, as upstream does (the client refuses to store it)."""
-    nets = []
-    for text in texts:
-        net = scalars.parse_net(text)
-        if net is not None:
-            nets.append(Net(net.version, int(net.network_address), net.prefixlen))
-    return tuple(nets)
+    return tuple(parse_cidrs(texts)[0])
 
 
 def _side(side: EntityRule, protocol: int | None, namespace: str, sets: dict[str, SetSpec]) -> Side:

@@ -2,7 +2,7 @@
 
 A verdict is computed as spec/felix.md 2.4 says: the tiers in order, in each tier the policies in order, in each
 policy the rules in order; then the profiles. All criteria of a rule are ANDed, the entries of one list are ORed,
-a negated list means "none of". Addresses are integers plus a prefix length, so that no renderer parses text.
+a negated list means "none of". Networks are values, so that no renderer parses text.
 Everything is immutable and hashable: equal meaning is equal value, and a diff is `!=`.
 """
 
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import enum
 from typing import NamedTuple
+
+from libcalico.net import Cidr
 
 
 class Action(enum.Enum):
@@ -26,14 +28,6 @@ class Direction(enum.Enum):
 
     INGRESS = "ingress"
     EGRESS = "egress"
-
-
-class Net(NamedTuple):
-    """A prefix: `family` 4 or 6, `address` the masked network as an integer, `length` in bits."""
-
-    family: int
-    address: int
-    length: int
 
 
 class PortRange(NamedTuple):
@@ -56,8 +50,8 @@ class Side(NamedTuple):
     `sets`: the address must be in every one. `port_sets`: (address, protocol, port) sets of named ports; they
     are ORed with `ports`. `not_sets`, `not_port_sets`: in none of them."""
 
-    nets: tuple[Net, ...] = ()
-    not_nets: tuple[Net, ...] = ()
+    nets: tuple[Cidr, ...] = ()
+    not_nets: tuple[Cidr, ...] = ()
     sets: tuple[str, ...] = ()
     not_sets: tuple[str, ...] = ()
     ports: tuple[PortRange, ...] = ()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from calico_native import rules as native_rules
+from libcalico.net import Cidr
 from libcalico.policy.ir import (
     Action,
     Direction,
@@ -48,11 +49,11 @@ class Matcher:
         for direction, rules in ((Direction.INGRESS, policy.ingress), (Direction.EGRESS, policy.egress)):
             self._compiled[(policy.id, direction)] = ([self._compile(rule) for rule in rules], rules)
 
-    def set_addresses(self, name: str, members: Iterable[tuple[int, int, int]]) -> None:
-        """Give an address set its (family, address, length) members."""
+    def set_addresses(self, name: str, members: Iterable[Cidr]) -> None:
+        """Give an address set its members."""
         fresh = self._rules.AddressSet()
         for member in members:
-            fresh.add(*member)
+            fresh.add(*_triple(member))
         self.sets.addresses[name] = fresh
 
     def set_ports(self, name: str, members: Iterable[tuple[int, int, int, int]]) -> None:
@@ -128,8 +129,8 @@ class Matcher:
 
 def _side(kind: Callable[..., Any], side: Side) -> Any:
     return kind(
-        side.nets,
-        side.not_nets,
+        tuple(map(_triple, side.nets)),
+        tuple(map(_triple, side.not_nets)),
         side.sets,
         side.not_sets,
         side.ports,
@@ -137,3 +138,7 @@ def _side(kind: Callable[..., Any], side: Side) -> Any:
         side.port_sets,
         side.not_port_sets,
     )
+
+
+def _triple(net: Cidr) -> tuple[int, int, int]:
+    return net.family, net.number, net.length

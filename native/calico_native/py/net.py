@@ -419,20 +419,14 @@ def _address_text(family: int, high: int, low: int) -> str:
         return f"{low >> 24}.{low >> 16 & 255}.{low >> 8 & 255}.{low & 255}"
     if high == 0 and low >> 32 == 0xFFFF:
         return f"::ffff:{_address_text(4, 0, low & 0xFFFF_FFFF)}"
-    groups = [high >> 48, high >> 32 & 0xFFFF, high >> 16 & 0xFFFF, high & 0xFFFF]
-    groups += [low >> 48, low >> 32 & 0xFFFF, low >> 16 & 0xFFFF, low & 0xFFFF]
-    first, count = _longest_run(groups)
-    texts = [f"{group:x}" for group in groups]
+    first = count = run = 0  # the first of the longest runs of zeros
+    texts = []
+    for place in range(8):
+        group = (high if place < 4 else low) >> (48 - 16 * (place & 3)) & 0xFFFF
+        texts.append(f"{group:x}")
+        run = 0 if group else run + 1
+        if run > count:
+            first, count = place - run + 1, run
     if count < 2:
         return ":".join(texts)
     return f"{':'.join(texts[:first])}::{':'.join(texts[first + count :])}"
-
-
-def _longest_run(groups: list[int]) -> tuple[int, int]:
-    """Where the first of the longest runs of zeros begins, and how many they are."""
-    first = count = run = 0
-    for place, group in enumerate(groups):
-        run = run + 1 if group == 0 else 0
-        if run > count:
-            first, count = place - run + 1, run
-    return first, count

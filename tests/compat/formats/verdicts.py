@@ -20,10 +20,11 @@ from typing import Any, NamedTuple
 
 from calico_felix.calc.graph import Graph
 from calico_felix.foreign import parameter_name
-from calico_felix.messages import Endpoint, Flush, IPSet
+from calico_felix.messages import Endpoint, Flush, IPSet, PortMember
 from calico_felix.parameters import PARAMETERS
 from libcalico.model.kinds import KINDS
 from libcalico.model.resources import STRUCTS
+from libcalico.net import Cidr
 from libcalico.policy.ir import Direction, Packet, Verdict
 from libcalico.policy.matcher import Matcher
 from tests.compat.contract import Options, Result, Shape, json_lines, judged, unknown_members
@@ -235,9 +236,9 @@ def matcher_of(flush: Flush, rules: Any = None) -> Matcher:
     for ip_set in flush.sets.values():
         assert isinstance(ip_set, IPSet), "a graph's first flush holds whole sets"
         if ip_set.ports:
-            matcher.set_ports(ip_set.id, ip_set.members)  # type: ignore[arg-type]
+            matcher.set_ports(ip_set.id, [one for one in ip_set.members if isinstance(one, PortMember)])
         else:
-            matcher.set_addresses(ip_set.id, ip_set.members)  # type: ignore[arg-type]
+            matcher.set_addresses(ip_set.id, [one for one in ip_set.members if isinstance(one, Cidr)])
     return matcher
 
 

@@ -18,7 +18,7 @@ from calico_felix.calc.sets import Contribution, SetMembers
 from calico_felix.calc.settings import Settings, strange_members
 from calico_felix.calc.unsupported import KINDS as UNSUPPORTED_KINDS
 from calico_felix.calc.unsupported import unsupported
-from calico_felix.messages import AddressMember, Endpoint, Flush, Pools, Route, Vtep
+from calico_felix.messages import Endpoint, Flush, Pools, Route, Vtep
 from libcalico.errors import BadData, ParsingDatastoreEntry
 from libcalico.ipam import model as ipam_model
 from libcalico.model import codec, defaults, scalars
@@ -36,6 +36,7 @@ from libcalico.model.resources import (
     Tier,
     WorkloadEndpoint,
 )
+from libcalico.net import Cidr, parse_cidrs
 from libcalico.policy.compile import PROTOCOLS, compile_policy, compile_profile
 from libcalico.policy.ir import Policy, PolicyId
 from libcalico.selector.translate import NAMESPACE_LABEL, SERVICE_ACCOUNT_LABEL
@@ -270,13 +271,11 @@ class Graph:
         if key.namespace:
             labels[NAMESPACE_LABEL] = key.namespace
             parents = (f"kns.{key.namespace}",)  # type: ignore[assignment]
-        nets = found.spec.nets
-        members = _members(nets)
-        if len(members) < len(nets):
-            bad = next(net for net in nets if scalars.parse_net(net) is None)
-            text = f"{len(nets) - len(members)} of its nets cannot be read, first {shown(bad)!r}: they match nothing"
+        nets, refused = parse_cidrs(found.spec.nets)
+        if refused:
+            text = f"{len(refused)} of its nets cannot be read, first {shown(refused[0])!r}: they match nothing"
             self._note(shown(key), text, "is used without them")
-        self.sets.update_item(key, labels, parents, Contribution(members))
+        self.sets.update_item(key, labels, parents, Contribution(frozenset(nets)))
 
     def _on_endpoint(self, key: ResourceKey, endpoint: WorkloadEndpoint | None, revision: int) -> None:
         was_there = self.sets.has_item(key)
@@ -358,7 +357,7 @@ def _has_addresses(endpoint: WorkloadEndpoint) -> bool:
         raise BadData(f"interfaceName {shown(spec.interface_name)!r} is not an interface's name")
     if spec.allow_spoofed_source_prefixes:
         raise BadData("allowSpoofedSourcePrefixes needs WorkloadSourceSpoofing=Any, which is not set")
-    bad = [net for net in spec.ip_networks if scalars.parse_net(net) is None]
+    bad = parse_cidrs(spec.ip_networks)[1]
     if bad:
         raise BadData(f"ipNetworks: {shown(bad[0])!r} is not an address")
     return True
@@ -377,14 +376,9 @@ def _built_in_profile() -> Profile:
     return profile
 
 
-def _members(nets: list[str]) -> tuple[AddressMember, ...]:
-    parsed = (scalars.parse_net(net) for net in nets)
-    return tuple((net.version, int(net.network_address), net.prefixlen) for net in parsed if net is not None)
-
-
-def _hosts(nets: list[str]) -> tuple[AddressMember, ...]:
+def _hosts(nets: list[str]) -> tuple[Cidr, ...]:
     """An endpoint's addresses: whatever the length, each is one host."""
-    return tuple((f, a, 32 if f == 4 else 128) for f, a, _ in _members([net.partition("/")[0] for net in nets]))
+    return tuple(parse_cidrs([net.partition("/")[0] for net in nets])[0])
 
 
 def _protocol(protocol: int | str) -> int:

@@ -18,7 +18,6 @@ from calico_felix.messages import Endpoint
 from libcalico.clock import Clock
 from libcalico.kernel.conntrack import Conntrack
 from libcalico.kernel.errors import KernelError
-from libcalico.policy.nft.rules import address_text
 
 PAUSE_S = 1.0  # between two endings that nobody waits for
 
@@ -136,7 +135,7 @@ class Flows:
 
 def addresses_of(endpoint: Endpoint | None) -> set[str]:
     """Its addresses as text."""
-    return {address_text(family, address) for family, address, _ in endpoint.nets} if endpoint is not None else set()
+    return {net.brief for net in endpoint.nets} if endpoint is not None else set()
 
 
 def _addresses_of_flows() -> set[str]:

@@ -36,7 +36,6 @@ from libcalico.kernel.nft import NftError
 from libcalico.kernel.objects import RT_SCOPE_LINK, RT_TABLE_MAIN, Link, Route
 from libcalico.kernel.rtnl import Rtnl
 from libcalico.model.keys import ResourceKey
-from libcalico.policy.nft.rules import address_text
 from libcalico.policy.nft.table import Table
 from libcalico.reconcile.reconciler import Reconciler
 
@@ -414,10 +413,10 @@ class Dataplane:
         wanted: dict[drivers.RouteKey, Route] = {}
         unset = False
         if endpoint is not None and link is not None and link.up:
-            for family, address, length in endpoint.nets:
+            for net in endpoint.nets:
                 route = Route(
-                    f"{address_text(family, address)}/{length}", link.ifindex,
-                    scope=RT_SCOPE_LINK if family == 4 else 0,
+                    str(net), link.ifindex,
+                    scope=RT_SCOPE_LINK if net.family == 4 else 0,
                     protocol=self.config.device_protocol, metric=ROUTE_METRIC,
                 )  # fmt: skip
                 wanted[drivers.route_key(route)] = route

@@ -8,14 +8,13 @@ kernel refused, until the set loses members.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from typing import Any
 
-from calico_felix.messages import Endpoint, Flush, IPSet, IPSetDelta, Pools, Vtep
+from calico_felix.messages import Endpoint, Flush, IPSet, IPSetDelta, Member, Pools, PortMember, Vtep
 from libcalico.model.keys import ResourceKey
-from libcalico.policy.ir import Direction, Net, Policy, PolicyId, Rule
-from libcalico.policy.nets import FULL_LENGTH, collapse
+from libcalico.net import Address, Cidr, collapse, parse_cidrs
+from libcalico.policy.ir import Direction, Policy, PolicyId, Rule
 from libcalico.policy.nft import base, names, rules
 from libcalico.policy.nft.rules import NftOptions
 from libcalico.policy.nft.table import Chain, Map, Set
@@ -33,7 +32,7 @@ class Ruleset:
         self.table = base.base_table(options)
         self.policies: dict[PolicyId, Policy] = {}
         self.endpoints: dict[ResourceKey, Endpoint] = {}
-        self._members: dict[str, set[tuple[int, ...]]] = {}
+        self._members: dict[str, set[Member]] = {}
         self._chains_of: dict[str, set[str]] = {}
         self._users: dict[PolicyId, set[ResourceKey]] = {}
         self._by_interface: dict[str, set[ResourceKey]] = {}
@@ -109,7 +108,7 @@ class Ruleset:
 
     def _whole_set(self, set_id: str, ports: bool) -> None:
         for family in (4, 6):
-            members = [member for member in self._members[set_id] if member[0] == family]
+            members = self._members[set_id]
             rendered = _port_set(members, family) if ports else address_set(members, family)
             self.table.sets[names.kernel_set(set_id, family)] = rendered
 
@@ -129,15 +128,15 @@ class Ruleset:
         members -= delta.removed
         members |= delta.added
         for family in (4, 6):
-            added, removed = ([m for m in part if m[0] == family] for part in (delta.added, delta.removed))
+            added, removed = ([m for m in part if m.family == family] for part in (delta.added, delta.removed))
             name = names.kernel_set(set_id, family)
             one = self.table.sets[name]
             if one.type == PORT_TYPES[family]:
                 change = _port_set(added, family), _port_set(removed, family)
-            elif not one.interval and all(length == FULL_LENGTH[family] for _, _, length in added):
+            elif not one.interval and _are_single(added):
                 change = address_set(added, family), address_set(removed, family)
             elif added or removed:
-                self.table.sets[name] = address_set((m for m in members if m[0] == family), family)
+                self.table.sets[name] = address_set(members, family)
                 continue
             else:
                 continue
@@ -199,9 +198,8 @@ class Ruleset:
     def _on_pools(self, pools: Pools) -> None:
         for name, networks in ((base.ALL_POOLS, pools.networks), (base.MASQUERADE_POOLS, pools.masquerade)):
             for family in (4, 6):
-                members = [ipaddress.ip_network(text) for text in networks]
-                wanted = [(n.version, int(n.network_address), n.prefixlen) for n in members if n.version == family]
-                self.table.sets[f"{name}-{family}"] = _interval_set(wanted, family)
+                nets = [net for net in parse_cidrs(list(networks))[0] if net.family == family]
+                self.table.sets[f"{name}-{family}"] = _interval_set(nets, family)
 
     def _on_vteps(self, vteps: dict[tuple[str, int], Vtep | None]) -> None:
         for key, vtep in vteps.items():
@@ -238,29 +236,29 @@ def _uses(of_direction: Iterable[Rule], set_id: str) -> bool:
     )
 
 
-def _port_set(members: Iterable[tuple[int, ...]], family: int) -> Set:
+def _port_set(members: Iterable[Member], family: int) -> Set:
     """A number that is no port's is in no packet, and none of a set's."""
     elements = frozenset(
-        f"{rules.address_text(family, address)} . {protocol} . {port}"
-        for _, address, protocol, port in members
-        if 0 <= port <= rules.LAST_PORT
+        f"{Address(family, member.number)} . {member.protocol} . {member.port}"
+        for member in members
+        if isinstance(member, PortMember) and member.family == family and 0 <= member.port <= rules.LAST_PORT
     )
     return Set(PORT_TYPES[family], False, elements)
 
 
-def address_set(members: Iterable[tuple[int, ...]], family: int) -> Set:
-    """A kernel set of one family's (family, address, length) members."""
-    found = list(members)
-    if all(length == FULL_LENGTH[family] for _, _, length in found):
-        elements = frozenset(rules.address_text(family, address) for _, address, _ in found)
-        return Set(base.ADDRESS_TYPES[family], False, elements)
-    return _interval_set(found, family)
+def address_set(members: Iterable[Member], family: int) -> Set:
+    """A kernel set of the networks of one family."""
+    nets = [member for member in members if isinstance(member, Cidr) and member.family == family]
+    return Set(base.ADDRESS_TYPES[family], False, frozenset(nets)) if _are_single(nets) else _interval_set(nets, family)
 
 
-def _interval_set(members: Iterable[tuple[int, ...]], family: int) -> Set:
+def _are_single(members: Iterable[Member]) -> bool:
+    return all(isinstance(member, Cidr) and member.is_single for member in members)
+
+
+def _interval_set(nets: Iterable[Cidr], family: int) -> Set:
     """Without overlaps, which nftables refuses; everything is two halves, which it takes."""
-    prefixes = collapse(((address, length) for _, address, length in members), FULL_LENGTH[family])
-    if prefixes == [(0, 0)]:
-        prefixes = [(0, 1), (1 << (FULL_LENGTH[family] - 1), 1)]
-    elements = frozenset(rules.net_text(Net(family, address, length)) for address, length in prefixes)
-    return Set(base.ADDRESS_TYPES[family], True, elements)
+    found = collapse(nets)
+    if found and found[0].length == 0:
+        found = [Cidr(family, 0, 1), Cidr(family, 1 << (31 if family == 4 else 127), 1)]
+    return Set(base.ADDRESS_TYPES[family], True, frozenset(found))

@@ -14,7 +14,6 @@ from calico_felix.messages import Endpoint
 from libcalico.kernel.netlink import Netlink
 from libcalico.kernel.objects import Link, Neighbour
 from libcalico.kernel.rtnl import Rtnl
-from libcalico.policy.nft.rules import address_text
 from libcalico.reconcile.reconciler import Reconciler
 
 REFRESH_S = 90.0
@@ -35,7 +34,7 @@ class WorkloadNeighbours:
     def plan(self, interface: str, endpoint: Endpoint | None, link: Link | None) -> None:
         """An interface or its endpoint has changed; the kernel forgets what it has of one that is down."""
         nets = endpoint.nets if endpoint is not None and link is not None and link.up and link.running else ()
-        addresses = [address_text(family, address) for family, address, _ in nets if family == 4 or self._has_ipv6]
+        addresses = [net.brief for net in nets if net.family == 4 or self._has_ipv6]
         wanted = {(link.ifindex, address) for address in addresses} if link is not None else set()
         former = self._keys_of.pop(interface, set())
         for key in former - wanted:

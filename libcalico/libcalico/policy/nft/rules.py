@@ -7,24 +7,22 @@ where a list of ports mixes numbers with named ports. Every rule counts and carr
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from libcalico.net import Cidr, collapse
 from libcalico.policy.ir import (
     Action,
     Direction,
     EndpointPolicy,
     IcmpMatch,
-    Net,
     Policy,
     PolicyId,
     PortRange,
     Rule,
     Side,
 )
-from libcalico.policy.nets import FULL_LENGTH, collapse
 from libcalico.policy.nft.names import Identity, endpoint_chain, kernel_set, policy_chain, policy_word, safe
 
 FAMILY_WORDS = {4: ("ip", "ipv4", "icmp"), 6: ("ip6", "ipv6", "icmpv6")}
@@ -50,19 +48,6 @@ class NftOptions(NamedTuple):
     allow_vxlan_from_workloads: bool = False
     allow_ipip_from_workloads: bool = False
     nat_port_range: str = ""
-
-
-def address_text(family: int, address: int) -> str:
-    """An address as text."""
-    if family == 4:
-        return f"{address >> 24}.{address >> 16 & 255}.{address >> 8 & 255}.{address & 255}"
-    return str(ipaddress.IPv6Address(address))
-
-
-def net_text(net: Net) -> str:
-    """A prefix as text; a single address has no length."""
-    text = address_text(net.family, net.address)
-    return text if net.length == FULL_LENGTH[net.family] else f"{text}/{net.length}"
 
 
 def policy_chains(policy: Policy, options: NftOptions) -> dict[str, Rules]:
@@ -198,7 +183,7 @@ def _side(side: Side, letter: str, family: int) -> Iterator[list[str]]:
         yield [*match, f"{triple} @{kernel_set(name, family)}"]
 
 
-def _of_family(nets: Sequence[Net], family: int) -> list[Net]:
+def _of_family(nets: Sequence[Cidr], family: int) -> list[Cidr]:
     return [net for net in nets if net.family == family]
 
 
@@ -206,11 +191,9 @@ def _list(entries: Sequence[str]) -> str:
     return entries[0] if len(entries) == 1 else "{ " + ", ".join(entries) + " }"
 
 
-def _collapsed(nets: Sequence[Net]) -> list[str]:
+def _collapsed(nets: Sequence[Cidr]) -> list[str]:
     """Prefixes without overlaps, as nftables wants them in one set."""
-    family = nets[0].family
-    whole = collapse(((net.address, net.length) for net in nets), FULL_LENGTH[family])
-    return [net_text(Net(family, address, length)) for address, length in whole]
+    return [net.brief for net in collapse(nets)]
 
 
 def _merged(ports: Sequence[PortRange]) -> list[str]:

@@ -10,10 +10,10 @@ interval set made again under its name, with the rules that use it.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from libcalico.net import Cidr, parse_cidrs
 from libcalico.policy.nft.names import TABLE
 
 FEW_REMOVALS = 2
@@ -32,12 +32,13 @@ class Chain(NamedTuple):
 
 
 class Set(NamedTuple):
-    """A named set; with `interval` it holds prefixes, otherwise single values in a hash. `options` are further words of
+    """A named set; with `interval` it holds networks, otherwise single values in a hash. Elements that are no text are
+    written as text when they go to the kernel, which few of a large set do. `options` are further words of
     its declaration (a set that the kernel fills itself)."""
 
     type: str
     interval: bool = False
-    elements: frozenset[str] = frozenset()
+    elements: frozenset[str | Cidr] = frozenset()
     options: str = ""
 
 
@@ -164,12 +165,12 @@ def _is_much(gone: frozenset[Any], old: Set | Map) -> bool:
     return len(gone) > FEW_REMOVALS and len(gone) * len(old.elements) > MOST_STEPS
 
 
-def _overlap(gone: frozenset[str], fresh: frozenset[str]) -> bool:
+def _overlap(gone: frozenset[str | Cidr], fresh: frozenset[str | Cidr]) -> bool:
     """Does an address go from one element to another? Many against many count as if it did."""
     if len(gone) * len(fresh) > MOST_PAIRS:
         return True
-    nets = [ipaddress.ip_network(element) for element in gone]
-    return any(ipaddress.ip_network(element).overlaps(net) for element in fresh for net in nets)
+    former, now = (parse_cidrs(_texts(elements))[0] for elements in (gone, fresh))
+    return any(one.overlaps(net) for one in now for net in former)
 
 
 def _changes(old: Mapping[str, Set | Map], new: Mapping[str, Set | Map], to_read: int) -> dict[str, _Change]:
@@ -201,8 +202,14 @@ def _element_changes(
     return [ElementChange(add, name, kind, interval, _texts(elements)) for add, elements in parts if elements]
 
 
-def _texts(elements: Iterable[str | tuple[str, str]]) -> list[str]:
-    return sorted(one if isinstance(one, str) else f"{one[0]} : {one[1]}" for one in elements)
+def _texts(elements: Iterable[str | Cidr | tuple[str, str]]) -> list[str]:
+    return sorted(map(_text, elements))
+
+
+def _text(element: str | Cidr | tuple[str, str]) -> str:
+    if isinstance(element, Cidr):
+        return element.brief
+    return element if isinstance(element, str) else f"{element[0]} : {element[1]}"
 
 
 def _removal(kind: str, name: str, change: _Change) -> Iterable[str]:
