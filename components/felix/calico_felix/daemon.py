@@ -23,6 +23,7 @@ from calico_felix.dataplane.loop import Dataplane
 from calico_felix.debug import Subject, debug_commands
 from calico_felix.departures import Departures
 from calico_felix.foreign import datastore_names
+from calico_felix.forwarding import Forwarding
 from calico_felix.node_api import NodeApi
 from calico_felix.parameters import dataplane_config
 from calico_felix.serving import Serving
@@ -36,8 +37,6 @@ from libcalico.datastore.resources import AsyncClient
 from libcalico.datastore.syncer import Batch, Status, Syncer
 from libcalico.errors import BadData, CalicoError, DatastoreError, ResourceDoesNotExist
 from libcalico.ipam.service import IpamService
-from libcalico.kernel import sysctl
-from libcalico.kernel.errors import KernelError
 from libcalico.kernel.netlink import LinkEvent, Monitor, Overrun, RouteEvent
 from libcalico.model.keys import ResourceKey
 from libcalico.obs import logs
@@ -57,7 +56,6 @@ CONNECT_RETRY_S = 1.0
 LAG_INTERVAL_S = 1.0
 COLLECT_INTERVAL_S = 60.0
 FLUSH_PAUSE_S = 0.002
-FORWARDING = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
 STOP_GRACE_S = 2.0
 FALLBACKS_END_S = 120.0
 DATAPLANE_TIMEOUT_S = 30.0
@@ -106,7 +104,7 @@ class Daemon:
         self._waiting_for = ""
         self._news = asyncio.Event()
         self._is_whole = False
-        self._forwarding = [key for key in FORWARDING if "ipv6" not in key or sysctl.has_ipv6()]
+        self.forwarding = Forwarding()
         self._restart_reason = ""
         self._losses_reported = False
 
@@ -222,14 +220,8 @@ class Daemon:
         return dataplane
 
     def _ensure_forwarding(self) -> None:
-        for key in list(self._forwarding) if self.configuration["IPForwarding"] == "enabled" else ():
-            try:
-                if sysctl.ensure(key, 1):
-                    log.info("%s was off: switched on (IPForwarding=disabled leaves it alone)", key)
-            except KernelError as error:
-                log.warning("%s", error)
-                if error.gone:
-                    self._forwarding.remove(key)
+        if self.configuration["IPForwarding"] == "enabled":
+            self.forwarding.ensure()
 
     async def _follow_datastore(self) -> None:
         fed = self.ipam.feed()
@@ -431,11 +423,12 @@ class Daemon:
     def _problems(self) -> list[str]:
         if self.dataplane is None:
             return [self._waits()]
+        host = [*self.forwarding.problems(), *self.sockets.problems()]
         losses = [f"{name}: {text}" for name, text in self.departures.describe().items()]
         losses += [f"{kind}: {text}" for kind, text in self.census.vanished.items()]
         unmet = [*self._node_problems(), *self.graph.unmet()] if self.graph.in_sync else []
         unfinished = self.finisher.problems() if self.finisher is not None else []
-        return [*self.contact.problems(self.revision), *losses, *unfinished, *unmet]
+        return [*self.contact.problems(self.revision), *host, *losses, *unfinished, *unmet]
 
     def _waits(self) -> str:
         return self._waiting_for or f"waiting for the datastore at {self.datastore.endpoint}"

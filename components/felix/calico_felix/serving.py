@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Mapping
 
 from libcalico.config import Configuration
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 FIRST_RETRY_S = 1.0
 LAST_RETRY_S = 10.0
 """Between two tries to listen: doubled each time."""
+SLOW_S = 1.0
+"""A host's name that takes longer to be looked up is reported."""
 
 
 class Page:
@@ -67,17 +70,37 @@ class Page:
             self.problem = ""
             return None
         host, port = self._wanted
-        place = f"{host or '*'} port {port}"
         try:
-            listener = await http.listen(host, port)
+            listener = await self._listen(host, port)
         except (OSError, UnicodeError) as error:
-            self.problem = f"{self._settings}Host, {self._settings}Port: cannot listen on {place}: {_reason(error)}"
+            self.problem = self._cannot(_reason(error))
             if self.problem != former:
                 log.warning("%s: tried until it works", self.problem)
             return None
+        if listener is None:
+            return None
         self.problem = ""
-        log.info("%s on %s", ", ".join(sorted(self._routes)), place)
-        return http.Server(listener, self._routes)
+        server = http.Server(listener, self._routes)
+        log.info("%s on %s port %d", ", ".join(sorted(self._routes)), host or "*", server.port)
+        return server
+
+    def _cannot(self, why: str) -> str:
+        host, port = self._wanted or ("", 0)
+        return f"{self._settings}Host, {self._settings}Port: cannot listen on {host or '*'} port {port}: {why}"
+
+    async def _listen(self, host: str, port: int) -> socket.socket | None:
+        """None when settings change before the socket is there: name servers that do not answer take their time."""
+        opening = asyncio.ensure_future(http.listen(host, port))
+        changing = asyncio.ensure_future(self._changed.wait())
+        try:
+            done, _ = await asyncio.wait({opening, changing}, timeout=SLOW_S, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                self.problem = self.problem or self._cannot("the name is still being looked up")
+                await asyncio.wait({opening, changing}, return_when=asyncio.FIRST_COMPLETED)
+            return opening.result() if opening.done() else None
+        finally:
+            opening.cancel()
+            changing.cancel()
 
 
 class Serving:

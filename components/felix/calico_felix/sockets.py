@@ -55,15 +55,20 @@ class SocketKeeper:
     async def _serve(self, path: str, open_socket: Callable[[], Awaitable[Close]]) -> None:
         self._kept.append(_Kept(path, open_socket, await open_socket(), _identity(path)))
 
+    def problems(self) -> list[str]:
+        """Sockets that are not served where others look for them."""
+        return [f"socket {kept.path} cannot be served: {kept.problem}" for kept in self._kept if kept.problem]
+
     async def watch(self) -> None:
         """Look after them, for ever."""
-        while True:
-            await asyncio.sleep(LOOK_S)
-            for kept in self._kept:
-                if _identity(kept.path) != kept.identity:
-                    await self._serve_again(kept)
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await asyncio.sleep(LOOK_S)
+                for kept in self._kept:
+                    if _identity(kept.path) != kept.identity:
+                        await self._serve_again(kept, group)
 
-    async def _serve_again(self, kept: _Kept) -> None:
+    async def _serve_again(self, kept: _Kept, group: asyncio.TaskGroup) -> None:
         former = kept.close
         try:
             kept.close = await kept.open_socket()
@@ -74,7 +79,7 @@ class SocketKeeper:
             return
         kept.identity, kept.problem = _identity(kept.path), ""
         log.warning("socket %s was removed: it is served again", kept.path)
-        await former(CALLS_END_S)
+        group.create_task(_end(former))
 
     async def close(self, grace_s: float) -> None:
         """End serving, and remove what is ours."""
@@ -86,6 +91,10 @@ class SocketKeeper:
             await kept.close(grace_s)
 
 
+async def _end(former: Close) -> None:
+    await former(CALLS_END_S)
+
+
 async def _open_node(path: str, workloads: stubs.WorkloadsServicer, node: stubs.NodeServicer) -> Close:
     """gRPC removes the path that a server was bound to when the server ends, whoever has it by then. So each is bound
     to another path, and its socket moved to the right one."""
@@ -95,7 +104,11 @@ async def _open_node(path: str, workloads: stubs.WorkloadsServicer, node: stubs.
     stubs.add_WorkloadsServicer_to_server(workloads, server)
     stubs.add_NodeServicer_to_server(node, server)
     await server.start()
-    os.rename(f"{path}~", path)
+    try:
+        os.rename(f"{path}~", path)
+    except OSError:  # a directory is there
+        await server.stop(0)
+        raise
     return cast(Close, server.stop)
 
 

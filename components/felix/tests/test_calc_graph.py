@@ -257,6 +257,16 @@ def test_settings_from_weak_to_strong(store: Datastore) -> None:
     assert store.flush().configuration == {**merged, "vxlanPort": "1"}
 
 
+def test_annotations_of_settings_count_before_the_members_of_the_same_object(store: Datastore) -> None:
+    note = "config.projectcalico.org/"
+    annotations = {f"{note}VXLANPort": "7", f"{note}reportingintervalsecs": "9", f"{note}MTUFile": "x", "VXLANVNI": "3"}
+    store.put("FelixConfiguration", "default", {"vxlanPort": 1}, annotations={**annotations, f"{note}VXLANVNI": ""})
+    merged = {"vxlanPort": "7", "reportingInterval": "9", "MTUFile": "x"}
+    assert store.flush().configuration == merged
+    store.put("FelixConfiguration", f"node.{HOST}", {"vxlanPort": 3})
+    assert store.flush().configuration == {**merged, "vxlanPort": "3"}, "of a stronger object the member counts"
+
+
 def test_two_endpoints_with_one_address_share_the_member(store: Datastore) -> None:
     rule = {"action": "Allow", "source": {"selector": "a == '1'"}}
     store.put("GlobalNetworkPolicy", "p", {"selector": "all()", "ingress": [rule]})

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -121,6 +123,41 @@ async def test_a_host_that_is_not_here_is_reported_until_it_is_mended(ports: Por
     ports.set(healthEnabled="true", healthPort=str(port))
     await until(lambda: not ports.serving.problems())
     assert b" 200 " in await fetch(port, "/liveness")
+
+
+async def test_a_name_server_that_does_not_answer_holds_nothing_up(
+    ports: Ports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, over, known = threading.Event(), threading.Event(), socket.getaddrinfo
+
+    def look_up(host: str, *args: Any, **words: Any) -> Any:
+        if host == "slow.example.org":
+            asked.set()
+            over.wait()
+        return known(host, *args, **words)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(serving, "SLOW_S", 0.05)
+    port = free_port()
+    try:
+        ports.set(healthEnabled="true", healthHost="slow.example.org", healthPort=str(port))
+        await until(lambda: asked.is_set() and bool(ports.serving.problems()))
+        assert "slow.example.org" in ports.serving.problems()[0] and "looked up" in ports.serving.problems()[0]
+        ports.set(healthEnabled="true", healthHost="127.0.0.1", healthPort=str(port))
+        async with asyncio.timeout(10):
+            while not await fetch(port, "/liveness"):
+                await asyncio.sleep(0.01)
+        assert not ports.serving.problems()
+    finally:
+        over.set()
+
+
+async def test_the_log_names_the_port_that_port_0_became(ports: Ports, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    ports.set(healthEnabled="true", healthPort="0")
+    await until(lambda: " on localhost port " in caplog.text)
+    port = int(caplog.text.split(" on localhost port ")[1].split()[0])
+    assert port and b" 200 " in await fetch(port, "/liveness")
 
 
 async def test_without_a_host_every_address_is_served(ports: Ports) -> None:

@@ -44,6 +44,13 @@ def test_what_is_wrong_with_ipv6_is_written_alone(name: str, value: int) -> None
     assert unset(RIGHT_V4, {**RIGHT_V6, name: value}) == {f"net/ipv6/conf/cali1/{name}"}
 
 
+def test_an_interface_without_ipv6_lacks_none_of_its_settings() -> None:
+    """With an MTU below 1280 the kernel takes IPv6 from it, and the files of its settings away."""
+    small = link(RIGHT_V4, {})._replace(ipv6=b"")
+    assert unset_settings(WANTED, small) == ()
+    assert {s.area for s in unset_settings(WANTED, link({}, {})._replace(ipv6=b""))} == {"ipv4"}
+
+
 def test_what_the_kernel_did_not_tell_is_written() -> None:
     silent = Link(5, "cali1", True, True, 1500, "")
     assert set(unset_settings(WANTED, silent)) == set(WANTED)

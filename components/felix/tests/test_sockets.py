@@ -95,6 +95,31 @@ async def test_a_call_that_came_by_the_former_socket_ends_in_peace(served: Serve
     assert await call == b"done"
 
 
+async def test_it_is_served_again_while_a_call_by_the_former_socket_lasts(served: Served) -> None:
+    call = asyncio.ensure_future(served.call(b"wait"))
+    await served.workloads.reached.wait()
+    for _ in range(3):
+        os.unlink(served.node)
+        await served.until_served()
+        assert await served.call() == b"done"
+    served.workloads.let_go.set()
+    assert await call == b"done"
+
+
+async def test_a_directory_in_its_place_is_a_problem_until_it_goes(served: Served) -> None:
+    os.unlink(served.node)
+    os.mkdir(served.node)
+    async with asyncio.timeout(10):
+        while not served.keeper.problems():
+            await asyncio.sleep(0.01)
+    assert served.node in served.keeper.problems()[0]
+    await asyncio.sleep(0.3)
+    assert sorted(os.listdir(os.path.dirname(served.node))) == ["felix.sock", "node.sock"], "a try leaves nothing"
+    os.rmdir(served.node)
+    await served.until_served()
+    assert await served.call() == b"done" and not served.keeper.problems()
+
+
 async def test_what_cannot_be_served_again_is_said_once_and_tried_on(
     served: Served, caplog: pytest.LogCaptureFixture
 ) -> None:

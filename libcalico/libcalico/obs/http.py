@@ -8,10 +8,12 @@ large a request may be, and how often all of that is logged (docs/adr/0016-small
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
+import threading
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 log = logging.getLogger(__name__)
 
@@ -50,11 +52,37 @@ async def listen(host: str, port: int) -> socket.socket:
     if not host and socket.has_dualstack_ipv6():
         made = socket.create_server(("", port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True)
     else:
-        found = await asyncio.get_running_loop().getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM)
+        found = await _look_up(host or "0.0.0.0", port)
         family, _, _, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
         made = socket.create_server(address[:2], family=family, backlog=BACKLOG)
     made.setblocking(False)
     return made
+
+
+async def _look_up(host: str, port: int) -> list[Any]:
+    """In a thread for which nothing waits: name servers that do not answer hold it for half a minute and more."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[list[Any]] = loop.create_future()
+
+    def settle(found: list[Any], error: Exception | None) -> None:
+        if done.done():  # cancelled
+            return
+        if error is None:
+            done.set_result(found)
+        else:
+            done.set_exception(error)
+
+    def work() -> None:
+        found, failed = list[Any](), None
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            failed = error
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(settle, found, failed)
+
+    threading.Thread(target=work, name="look-up", daemon=True).start()
+    return await done
 
 
 class Server:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from calico_felix.foreign import parameter_name
 from libcalico import selector
 from libcalico.config import did_you_mean
 from libcalico.model.felix_fields import FIELDS
@@ -16,6 +17,9 @@ from libcalico.text import shown
 CLUSTER = "default"
 NODE_PREFIX = "node."
 SELECTOR = "nodeSelector"
+ANNOTATION = "config.projectcalico.org/"
+"""What follows in an annotation's name is a parameter, and its value what counts, before the member of `spec`."""
+_MEMBERS = {parameter_name(member).lower(): member for member in FIELDS if member != SELECTOR}
 
 
 class Settings:
@@ -44,10 +48,11 @@ class Settings:
         return name in self._found
 
     def merged(self) -> dict[str, str]:
-        """Values by JSON name, as text."""
+        """Values as text, by the JSON name or, where there is none, by the parameter's."""
         values: dict[str, str] = {}
         for found in self._ranked():
             values.update({name: _text(value) for name, value in found.spec.items() if name != SELECTOR})
+            values.update(_annotated(found.metadata.annotations))
         return values
 
     def _ranked(self) -> Iterator[FelixConfiguration]:
@@ -78,6 +83,14 @@ def strange_members(value: bytes) -> str:
     meant = did_you_mean(strange[0], FIELDS)
     more = f", nor are {len(strange) - 1} more" if len(strange) > 1 else ""
     return f"spec.{shown(strange[0])} is no setting{f' (did you mean {meant}?)' if meant else ''}{more}"
+
+
+def _annotated(annotations: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Parameters that annotations set, under their member's name where they have one; an empty value sets nothing."""
+    for key, text in annotations.items():
+        name = key.removeprefix(ANNOTATION)
+        if name != key and text.strip():
+            yield _MEMBERS.get(name.lower(), name), text
 
 
 def _text(value: Any) -> str:

@@ -132,7 +132,11 @@ def interface_settings(ipv6: bool, rp_filter: int, known_ipv6: bool = True) -> t
 def unset_settings(settings: tuple[InterfaceSetting, ...], link: Link) -> tuple[InterfaceSetting, ...]:
     """Those that are not what they should be, as the kernel told with the link.
 
-    It does not tell of `proxy_delay`: that is taken for set when every other one of IPv4 is, for who wires sets all."""
+    It does not tell of `proxy_delay`: that is taken for set when every other one of IPv4 is, for who wires sets all.
+    An interface of which it tells IPv4's settings and none of IPv6 has no IPv6 (its MTU is below 1280): nothing is
+    missing there, and what it has later is reported with it."""
+    if link.ipv4 and not link.ipv6:
+        settings = tuple(s for s in settings if s.area != "ipv6")
     unset = tuple(s for s in settings if s.name != PROXY_DELAY and link.setting(s.area, s.name) != s.value)
     if any(s.area == "ipv4" for s in unset):
         unset += tuple(s for s in settings if s.name == PROXY_DELAY)

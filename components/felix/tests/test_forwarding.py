@@ -1,0 +1,34 @@
+"""Forwarding that cannot be switched on is a problem that is logged once."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from calico_felix import forwarding
+from calico_felix.forwarding import KEYS, Forwarding
+from libcalico.kernel.errors import KernelError
+
+
+def test_what_cannot_be_switched_on_is_said_once_and_tried_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    closed = {KEYS[0]}
+
+    def ensure(key: str, value: int) -> bool:
+        if key in closed:
+            raise KernelError(f"set {key}={value}", errno.EROFS)
+        return False
+
+    monkeypatch.setattr(forwarding.sysctl, "ensure", ensure)
+    monkeypatch.setattr(forwarding.sysctl, "has_ipv6", lambda: True)
+    switches = Forwarding()
+    for _ in range(3):
+        switches.ensure()
+        (problem,) = switches.problems()
+        assert KEYS[0] in problem and "Read-only" in problem and "no packet is forwarded" in problem
+    assert caplog.text.count(KEYS[0]) == 1
+    closed.clear()
+    switches.ensure()
+    assert switches.problems() == []
