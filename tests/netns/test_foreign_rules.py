@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from libcalico.obs import debug
 from libcalico.policy.nft.rules import NftOptions
 from tests.netns.test_base_rules import Box
 from tests.netns.test_felix_repair import WAIT_S, Agent, play, programmed
-from tests.services import need
+from tests.services import DIE_WITH_US, need
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run as root")]
 
@@ -214,6 +216,71 @@ def test_a_chain_of_the_users_own_is_named_and_left_alone(machine: Machine, poli
     machine.run("sh", "-c", line.partition("mends it: ")[2])
     assert machine.look().strip() == ""
     assert machine.reaches("ip")
+
+
+@pytest.mark.parametrize("direction", ["input", "output"])
+def test_a_chain_that_drops_workloads_arp_is_named(machine: Machine, direction: str) -> None:
+    """As `arptables -P INPUT DROP` makes it; a container that knows no MAC of its gateway reaches nobody then."""
+    machine.run("ip", "addr", "add", "169.254.1.1/32", "dev", "lo")
+    hook = f"type filter hook {direction} priority 0; policy drop;"
+    machine.run("nft", f"table arp filter {{ chain {direction.upper()} {{ {hook} }}; }}")
+    line = machine.look().strip()
+    assert line.startswith(f"nftables table arp filter, chain {direction.upper()} (policy drop) cuts workloads off")
+    machine.inside(1, "ip", "neigh", "del", "169.254.1.1", "dev", "eth0")
+    assert not machine.reaches("ip")
+    machine.run("sh", "-c", line.partition("mends it: ")[2])
+    assert machine.look().strip() == ""
+    assert machine.reaches("ip")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_security_table_that_drops_is_named(machine: Machine, kind: str) -> None:
+    machine.do(kind, "-t security -P FORWARD DROP")
+    assert not machine.reaches(kind)
+    for line in machine.look().splitlines():
+        machine.run("sh", "-c", line.partition("mends it: ")[2])
+    assert machine.look().strip() == ""
+    assert machine.reaches(kind)
+
+
+@pytest.fixture
+def firewalld(machine: Machine, tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """firewalld as Debian ships it, in the host's namespace, on a bus of its own; what firewall-cmd answers."""
+    need(shutil.which("firewalld") is not None and shutil.which("dbus-daemon") is not None, "firewalld and dbus-daemon",
+         "apt-get install --no-install-recommends firewalld dbus-daemon")  # fmt: skip
+    bus, conf = f"unix:path={tmp_path}/bus", tmp_path / "conf"
+    conf.mkdir()
+    shutil.copy("/etc/firewalld/firewalld.conf", conf)
+    within = ["env", f"DBUS_SYSTEM_BUS_ADDRESS={bus}", "ip", "netns", "exec", machine.name]
+    words = ["firewalld", "--nofork", "--nopid", "--system-config", str(conf), "--log-file", str(tmp_path / "log")]
+
+    def command(*arguments: str) -> str:
+        done = subprocess.run([*within, *arguments], check=False, capture_output=True, text=True)
+        return done.stdout
+
+    with ExitStack() as stack:
+        for started in (["dbus-daemon", "--session", f"--address={bus}", "--nofork", "--nopidfile"], [*within, *words]):
+            process = subprocess.Popen([*DIE_WITH_US, *started], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+        ends = time.monotonic() + WAIT_S
+        while command("firewall-cmd", "--state").strip() != "running":
+            assert time.monotonic() < ends and process.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.1)
+        yield command
+
+
+def test_firewalld_is_named_and_its_line_mends_it(machine: Machine, firewalld: Callable[..., str]) -> None:
+    assert not machine.reaches("ip") and not machine.reaches("ip6")
+    line = machine.look().strip()
+    assert line.startswith("nftables table inet firewalld, chain filter_FORWARD (") and "firewall-cmd" in line
+    assert "success" in firewalld("sh", "-c", line.partition("mends it: ")[2])
+    assert machine.look().strip() == ""
+    assert machine.reaches("ip") and machine.reaches("ip6")
+    assert "success" in firewalld("firewall-cmd", "--reload")
+    assert machine.look().strip() == "" and machine.reaches("ip"), "it lasts"
+    machine.run("nft", "flush chain inet calico pro-anything; add rule inet calico pro-anything drop")
+    assert not machine.reaches("ip"), "what our own table drops stays dropped"
 
 
 def test_a_running_agent_keeps_its_accept_and_names_what_is_in_the_way(tmp_path: Path) -> None:

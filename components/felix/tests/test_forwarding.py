@@ -6,8 +6,8 @@ import errno
 
 import pytest
 
-from calico_felix import forwarding
 from calico_felix.forwarding import KEYS, Forwarding
+from libcalico.kernel import sysctl
 from libcalico.kernel.errors import KernelError
 
 
@@ -21,8 +21,8 @@ def test_what_cannot_be_switched_on_is_said_once_and_tried_on(
             raise KernelError(f"set {key}={value}", errno.EROFS)
         return False
 
-    monkeypatch.setattr(forwarding.sysctl, "ensure", ensure)
-    monkeypatch.setattr(forwarding.sysctl, "has_ipv6", lambda: True)
+    monkeypatch.setattr(sysctl, "ensure", ensure)
+    monkeypatch.setattr(sysctl, "has_ipv6", lambda: True)
     switches = Forwarding()
     for _ in range(3):
         switches.ensure()

@@ -35,6 +35,7 @@ _NFPROTO_INET = 1
 _FAMILIES = {_NFPROTO_INET: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 _NUMBERS = {word: number for number, word in _FAMILIES.items()}
 _IP_HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
+_HOOKS = {"ip": _IP_HOOKS, "ip6": _IP_HOOKS, "inet": _IP_HOOKS, "arp": ("input", "output", "forward")}
 _VERDICTS = {0: "drop", 1: "accept", -3: "jump", -4: "goto", -5: "return"}
 _HARMLESS = {"counter", "log"}
 
@@ -104,8 +105,8 @@ def decode_chain(body: memoryview) -> ChainSeen:
     if _NFTA_CHAIN_HOOK not in found:
         return ChainSeen(family, table, name)
     number = _be32(nlmsg.decode_attributes(found[_NFTA_CHAIN_HOOK]).get(_NFTA_HOOK_HOOKNUM))
-    is_ip = family in {"ip", "ip6", "inet"} and 0 <= number < len(_IP_HOOKS)
-    hook = _IP_HOOKS[number] if is_ip else f"hook {number}"
+    hooks = _HOOKS.get(family, ())
+    hook = hooks[number] if 0 <= number < len(hooks) else f"hook {number}"
     policy = found.get(_NFTA_CHAIN_POLICY)
     return ChainSeen(family, table, name, hook, policy is not None and _be32(policy) == 0)
 

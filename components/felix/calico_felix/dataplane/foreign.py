@@ -21,7 +21,7 @@ from libcalico.kernel.nft_reader import ChainSeen, RuleSeen
 
 ACCEPT_COMMENT = "calico-felix: workloads are judged in table inet calico"
 FORWARD, DOCKER_USER = "FORWARD", "DOCKER-USER"
-IPTABLES_TABLES = ("raw", "mangle", "nat", "filter")
+IPTABLES_TABLES = ("raw", "mangle", "nat", "filter", "security")
 HOLDING = (b"cali", b"felix-")
 """What the bytes of a rule that concerns us contain: our comment, marks of a former Felix, jumps to its chains."""
 FORMER_TABLES = frozenset({("ip", "calico"), ("ip6", "calico"), ("arp", "calico-arp")})
@@ -36,6 +36,10 @@ FIREWALLD_POLICY = ("--add-ingress-zone=ANY", "--add-egress-zone=trusted", "--se
 """What comes from any zone may go to workloads; a zone's own target is about what comes from it."""
 _FORMER_COMMENT = re.compile(r"cali:[A-Za-z0-9_-]{16}(;|$)")
 _ON_THE_WAY = ("prerouting", "forward", "postrouting")
+_OF_ARP = ("input", "output")
+"""A container asks its host for the MAC of its gateway, and the host asks for the container's."""
+_NO_SUCH_INTERFACE = {("prerouting", "out"), ("input", "out"), ("postrouting", "in"), ("output", "in")}
+_IP_FAMILIES = {"ip", "ip6", "inet"}
 _ENDS = {"accept", "drop", "reject", "return", "goto"}
 
 
@@ -171,11 +175,11 @@ def _is_former_layer(name: str) -> bool:
 
 
 def on_the_way(chain: ChainSeen) -> bool:
-    """A base chain of nftables through which forwarded packets go, and which we do not mend ourselves."""
+    """A base chain of nftables through which workloads' packets or their ARP go, and which we do not mend ourselves."""
     ours = chain.family == "inet" and chain.table == "calico"
     mended = chain.family in {"ip", "ip6"} and (chain.table, chain.name) == ("filter", FORWARD)
     former = (chain.family, chain.table) in FORMER_TABLES
-    known = chain.family in {"ip", "ip6", "inet"} and chain.hook in _ON_THE_WAY
+    known = chain.hook in (_OF_ARP if chain.family == "arp" else _ON_THE_WAY if chain.family in _IP_FAMILIES else ())
     return known and not (ours or mended or former)
 
 
@@ -192,8 +196,8 @@ def obstacle(chain: ChainSeen, rules: Sequence[RuleSeen], prefixes: Sequence[str
 
 
 def _accepts(chain: ChainSeen, rules: Iterable[RuleSeen], way: str, prefix: str) -> bool:
-    if (chain.hook, way) in {("prerouting", "out"), ("postrouting", "in")}:
-        return True  # there is no such interface there
+    if (chain.hook, way) in _NO_SUCH_INTERFACE:
+        return True
     return any(
         _passes(rule, way)
         and not rule.conditional
@@ -214,7 +218,8 @@ def _remedy(chain: ChainSeen, missing: Sequence[tuple[str, str]], legacy: bool) 
         words = [*(f"--zone=trusted --add-interface={prefix}+" for prefix in prefixes), "--new-policy=workloads"]
         words += [f"--policy=workloads {word}" for word in FIREWALLD_POLICY]
         return " && ".join([*(f"firewall-cmd --permanent {one}" for one in words), "firewall-cmd --reload"])
-    if legacy or (chain.table in IPTABLES_TABLES and chain.name == chain.name.upper()):
+    as_iptables = chain.family in {"ip", "ip6"} and chain.table in IPTABLES_TABLES and chain.name == chain.name.upper()
+    if legacy or as_iptables:
         program = ("iptables" if chain.family == "ip" else "ip6tables") + ("-legacy" if legacy else "")
         add = f"{program} -t {chain.table} -I {chain.name}"
         return "; ".join(f"{add} {LETTERS[way]} {prefix}+ -j ACCEPT" for way, prefix in missing)

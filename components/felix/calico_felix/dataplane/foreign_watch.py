@@ -1,7 +1,7 @@
 """Looks at other programs' packet filters and does what `foreign` plans: a loop of its own, beside the apply.
 
 It looks once our own rules stand, whenever another program has changed nftables (the kernel tells), and every 90 s. The
-kernel does not tell of changes to iptables-legacy: where such tables exist it looks every 10 s. Reading happens in a
+kernel does not tell of changes to iptables-legacy: where such tables exist it looks every 3 s. Reading happens in a
 thread; the apply never waits for it, except for the rare transaction that changes something.
 """
 
@@ -24,7 +24,7 @@ from libcalico.policy.nft.names import TABLE
 
 log = logging.getLogger(__name__)
 
-REFRESH_S, LEGACY_REFRESH_S, RETRY_S = 90.0, 10.0, 5.0
+REFRESH_S, LEGACY_REFRESH_S, RETRY_S = 90.0, 3.0, 5.0
 SETTLE_S = 0.1
 """A program that sets its chains up runs many transactions in a row."""
 PAUSE_S = 1.0
