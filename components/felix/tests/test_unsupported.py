@@ -28,6 +28,17 @@ NAT = [{"internalIP": "10.0.0.1", "externalIP": "192.0.2.1"}]
         (ResourceKey("GlobalNetworkPolicy", "g"), {"selector": "all()"}, {"preDNAT": True}, "preDNAT"),
         (ResourceKey("NetworkPolicy", "n", "default"), {"selector": "all()"},
          {"ingress": [{"action": "Allow", "protocol": "TCP", "http": {"methods": ["GET"]}}]}, "http of ingress rule 0"),
+        (ResourceKey("Tier", "t"), {"order": 5}, {"defaultAction": "Sing"}, "defaultAction Sing"),
+        (ResourceKey("GlobalNetworkPolicy", "g"), {"selector": "all()"}, {"types": ["Ingress", "Sideways"]},
+         "type Sideways"),
+        (ResourceKey("GlobalNetworkPolicy", "g"), {"selector": "all()"}, {"later": 1}, "acts): spec.later"),
+        (ResourceKey("NetworkPolicy", "n", "default"), {"selector": "all()"},
+         {"egress": [{"action": "Deny"}, {"action": "Allow", "destination": {"Nets": [], "domains": ["a.org"]}}]},
+         "spec.egress[1].destination.domains"),
+        (ResourceKey("IPPool", "p"), {"cidr": "10.0.0.0/16"}, {"nat-outgoing": True}, "spec.nat-outgoing"),
+        (ResourceKey("Profile", "f"), {"labelsToApply": {"any": "label"}},
+         {"ingress": [{"action": "Deny", "x\u001b": 1}]},
+         "spec.ingress[0].x"),
         (ResourceKey("Profile", "f"), {},
          {"egress": [{"action": "Deny"}, {"action": "Allow", "destination": {"services": {"name": "s"}}}]},
          "services of egress rule 1"),
@@ -50,12 +61,20 @@ def test_a_member_without_effect_is_named(
     assert graph.unsupported == {}
 
 
-def test_a_kind_without_effect_is_named() -> None:
-    graph, path = Graph("here"), key_path(ResourceKey("HostEndpoint", "h")).encode()
+@pytest.mark.parametrize("kind", ["HostEndpoint", "BGPPeer", "BGPConfiguration", "BGPFilter"])
+def test_a_kind_without_effect_is_named(kind: str) -> None:
+    graph, path = Graph("here"), key_path(ResourceKey(kind, "h")).encode()
     graph.update(path, b'{"spec":{"node":"here"}}', 1)
-    assert graph.unsupported == {"HostEndpoint(h)": "not supported here: the whole object, which has no effect"}
+    assert graph.unsupported == {f"{kind}(h)": "not supported here: the whole object, which has no effect"}
     graph.update(path, None, 2)
     assert graph.unsupported == {}
+
+
+def test_of_many_unknown_members_some_are_named() -> None:
+    graph, spec = Graph("here"), {"selector": "all()", **{f"a{number}": 1 for number in range(1000)}}
+    key = ResourceKey("GlobalNetworkPolicy", "g")
+    graph.update(key_path(key).encode(), json.dumps({"spec": spec}).encode(), 1)
+    assert graph.unsupported[str(key)].endswith("acts): spec.a0, spec.a1, spec.a2, …")
 
 
 def test_what_is_supported_is_not_named() -> None:

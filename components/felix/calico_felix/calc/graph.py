@@ -216,7 +216,7 @@ class Graph:
     def _update_resource(self, key: ResourceKey, value: bytes | None, revision: int) -> None:
         found = None if value is None else codec.decode(key, value)
         self._handlers[key.kind](key, found, revision)
-        self._note_unsupported(key, "" if found is None else unsupported(found))
+        self._note_unsupported(key, "" if found is None or value is None else unsupported(found, value))
         if key.kind == "FelixConfiguration" and value is not None and (strange := strange_members(value)):
             self._note(shown(key), strange, "is used in part")
 

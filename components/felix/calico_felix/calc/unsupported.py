@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
+from itertools import chain, islice
 from typing import Any
+
+import msgspec
+from msgspec import inspect
 
 from libcalico.model.resources import (
     EntityRule,
@@ -12,16 +17,57 @@ from libcalico.model.resources import (
     NetworkPolicy,
     Profile,
     Rule,
+    Tier,
     WorkloadEndpoint,
 )
 
-KINDS = ("HostEndpoint",)
-"""Kinds without any effect here, of which an agent of upstream's enforces something."""
+KINDS = ("HostEndpoint", "BGPPeer", "BGPConfiguration", "BGPFilter")
+"""Kinds without any effect here, of which upstream's programs on a host do something."""
+READ_AGAIN = (NetworkPolicy, GlobalNetworkPolicy, Profile, Tier, IPPool)
+"""Of these there are few, and a member more or less decides over packets."""
+MOST_NAMED = 3
 
 
-def unsupported(found: Any) -> str:
-    """What an object demands in vain, in words; empty when that is nothing."""
-    return "; ".join(_members(found))
+def unsupported(found: Any, value: bytes = b"") -> str:
+    """What an object demands in vain, in words; empty when that is nothing. `value`: as it is stored."""
+    strange = _strange(found, value) if value and isinstance(found, READ_AGAIN) else ()
+    return "; ".join(chain(_members(found), strange))
+
+
+def _strange(found: Any, value: bytes) -> Iterator[str]:
+    """Members of the spec that nobody here knows: of a later release, of another product, or misspelt."""
+    stored = next((item for name, item in msgspec.json.decode(value).items() if name.lower() == "spec"), None)
+    names = list(islice(_unknown(stored, _type_of(type(found).__name__), "spec"), MOST_NAMED + 1))
+    if names:
+        more = ", …" if len(names) > MOST_NAMED else ""
+        yield f"members that are not known here (all else acts): {', '.join(names[:MOST_NAMED])}{more}"
+
+
+@cache
+def _type_of(name: str) -> inspect.Type:
+    """That of a kind's spec."""
+    found = inspect.type_info(next(kind for kind in READ_AGAIN if kind.__name__ == name))
+    assert isinstance(found, inspect.StructType)
+    return next(field.type for field in found.fields if field.name == "spec")
+
+
+def _unknown(stored: Any, kind: inspect.Type, path: str) -> Iterator[str]:
+    """Names are compared without case, as everywhere where stored JSON is read."""
+    match kind:
+        case inspect.UnionType():
+            for one in kind.types:
+                yield from _unknown(stored, one, path)
+        case inspect.ListType() if isinstance(stored, list):
+            for number, item in enumerate(stored):
+                yield from _unknown(item, kind.item_type, f"{path}[{number}]")
+        case inspect.StructType() if isinstance(stored, dict):
+            fields = {field.encode_name.lower(): field.type for field in kind.fields}
+            for name, item in stored.items():
+                known = fields.get(name.lower())
+                if known is None:
+                    yield f"{path}.{name}"
+                elif isinstance(item, list | dict):
+                    yield from _unknown(item, known, f"{path}.{name}")
 
 
 def _members(found: Any) -> Iterator[str]:
@@ -34,16 +80,27 @@ def _members(found: Any) -> Iterator[str]:
                 yield "ipNATs (floating addresses)"
             if found.spec.qos_controls is not None:
                 yield "qosControls"
+        case Tier():
+            if found.spec.default_action not in (None, "", "Deny", "Pass"):
+                yield f"defaultAction {found.spec.default_action} (it is taken for Deny)"
         case NetworkPolicy():
+            yield from _types(found.spec.types)
             yield from _rules(found.spec.ingress, found.spec.egress)
         case GlobalNetworkPolicy():
             spec = found.spec
+            yield from _types(spec.types)
             for name, is_set in (("doNotTrack", spec.do_not_track), ("preDNAT", spec.pre_dnat)):
                 if is_set:
                     yield f"{name} (the policy acts on host endpoints only, which are not supported here)"
             yield from _rules(spec.ingress, spec.egress)
         case Profile():
             yield from _rules(found.spec.ingress, found.spec.egress)
+
+
+def _types(types: list[str]) -> Iterator[str]:
+    for name in types:
+        if name not in ("Ingress", "Egress"):
+            yield f"type {name} (there are Ingress and Egress)"
 
 
 def _rules(ingress: list[Rule], egress: list[Rule]) -> Iterator[str]:
