@@ -12,6 +12,7 @@ from __future__ import annotations
 import configparser
 import difflib
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -19,9 +20,10 @@ from typing import Any, NamedTuple
 from libcalico import text as text_of
 from libcalico.durations import NANOSECONDS, parse_duration
 from libcalico.errors import BadData
-from libcalico.files import is_there, read_small
+from libcalico.files import is_there, read_file
 
 LARGEST_PORT = 65535
+LONGEST_SOCKET_PATH = 106
 OCTAL = re.compile(r"[+-]?0[0-7]+")
 PORT = re.compile("[0-9]{1,5}")
 LARGEST_FILE = 1024 * 1024
@@ -118,6 +120,20 @@ def matching(pattern: str, what: str) -> Callable[[str], str]:
     return read
 
 
+def file_path(text: str) -> str:
+    """A path that a file can have."""
+    if not text.isprintable():
+        raise ValueError("is not a path")
+    return text
+
+
+def socket_path(text: str) -> str:
+    """A path that a UNIX socket can have, beside one that is being made (unix(7): 108 octets with the final zero)."""
+    if len(os.fsencode(file_path(text))) > LONGEST_SOCKET_PATH:
+        raise ValueError(f"is longer than {LONGEST_SOCKET_PATH} octets, too long for a socket")
+    return text
+
+
 def port_range(text: str) -> str:
     """A port, or `first:last`."""
     ports = text.split(":")
@@ -190,8 +206,9 @@ class Configuration:
         """An INI file with a `[global]` section; False when it is not there, which need not be an error."""
         self._sources["file"], self._twice = {}, []
         try:
-            text = read_small(path, LARGEST_FILE).decode()
-        except (OSError, UnicodeDecodeError) as error:
+            whole = read_file(path, LARGEST_FILE).decode("utf-8-sig")
+            text = "\n".join(line.strip() for line in whole.splitlines())
+        except (OSError, ValueError) as error:  # the latter for text that is none, and a path that no file can have
             if isinstance(error, FileNotFoundError) and not is_there(path):
                 return False
             raise BadData(f"cannot read the configuration file {path}: {error}") from None

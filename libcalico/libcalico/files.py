@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 LARGEST = 4 * 1024 * 1024
 """Bytes; a bundle of all authorities that a distribution trusts has a quarter of a million."""
@@ -16,6 +17,25 @@ def read_small(path: str | os.PathLike[str], largest: int = LARGEST) -> bytes:
     if len(content) > largest:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
     return content
+
+
+def read_file(path: str | os.PathLike[str], largest: int = LARGEST) -> bytes:
+    """As `read_small`, where nobody may be kept waiting: raises OSError, also for a pipe, a directory, or more than `largest` octets."""
+    number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        mode = os.fstat(number).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode)):  # /dev/null is an empty file to many
+            raise OSError(errno.EINVAL, "this is no file", str(path))
+        found = b""
+        while part := os.read(number, largest + 1 - len(found)):
+            found += part
+        if len(found) > largest:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+        return found
+    finally:
+        os.close(number)
 
 
 def is_there(path: str | os.PathLike[str]) -> bool:

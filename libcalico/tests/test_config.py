@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from libcalico.config import Configuration, Foreign, Parameter, Value, boolean, integer, one_of, seconds, words
+from libcalico.config import (
+    Configuration,
+    Foreign,
+    Parameter,
+    Value,
+    boolean,
+    integer,
+    one_of,
+    seconds,
+    socket_path,
+    words,
+)
 from libcalico.errors import BadData
 
 TABLE = (
@@ -214,6 +226,28 @@ def test_a_file_that_is_a_link_to_nothing_or_has_no_end_is_an_error(tmp_path: Pa
         configuration(file=tmp_path / "felix.cfg")
     with pytest.raises(BadData, match=r"/dev/zero.*File too large"):
         configuration(file=Path("/dev/zero"))
+
+
+def test_an_indented_line_is_a_line_of_its_own(tmp_path: Path) -> None:
+    made = Configuration(TABLE)
+    path = tmp_path / "felix.cfg"
+    path.write_bytes(b"\xef\xbb\xbf[global]\r\n  LogPath = /a\r\n\tPort = 7\r\n")
+    assert made.load_file(str(path))
+    made.resolve()
+    assert (made["LogPath"], made["Port"], made.warnings) == ("/a", 7, [])
+
+
+@pytest.mark.parametrize("path", ["pipe", "/dev/zero", "a\0b"])
+def test_what_is_no_file_is_an_error_at_once(tmp_path: Path, path: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(BadData, match="cannot read the configuration file"):
+        Configuration(TABLE).load_file(str(tmp_path / path))
+
+
+@pytest.mark.parametrize("text", ["/run/a\0b", "/run/\x1b[31m", "/" + "x" * 120])
+def test_what_is_no_path_of_a_socket(text: str) -> None:
+    with pytest.raises(ValueError, match=r"not a path|too long for a socket"):
+        socket_path(text)
 
 
 def test_changes_and_which_of_them_need_a_restart() -> None:

@@ -11,11 +11,13 @@ from libcalico.config import (
     Configuration,
     Parameter,
     boolean,
+    file_path,
     integer,
     matching,
     one_of,
     port_range,
     seconds,
+    socket_path,
     words,
 )
 from libcalico.model.go_regex import go_search
@@ -26,6 +28,7 @@ PASS_BIT = 1  # the second lowest bit of the mark mask, as upstream counts
 
 SEVERITIES = ("trace", "debug", "info", "warning", "error", "fatal")
 
+_NODE_NAME = matching(r"[a-zA-Z0-9_.-]{1,253}", "a node's name")
 _HOST = matching(r"[a-zA-Z0-9:._+-]{1,64}", "an address or a host name")
 _RATE = matching(r"([1-9]\d{0,3}/(second|minute|hour|day))?", "a rate such as 10/second")
 _PREFIX_LIST = matching(r"[a-zA-Z0-9_-]{1,15}(,[a-zA-Z0-9_-]{1,15})*", "a list of interface name prefixes")
@@ -74,7 +77,12 @@ PARAMETERS = (
         none_refused=True,
     ),
     Parameter(
-        "FelixHostname", str, "", "name of this node; default: nodename file, else the host name", datastore=False
+        "FelixHostname",
+        _NODE_NAME,
+        "",
+        "name of this node; default: nodename file, else the host name",
+        datastore=False,
+        none_refused=True,
     ),
     Parameter("EtcdEndpoints", words, (), "URLs of etcd", datastore=False),
     Parameter("EtcdAddr", str, "127.0.0.1:2379", "host:port of etcd when EtcdEndpoints is empty", datastore=False),
@@ -82,9 +90,13 @@ PARAMETERS = (
     Parameter("EtcdKeyFile", str, "", "client key", datastore=False),
     Parameter("EtcdCertFile", str, "", "client certificate", datastore=False),
     Parameter("EtcdCaFile", str, "", "certificate authority of etcd", datastore=False),
-    Parameter("NodeSocket", str, "/run/calico/node.sock", "UNIX socket of the node API", datastore=False),
+    Parameter("NodeSocket", socket_path, "/run/calico/node.sock", "UNIX socket of the node API", datastore=False),
     Parameter(
-        "DebugSocket", str, "/run/calico/felix-debug.sock", "UNIX socket of the debug interface", datastore=False
+        "DebugSocket",
+        socket_path,
+        "/run/calico/felix-debug.sock",
+        "UNIX socket of the debug interface",
+        datastore=False,
     ),
     Parameter(
         "StateDirectory",
@@ -126,7 +138,7 @@ PARAMETERS = (
     Parameter("MTUIfacePattern", pattern, HOST_INTERFACES, "names of the interfaces whose smallest MTU is the host's"),
     Parameter(
         "MTUFile",
-        str,
+        file_path,
         "/var/lib/calico/mtu",
         "file for the MTU of workloads, which the CNI plug-in reads",
         datastore=False,

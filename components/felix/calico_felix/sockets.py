@@ -23,6 +23,8 @@ from libcalico.rpc.channel import open_server
 LOOK_S = 1.0
 CALLS_END_S = 90.0
 """A call that came by the former socket takes no longer."""
+NOT_THERE = (0, 0)
+"""In place of the device and the number of a file."""
 log = logging.getLogger(__name__)
 
 Close = Callable[[float], Awaitable[None]]
@@ -53,7 +55,17 @@ class SocketKeeper:
         await self._serve(path, lambda: _open_debug(path, commands))
 
     async def _serve(self, path: str, open_socket: Callable[[], Awaitable[Close]]) -> None:
-        self._kept.append(_Kept(path, open_socket, await open_socket(), _identity(path)))
+        """Without a path, not at all. A path that cannot be had costs only itself, and is tried until it works."""
+        if not path:
+            return
+        kept = _Kept(path, open_socket, _nothing, NOT_THERE)
+        try:
+            kept.close = await open_socket()
+            kept.identity = _identity(path)
+        except (OSError, RuntimeError) as error:
+            log.error("socket %s cannot be served, which is tried until it works: %s", path, error)
+            kept.problem = str(error)
+        self._kept.append(kept)
 
     def problems(self) -> list[str]:
         """Sockets that are not served where others look for them."""
@@ -65,7 +77,7 @@ class SocketKeeper:
             while True:
                 await asyncio.sleep(LOOK_S)
                 for kept in self._kept:
-                    if _identity(kept.path) != kept.identity:
+                    if kept.problem or _identity(kept.path) != kept.identity:
                         await self._serve_again(kept, group)
 
     async def _serve_again(self, kept: _Kept, group: asyncio.TaskGroup) -> None:
@@ -77,18 +89,23 @@ class SocketKeeper:
                 log.error("socket %s was removed, and cannot be served again: %s", kept.path, error)
             kept.problem = str(error)
             return
+        was_served = kept.identity != NOT_THERE
         kept.identity, kept.problem = _identity(kept.path), ""
-        log.warning("socket %s was removed: it is served again", kept.path)
+        log.warning("socket %s %s", kept.path, "was removed: it is served again" if was_served else "is served")
         group.create_task(_end(former))
 
     async def close(self, grace_s: float) -> None:
         """End serving, and remove what is ours."""
         while self._kept:
             kept = self._kept.pop()
-            if _identity(kept.path) == kept.identity:
+            if _identity(kept.path) == kept.identity != NOT_THERE:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(kept.path)
             await kept.close(grace_s)
+
+
+async def _nothing(_grace_s: float) -> None:
+    """Ends what was never served."""
 
 
 async def _end(former: Close) -> None:
@@ -125,5 +142,5 @@ def _identity(path: str) -> tuple[int, int]:
     try:
         status = os.stat(path, follow_symlinks=False)
     except OSError:
-        return 0, 0
+        return NOT_THERE
     return status.st_dev, status.st_ino

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,16 @@ def test_the_file_is_written_when_it_says_something_else(tmp_path: Path) -> None
     file.write(1500)
     assert path.read_text() == "1500\n"
     assert [one.name for one in path.parent.iterdir()] == ["mtu"], "and nothing else is left there"
+
+
+def test_a_pipe_in_its_place_holds_nobody_up(tmp_path: Path) -> None:
+    path = tmp_path / "mtu"
+    file = MtuFile(str(path))
+    file.write(1400)
+    path.unlink()
+    os.mkfifo(path)
+    file.write(1400)
+    assert path.read_text() == "1400\n"
 
 
 def test_a_file_that_cannot_be_written_is_a_problem_until_it_can(tmp_path: Path) -> None:

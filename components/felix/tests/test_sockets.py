@@ -120,6 +120,43 @@ async def test_a_directory_in_its_place_is_a_problem_until_it_goes(served: Serve
     assert await served.call() == b"done" and not served.keeper.problems()
 
 
+@pytest.mark.parametrize("kind", ["a directory", "below a file"])
+async def test_a_path_that_cannot_be_had_at_the_start_costs_only_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sockets, "LOOK_S", 0.05)
+    made = Served(tmp_path)
+    obstacle = tmp_path / "there"
+    made.debug = str(obstacle if kind == "a directory" else obstacle / "felix.sock")
+    if kind == "a directory":
+        obstacle.mkdir()
+    else:
+        obstacle.write_text("")
+    await made.start()
+    try:
+        assert await made.call() == b"done"
+        assert made.debug in made.keeper.problems()[0]
+        await asyncio.sleep(0.2)
+        assert caplog.text.count(made.debug) == 1 or "tried until it works" in caplog.text
+        if kind == "a directory":
+            obstacle.rmdir()
+        else:
+            obstacle.unlink()
+        await made.until_served()
+        assert await asyncio.to_thread(debug.ask, made.debug, "hello") == "world\n"
+        assert not made.keeper.problems()
+    finally:
+        made.task.cancel()
+        await made.keeper.close(0)
+
+
+async def test_without_a_path_there_is_no_socket(tmp_path: Path) -> None:
+    keeper = SocketKeeper()
+    await keeper.serve_debug("", {})
+    await keeper.close(0)
+    assert not keeper.problems()
+
+
 async def test_what_cannot_be_served_again_is_said_once_and_tried_on(
     served: Served, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from libcalico.files import read_file
 from libcalico.kernel.objects import Link
 from libcalico.model.go_regex import go_search
 
@@ -68,7 +69,7 @@ class MtuFile:
 
     def _holds(self, mtu: int) -> bool:
         try:
-            return Path(self._path).read_text(encoding="ascii", errors="replace").strip() == str(mtu)
+            return read_file(self._path).strip() == str(mtu).encode()
         except OSError:
             return False
 
