@@ -100,7 +100,7 @@ PARAMETERS = (
     ),
     Parameter(
         "StateDirectory",
-        str,
+        file_path,
         "/var/lib/calico",
         "folder of what outlasts a restart: DELs to finish; CALICO_STATE_DIRECTORY is the plug-in's when no agent runs",
         datastore=False,

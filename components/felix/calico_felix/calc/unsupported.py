@@ -26,6 +26,8 @@ KINDS = ("HostEndpoint", "BGPPeer", "BGPConfiguration", "BGPFilter")
 READ_AGAIN = (NetworkPolicy, GlobalNetworkPolicy, Profile, Tier, IPPool)
 """Of these there are few, and a member more or less decides over packets."""
 MOST_NAMED = 3
+Fields = dict[str, "Fields | None"]
+"""What stands below each member, by its name in lower case; None where nothing does that has names of its own."""
 
 
 def unsupported(found: Any, value: bytes = b"") -> str:
@@ -37,37 +39,44 @@ def unsupported(found: Any, value: bytes = b"") -> str:
 def _strange(found: Any, value: bytes) -> Iterator[str]:
     """Members of the spec that nobody here knows: of a later release, of another product, or misspelt."""
     stored = next((item for name, item in msgspec.json.decode(value).items() if name.lower() == "spec"), None)
-    names = list(islice(_unknown(stored, _type_of(type(found).__name__), "spec"), MOST_NAMED + 1))
+    names = list(islice(_unknown(stored, _fields_of(type(found).__name__), "spec"), MOST_NAMED + 1))
     if names:
         more = ", …" if len(names) > MOST_NAMED else ""
         yield f"members that are not known here (all else acts): {', '.join(names[:MOST_NAMED])}{more}"
 
 
 @cache
-def _type_of(name: str) -> inspect.Type:
-    """That of a kind's spec."""
+def _fields_of(name: str) -> Fields:
+    """Those of a kind's spec."""
     found = inspect.type_info(next(kind for kind in READ_AGAIN if kind.__name__ == name))
-    assert isinstance(found, inspect.StructType)
-    return next(field.type for field in found.fields if field.name == "spec")
+    return (_read_fields(found) or {})["spec"] or {}
 
 
-def _unknown(stored: Any, kind: inspect.Type, path: str) -> Iterator[str]:
-    """Names are compared without case, as everywhere where stored JSON is read."""
+def _read_fields(kind: inspect.Type) -> Fields | None:
+    """Those of a struct, which may stand in a list or be optional; None for any other type."""
     match kind:
         case inspect.UnionType():
-            for one in kind.types:
-                yield from _unknown(stored, one, path)
-        case inspect.ListType() if isinstance(stored, list):
-            for number, item in enumerate(stored):
-                yield from _unknown(item, kind.item_type, f"{path}[{number}]")
-        case inspect.StructType() if isinstance(stored, dict):
-            fields = {field.encode_name.lower(): field.type for field in kind.fields}
-            for name, item in stored.items():
-                known = fields.get(name.lower())
-                if known is None:
-                    yield f"{path}.{name}"
-                elif isinstance(item, list | dict):
-                    yield from _unknown(item, known, f"{path}.{name}")
+            return next(filter(None, map(_read_fields, kind.types)), None)
+        case inspect.ListType():
+            return _read_fields(kind.item_type)
+        case inspect.StructType():
+            return {field.encode_name.lower(): _read_fields(field.type) for field in kind.fields}
+    return None
+
+
+def _unknown(stored: Any, fields: Fields, path: str) -> Iterator[str]:
+    """Names are compared without case, as everywhere where stored JSON is read."""
+    if type(stored) is list:
+        for number, item in enumerate(stored):
+            if type(item) is dict:
+                yield from _unknown(item, fields, f"{path}[{number}]")
+    elif type(stored) is dict:
+        for name, item in stored.items():
+            lower = name.lower()
+            if lower not in fields:
+                yield f"{path}.{name}"
+            elif (below := fields[lower]) is not None and item:
+                yield from _unknown(item, below, f"{path}.{name}")
 
 
 def _members(found: Any) -> Iterator[str]:
