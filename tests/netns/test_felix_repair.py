@@ -442,7 +442,7 @@ def test_a_quiet_agent_rests(tmp_path: Path) -> None:
 
 
 def test_devices_that_go_down_and_up_have_their_routes_again(tmp_path: Path) -> None:
-    """The kernel forgets routes and neighbours of a device that is down, and tells nobody."""
+    """The kernel forgets routes and neighbours of a device that is down or lost its last address, and tells nobody."""
 
     async def scenario(agent: Agent) -> None:
         host = agent.host
@@ -481,6 +481,14 @@ def test_devices_that_go_down_and_up_have_their_routes_again(tmp_path: Path) -> 
                 await until(lambda: shown() != whole)
             host.ip("link", "set", device, "up")
             if device == "up0":
+                host.ip("route", "add", "default", "via", gateway)
+            await until(lambda: shown() == whole)
+        for device, address in ((name, "169.254.7.7/32"), ("vxlan.calico", "10.99.0.0/32"), ("up0", f"{inner}/30")):
+            if device == name:  # as a DHCP client does it that got no answer
+                host.ip("addr", "add", address, "dev", device)
+            host.ip("addr", "del", address, "dev", device)
+            if device == "up0":
+                host.ip("addr", "add", address, "dev", device)
                 host.ip("route", "add", "default", "via", gateway)
             await until(lambda: shown() == whole)
 

@@ -138,7 +138,7 @@ class Daemon:
             group.create_task(self.sockets.watch(), name="sockets")
             await self._load_settings()
             self.dataplane = dataplane = await self._open_dataplane(stack)
-            monitor = await stack.enter_async_context(Monitor(routes=True))
+            monitor = await stack.enter_async_context(Monitor(addresses=True, routes=True))
             await dataplane.refresh_links()
             finisher = await self._serve_node_api(stack, dataplane)
             self._register_metrics(dataplane)
@@ -333,6 +333,8 @@ class Daemon:
                     self._news.set()
             elif isinstance(event, RouteEvent):
                 dataplane.on_route(event)
+            else:
+                dataplane.on_address(event)
 
     async def _watch_loop(self) -> None:
         """Measure how late the loop is, keep forwarding on, collect garbage on a timer."""

@@ -14,6 +14,7 @@ from libcalico.kernel.errors import KernelError
 def test_what_cannot_be_switched_on_is_said_once_and_tried_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("WARNING")
     closed = {KEYS[0]}
 
     def ensure(key: str, value: int) -> bool:

@@ -13,11 +13,13 @@ _OPTIONS = (
     ("grpc.max_send_message_length", LARGEST_MESSAGE),
     ("grpc.default_authority", "localhost"),
 )
+_CLIENT = (*_OPTIONS, ("grpc.use_local_subchannel_pool", 1))
+"""Each channel connects for itself: one that is opened now must not reach a listener that another one still holds."""
 
 
 def open_channel(path: str = NODE_SOCKET) -> grpc.aio.Channel:
     """A client's connection to the service that listens on the socket at `path`."""
-    return grpc.aio.insecure_channel(f"unix:{path}", options=_OPTIONS)
+    return grpc.aio.insecure_channel(f"unix:{path}", options=_CLIENT)
 
 
 def open_server(path: str) -> grpc.aio.Server:

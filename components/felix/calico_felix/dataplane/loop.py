@@ -31,7 +31,7 @@ from libcalico.clock import Clock
 from libcalico.errors import Bug
 from libcalico.kernel import sysctl
 from libcalico.kernel.errors import KernelError
-from libcalico.kernel.netlink import LinkEvent, Netlink, RouteEvent
+from libcalico.kernel.netlink import AddressEvent, LinkEvent, Netlink, RouteEvent
 from libcalico.kernel.nft import NftError
 from libcalico.kernel.objects import RT_SCOPE_LINK, RT_TABLE_MAIN, Link, Route
 from libcalico.kernel.rtnl import Rtnl
@@ -212,6 +212,15 @@ class Dataplane:
             self.links[name] = event.link
         elif name in self.links and self.links[name].ifindex == event.link.ifindex:
             del self.links[name]
+
+    def on_address(self, event: AddressEvent) -> None:
+        """With a device's last IPv4 address the kernel forgets its routes and neighbours, and tells of none of them."""
+        device, may_forget = event.address.device, event.deleted and ":" not in event.address.cidr
+        if self.tunnels.on_device(device) or (may_forget and self._is_our_device(device)):
+            self.routes.refresh()
+            self.routes.retry_all()
+            self.neighbours.entries.refresh()
+            self.wake.set()
 
     def on_route(self, event: RouteEvent) -> None:
         """A route of the host has changed; when it is one of ours and not what it should be, it is mended."""

@@ -53,8 +53,8 @@ class Tunnels:
             self._replan = True
 
     def on_device(self, ifindex: int) -> bool:
-        """A device went down, up or away: if it is one of ours, or below one, what the kernel has forgotten is written
-        again, and True is returned."""
+        """A device went down, up or away, or has other addresses: if it is one of ours, or below one, what the kernel
+        has forgotten is written again, and True is returned."""
         if ifindex not in {link.ifindex for link in (*self._ready.values(), *self._parents.values())}:
             return False
         self._check_at_s = 0.0
