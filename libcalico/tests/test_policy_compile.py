@@ -13,7 +13,7 @@ from libcalico.model.keys import ResourceKey
 from libcalico.net import Cidr
 from libcalico.policy.compile import CompiledPolicy, compile_policy, compile_profile
 from libcalico.policy.ir import DENY_ALL, Action, IcmpMatch, PortRange, Rule
-from libcalico.policy.nft.rules import NftOptions, policy_chains
+from libcalico.policy.nft.rules import NftOptions, render_policy
 from libcalico.selector import parse
 
 TEN = Cidr(4, 10 << 24, 8)
@@ -171,7 +171,7 @@ NAMES = [f"p{number}" for number in range(300)]
 
 
 def kernel_rules(compiled: CompiledPolicy) -> int:
-    return sum(len(rules) for rules in policy_chains(compiled.policy, NftOptions()).values())
+    return sum(len(rules) for rules in render_policy(compiled.policy, NftOptions())[0].values())
 
 
 def test_named_ports_do_not_multiply() -> None:
@@ -217,7 +217,7 @@ def test_what_is_too_large_denies_all_and_needs_nothing(why: str) -> None:
     compiled = policy(*TOO_LARGE[why])
     assert compiled.refused.startswith(why)
     assert compiled.sets == {} and compiled.policy.ingress == compiled.policy.egress == DENY_ALL
-    chains = policy_chains(compiled.policy, NftOptions())
+    chains, _ = render_policy(compiled.policy, NftOptions())
     assert [rules[0].split(" comment")[0] for rules in chains.values()] == ["counter drop"] * 2
     assert all("|too large" in rules[0] for rules in chains.values())
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from libcalico.net import Cidr
@@ -27,8 +29,8 @@ from libcalico.policy.nft.names import (
     policy_chain,
     policy_word,
 )
-from libcalico.policy.nft.rules import NftOptions, endpoint_chains, policy_chains, render_rule
-from libcalico.policy.nft.table import Chain, Map, Set, Table
+from libcalico.policy.nft.rules import NftOptions, endpoint_chains, render_policy, render_rule
+from libcalico.policy.nft.table import Chain, ElementChange, Map, Set, Standing, Table
 
 WEB = PolicyId("NetworkPolicy", "default", "web")
 OPTIONS = NftOptions()
@@ -41,10 +43,20 @@ def ports(*given: int | tuple[int, int]) -> tuple[PortRange, ...]:
 
 def matches(rule: Rule) -> list[str]:
     """The kernel rules of a rule, without what is the same in all."""
-    texts = render_rule(rule, Policy(WEB, "default", (), ()), Direction.INGRESS, OPTIONS)
+    sets: dict[str, Set] = {}
+    texts = render_rule(rule, Policy(WEB, "default", (), ()), Direction.INGRESS, OPTIONS, sets)
     end = 'counter accept comment "np/default/web|default|ingress|0"'
     assert all(text.endswith(end) for text in texts)
-    return [text.removesuffix(end).strip() for text in texts]
+    return [with_lists(text.removesuffix(end).strip(), sets) for text in texts]
+
+
+def with_lists(text: str, sets: dict[str, Set]) -> str:
+    """A list in a set of its own is written in parentheses."""
+    for name, one in sets.items():
+        assert one.interval
+        entries = sorted(one.elements, key=lambda entry: [int(part) for part in re.findall("[0-9]+", entry)])
+        text = text.replace(f"@{name}", f"( {', '.join(entries)} )")
+    return text
 
 
 @pytest.mark.parametrize(
@@ -76,7 +88,7 @@ def matches(rule: Rule) -> list[str]:
         ),
         (
             {"protocol": 6, "destination": Side(ports=ports(80, (81, 90), 443))},
-            ["meta l4proto 6 th dport { 80-90, 443 }"],
+            ["meta l4proto 6 th dport ( 80-90, 443 )"],
         ),
         (
             {"protocol": 6, "family": 4, "destination": Side(ports=ports(80), port_sets=("n:x",))},
@@ -85,6 +97,13 @@ def matches(rule: Rule) -> list[str]:
                 "meta l4proto 6 ip daddr . meta l4proto . th dport @ip4-n-x",
             ],
         ),
+        ({"source": Side(nets=(TEN, Net(4, 11 << 24, 32)))}, ["ip saddr ( 10.0.0.0/8, 11.0.0.0 )"]),
+        ({"source": Side(nets=(Net(4, 1, 32), Net(4, 3, 32)))}, ["ip saddr { 0.0.0.1, 0.0.0.3 }"]),
+        (
+            {"destination": Side(not_nets=(FD, Net(6, 1, 128))), "family": 6},
+            ["ip6 daddr != ( fd00::/8, ::1 )"],
+        ),
+        ({"protocol": 6, "source": Side(not_ports=ports(1, (5, 6)))}, ["meta l4proto 6 th sport != ( 1, 5-6 )"]),
         ({"protocol": 6, "source": Side(not_ports=ports(1, 5))}, ["meta l4proto 6 th sport != { 1, 5 }"]),
         ({"protocol": 6, "source": Side(not_ports=ports((1, 5)))}, ["meta l4proto 6 th sport != 1-5"]),
     ],
@@ -94,7 +113,7 @@ def test_criteria(rule: dict[str, object], wanted: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("port", "around"), [(80, "{ 0-79, 81-65535 }"), (1, "{ 0, 2-65535 }"), (0, "1-65535"), (65535, "0-65534")]
+    ("port", "around"), [(80, "( 0-79, 81-65535 )"), (1, "( 0, 2-65535 )"), (0, "1-65535"), (65535, "0-65534")]
 )
 def test_two_single_negated_ports_are_never_compared_side_by_side(port: int, around: str) -> None:
     """nft 1.0.6 makes one comparison of `th sport != 80 th dport != 81`: "not both" in place of "none of the two"."""
@@ -106,14 +125,14 @@ def test_two_single_negated_ports_are_never_compared_side_by_side(port: int, aro
 def test_actions() -> None:
     rules = tuple(Rule(action, number) for number, action in enumerate(Action))
     options = OPTIONS._replace(log_rate="10/second", log_prefix="seen", deny="reject")
-    chains = policy_chains(Policy(WEB, "t", rules, rules), options)
+    chains, _ = render_policy(Policy(WEB, "t", rules, rules), options)
     assert [text.split(" comment")[0] for text in chains["pi-np/default/web"]] == [
         "counter accept",
         "counter reject",
         "counter meta mark set meta mark | 0x20000 return",
         'counter limit rate 10/second log prefix "seen: " level info',
     ]
-    profile = policy_chains(Policy(PolicyId("Profile", "", "p"), "", rules, ()), OPTIONS)
+    profile, _ = render_policy(Policy(PolicyId("Profile", "", "p"), "", rules, ()), OPTIONS)
     assert profile["pri-p"][2].startswith("counter return") and profile["pro-p"] == ()
 
 
@@ -129,7 +148,7 @@ def test_actions() -> None:
 )
 def test_log_prefix(prefix: str, wanted: str) -> None:
     policy = Policy(WEB, "t", (), ())
-    (text,) = render_rule(Rule(Action.LOG, 0), policy, Direction.INGRESS, OPTIONS._replace(log_prefix=prefix))
+    (text,) = render_rule(Rule(Action.LOG, 0), policy, Direction.INGRESS, OPTIONS._replace(log_prefix=prefix), {})
     assert f'log prefix "{wanted}" level' in text
 
 
@@ -256,11 +275,17 @@ def table(**sets: Set) -> Table:
 def test_a_delta_of_one_element_touches_nothing_else() -> None:
     old = table(a=Set("ipv4_addr", elements=frozenset(("10.0.0.1", "10.0.0.2"))))
     new = table(a=Set("ipv4_addr", elements=frozenset(("10.0.0.1", "10.0.0.3"))))
-    assert new.render_delta(old).splitlines() == [
+    assert one_delta(new, old).splitlines() == [
         "delete element inet calico a { 10.0.0.2 }",
         "add set inet calico a { type ipv4_addr; elements = { 10.0.0.3 } }",
     ]
-    assert new.render_delta(new.copy()) == ""
+    assert new.render_delta(new.copy()) == []
+
+
+def one_delta(new: Table, old: Table, refills: bool = True) -> str:
+    """A delta that must be one transaction."""
+    (text,) = new.render_delta(old, refills)
+    return text
 
 
 def intervals(*elements: str) -> Set:
@@ -271,14 +296,16 @@ def many(first: int, count: int) -> list[str]:
     return [f"10.{number >> 8}.{number & 255}.0/25" for number in range(first, first + count)]
 
 
-def commands(text: str) -> list[str]:
-    """The first three words of each command, and of the fourth what is not `calico`."""
-    return [" ".join(line.split()[:2] + line.split()[4:5]) for line in text.splitlines()]
+def commands(*texts: str) -> list[str]:
+    """The first two words of each command, and of the fourth what is not `calico`; `--` between transactions."""
+    lines = "\n--\n".join(text.strip() for text in texts).splitlines()
+    return [" ".join(line.split()[:2] + line.split()[4:5]) for line in lines]
 
 
 MENDED = ["delete element a", "add set a"]
 FILLED = ["flush set a", "add set a"]
-MADE_AGAIN = ["flush chain c-a", "delete set a", "add set a", "add rule c-a"]
+MADE_AGAIN = ["add set a/1", "--", "flush chain c-a", "delete set a", "add rule c-a"]
+EMPTIED_AGAIN = ["flush chain c-a", "delete set a", "add set a", "add rule c-a"]
 
 
 @pytest.mark.parametrize(
@@ -287,9 +314,10 @@ MADE_AGAIN = ["flush chain c-a", "delete set a", "add set a", "add rule c-a"]
         (many(0, 5000), many(0, 10_000), ["add set a"], ["add set a"]),
         (many(0, 5000), many(2, 4998), ["delete element a"], ["delete element a"]),
         (many(0, 5000), many(2, 4999), MENDED, MENDED),
-        (many(0, 5000), many(3, 4997), FILLED, MADE_AGAIN),
-        (many(0, 5000), many(2500, 5000), FILLED, MADE_AGAIN),
-        (many(0, 5000), [], ["flush set a"], MADE_AGAIN),
+        (many(0, 500), many(100, 400), FILLED, MADE_AGAIN),
+        (many(0, 5000), many(3, 4997), MADE_AGAIN, MADE_AGAIN),
+        (many(0, 5000), many(2500, 5000), MADE_AGAIN, MADE_AGAIN),
+        (many(0, 5000), [], ["flush set a"], EMPTIED_AGAIN),
         (many(0, 50), many(40, 10), ["delete element a"], ["delete element a"]),
         (many(0, 50), [*many(1, 49), "10.0.0.0/24"], MENDED, MADE_AGAIN),
         (many(0, 50), many(30, 50), MENDED, MENDED),
@@ -301,8 +329,8 @@ def test_an_interval_set_is_mended_or_filled_again(
 ) -> None:
     """An old kernel gets it made again with its rules, also when an address may go from one element to another."""
     former, table_ = table(a=intervals(*old)), table(a=intervals(*new))
-    assert commands(table_.render_delta(former)) == wanted
-    assert commands(table_.render_delta(former, refills=False)) == without_refills
+    assert commands(*table_.render_delta(former)) == wanted
+    assert commands(*table_.render_delta(former, refills=False)) == without_refills
 
 
 @pytest.mark.parametrize("read", [10, 5000])
@@ -314,7 +342,7 @@ def test_what_is_small_beside_the_interval_sets_is_filled_again(read: int) -> No
         made.maps["m"] = Map("ifname : verdict", frozenset((f'"{name}"', "jump c-a") for name in names))
         return made
 
-    text = world("y").render_delta(world("x", "y"))
+    text = one_delta(world("y"), world("x", "y"))
     if read < 100:
         assert text.splitlines() == [
             'delete element inet calico m { "x" : jump c-a }',
@@ -327,13 +355,13 @@ def test_what_is_small_beside_the_interval_sets_is_filled_again(read: int) -> No
             "add set inet calico b { type ipv4_addr; elements = { y } }",
             'add map inet calico m { type ifname : verdict; elements = { "y" : jump c-a } }',
         ]
-    assert commands(world("x", "y").render_delta(world("y"))) == ["add set b", "add map m"]
-    assert ("add set" in world().render_delta(world("x"))) is False
+    assert commands(*world("x", "y").render_delta(world("y"))) == ["add set b", "add map m"]
+    assert "add set" not in one_delta(world(), world("x"))
 
 
 def test_a_set_of_another_type_is_replaced_with_its_users() -> None:
     old, new = table(a=Set("ipv4_addr")), table(a=Set("ipv4_addr", interval=True))
-    assert new.render_delta(old).splitlines() == [
+    assert one_delta(new, old).splitlines() == [
         "flush chain inet calico c-a",
         "delete set inet calico a",
         "add set inet calico a { type ipv4_addr; flags interval; }",
@@ -341,8 +369,66 @@ def test_a_set_of_another_type_is_replaced_with_its_users() -> None:
     ]
 
 
+def test_a_new_interval_set_goes_one_transaction_ahead() -> None:
+    """Under a name that no standing rule uses; all rules that use it follow, and the next changes keep the name."""
+    old, new = table(a=Set("ipv4_addr", elements=frozenset(["1.0.0.1"]))), table(a=intervals("1.0.0.0/8"))
+    assert commands(*new.render_delta(old)) == MADE_AGAIN
+    assert new.render_delta(old)[1].splitlines()[-1] == "add rule inet calico c-a ip saddr @a/1 accept"
+    third = table(a=intervals("1.0.0.0/8", "2.0.0.0/8"))
+    assert [one.name for one in third.element_changes(new) or []] == ["a/1"]
+    assert third.names == {"a": "a/1"}
+    third.chains["c-a"] = Chain(("ip saddr @a drop",))
+    assert commands(*third.render_delta(new)) == [
+        "add set a/2", "--", "flush chain c-a", "delete set a/1", "add rule c-a",
+    ], "members and rules that change together"  # fmt: skip
+    assert third.names == {"a": "a/2"}
+    assert commands(*table(a=Set("ipv4_addr")).render_delta(third)) == [
+        "flush chain c-a", "delete set a/2", "add set a", "add rule c-a",
+    ]  # fmt: skip
+    assert commands(*table(b=intervals("1.0.0.0/8")).render_delta(Table())) == [
+        "add set b", "--", "add chain c-b", "add rule c-b",
+    ]  # fmt: skip
+
+
+def test_a_chain_that_leads_elsewhere_meets_the_sets_that_change_with_it() -> None:
+    def world(target: str, *members: str) -> Table:
+        made = table(a=intervals(*members))
+        made.chains["start"] = Chain((f"jump {target}",))
+        return made
+
+    moved = commands(*world("c-a", "1.0.0.0/8", "2.0.0.0/8").render_delta(world("x", "1.0.0.0/8")))
+    assert moved[:2] == ["add set a/1", "--"]
+    moved = commands(*world("x", "1.0.0.0/8", "2.0.0.0/8").render_delta(world("c-a", "1.0.0.0/8")))
+    assert moved == ["flush chain start", "add set a", "add rule start"]
+
+
+def test_a_table_is_written_beside_what_stands() -> None:
+    wanted = table(a=intervals("1.0.0.0/8"), h=Set("ipv4_addr", elements=frozenset(["1.0.0.1"])))
+    wanted.maps["m"] = Map("ifname : verdict")
+    assert commands(*wanted.render_rewrite(Standing(["m"], ["c-a", "x"], ["a", "a/1", "h", "y"]))) == [
+        "add table", "add set a/2", "--", "flush table",
+        "delete map m", "delete chain c-a", "delete chain x",
+        "delete set a", "delete set a/1", "delete set h", "delete set y",
+        "add set h", "add chain c-a", "add chain c-h", "add map m", "add rule c-a", "add rule c-h",
+    ]  # fmt: skip
+    assert wanted.names == {"a": "a/2"}
+    first, second = wanted.render_rewrite(Standing([], [], []))
+    assert "@a accept" in second and wanted.names == {}
+    assert "elements = { 1.0.0.0/8 }" in first
+
+
+def test_the_guard_has_no_members() -> None:
+    made = base_table(OPTIONS)
+    made.sets["masq-ipam-pools-4"] = intervals("10.0.0.0/8")
+    made.chains["pi-x"] = Chain(("accept",))
+    made.maps["from-workload"] = Map("ifname : verdict", frozenset({('"cali1"', "jump pi-x")}))
+    text = made.render_guard()
+    assert "pi-x" not in text and "elements" not in text
+    assert "unknown workload interface" in text and "add set inet calico masq-ipam-pools-4" in text
+
+
 def test_what_is_gone_goes_users_first() -> None:
-    assert Table().render_delta(table(a=Set("ipv4_addr"))).splitlines() == [
+    assert one_delta(Table(), table(a=Set("ipv4_addr"))).splitlines() == [
         "flush chain inet calico c-a",
         "delete chain inet calico c-a",
         "delete set inet calico a",
@@ -352,8 +438,8 @@ def test_what_is_gone_goes_users_first() -> None:
 def test_many_single_ports_are_an_interval_set() -> None:
     """The kernel adds to a bitmap of ports in quadratic time."""
     some, many_ports = (tuple(PortRange(2 * n + 1, 2 * n + 1) for n in range(count)) for count in (500, 501))
-    assert "1-1" not in matches(Rule(Action.ALLOW, 0, destination=Side(ports=some)))[0]
-    assert "th dport { 1-1, 3, 5" in matches(Rule(Action.ALLOW, 0, destination=Side(ports=many_ports)))[0]
+    assert "th dport { 1, 3, 5" in matches(Rule(Action.ALLOW, 0, destination=Side(ports=some)))[0]
+    assert "th dport ( 1, 3, 5" in matches(Rule(Action.ALLOW, 0, destination=Side(ports=many_ports)))[0]
 
 
 def test_elements_alone_are_changes_of_elements() -> None:
@@ -378,3 +464,14 @@ def test_elements_alone_are_changes_of_elements() -> None:
     assert new.element_changes(old) == [(False, "nets", "ipv4_addr", True, None)]
     new.chains["c"] = Chain(())
     assert new.element_changes(old) is None
+
+
+def test_a_large_set_that_loses_more_than_half_is_made_again_and_filled_by_batches() -> None:
+    old, new = table(a=intervals(*many(0, 5000))), table(a=intervals(*many(2501, 5000)))
+    assert new.element_changes(old) is None
+    fills: list[ElementChange] = []
+    assert commands(*new.render_delta(old, fills=fills)) == MADE_AGAIN
+    assert [(one.add, one.name, one.interval) for one in fills] == [(True, "a/1", True)]
+    assert fills[0].elements == sorted(many(2501, 5000))
+    assert (table(a=intervals(*many(2500, 5000))).element_changes(old) or [])[0].add is False
+    assert table(a=intervals()).element_changes(old) == [(False, "a", "ipv4_addr", True, None)]

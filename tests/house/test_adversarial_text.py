@@ -57,7 +57,7 @@ def settings(text: str) -> None:
 def log_prefix(text: str) -> None:
     identity = PolicyId("NetworkPolicy", text, text)
     policy = Policy(identity, text, (), ())
-    render_rule(Rule(Action.LOG, 0), policy, Direction.INGRESS, NftOptions(log_prefix=text))
+    render_rule(Rule(Action.LOG, 0), policy, Direction.INGRESS, NftOptions(log_prefix=text), {})
 
 
 def resource(text: str) -> None:

@@ -19,7 +19,7 @@ from libcalico.kernel.nft import Nft
 from libcalico.policy.ir import Action, Direction, EndpointPolicy, Policy, PolicyId, Rule
 from libcalico.policy.nft.base import base_table
 from libcalico.policy.nft.names import FROM_WORKLOAD, TO_WORKLOAD, endpoint_chain
-from libcalico.policy.nft.rules import NftOptions, endpoint_chains, policy_chains
+from libcalico.policy.nft.rules import NftOptions, endpoint_chains, render_policy
 from libcalico.policy.nft.table import Chain, Map, Table
 from tests.services import namespace_name
 
@@ -69,7 +69,7 @@ class Box:
         table = base_table(options)
         everything = Rule(Action.ALLOW, 0)
         profile = Policy(PolicyId("Profile", "", "anything"), "", (everything,), (everything,))
-        table.chains.update({name: Chain(rules) for name, rules in policy_chains(profile, options).items()})
+        table.chains.update({name: Chain(rules) for name, rules in render_policy(profile, options)[0].items()})
         for direction, name in ((Direction.EGRESS, FROM_WORKLOAD), (Direction.INGRESS, TO_WORKLOAD)):
             for interface in ("cali1", "cali2"):
                 self._add_endpoint(table, interface, direction, profile, options)

@@ -21,6 +21,7 @@ from calico_felix.dataplane.loop import ALIVE_S
 from libcalico.datastore.contract import Delete, Put
 from libcalico.obs import debug
 from tests.netns.cni_host import NODE, Host, sh
+from tests.netns.test_kernel_delta import NUMBERED
 from tests.scale.bench_agent import endpoint, policy
 from tests.scale.bench_cni import start_agent
 
@@ -73,7 +74,10 @@ class Agent:
         return sh("ip", "netns", "exec", self.host.name, "nft", *words)
 
     def table(self) -> str:
-        """The kernel's table, without counters."""
+        """The kernel's table, without counters and the numbers behind sets' names."""
+        return NUMBERED.sub(r"\1", self._listing())
+
+    def _listing(self) -> str:
         return sh("ip", "netns", "exec", self.host.name, "nft", "-s", "list", "table", "inet", "calico", check=False)
 
 

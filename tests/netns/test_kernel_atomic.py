@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from calico_felix.calc.graph import Graph
+from calico_felix.dataplane.programmer import Programmer
 from calico_felix.dataplane.ruleset import Ruleset
 from libcalico.kernel import netns
 from libcalico.kernel.nft import Nft
@@ -78,6 +79,7 @@ class Router:
         with netns.entered(f"/run/netns/{self.name}"):
             self.nft = Nft()
             self.elements = ElementBatches("calico")
+            self.programmer = Programmer()
             self._ports = [tun.open_tun(name) for name in (INTERFACE, OUTSIDE)]
         setup = (
             f"ip link set {INTERFACE} up; ip link set {OUTSIDE} up; ip route add 10.1.0.0/24 dev {INTERFACE}\n"
@@ -128,10 +130,17 @@ def hosts(first: int, count: int) -> list[str]:
     return [f"12.0.{number >> 8}.{number & 255}" for number in range(first, first + count)]
 
 
-def blocking(members: list[str], *, big: int = 0, others: int = 0) -> Table:
-    """The agent's table when the endpoint may reach all but `members`, with another big set and other endpoints."""
+def denying(**destination: Any) -> dict[str, Any]:
+    """A rule against what the flood sends."""
+    return {"action": "Deny", "protocol": "TCP", "destination": destination}
+
+
+def blocking(members: list[str], *rest: dict[str, Any], big: int = 0, others: int = 0) -> Table:
+    """The agent's table when the endpoint may reach all but `members` and what other rules forbid; with another big
+    set, and other endpoints."""
     graph = Graph(NODE)
-    rules = [BLOCKED, {"action": "Deny", "destination": {"selector": "has(big)"}}, {"action": "Allow"}]
+    deny = [BLOCKED] if members else []
+    rules = [*deny, *rest, {"action": "Deny", "destination": {"selector": "has(big)"}}, {"action": "Allow"}]
     objects: list[tuple[str, str, dict[str, str], dict[str, Any]]] = [
         ("Profile", "open", {}, {}),
         ("GlobalNetworkPolicy", "block", {}, {"selector": "role == 'mute'", "types": ["Egress"], "egress": rules}),
@@ -160,17 +169,20 @@ def flooded(router: Router, states: list[Table], way: str = "delta") -> tuple[in
     """Go from state to state under the flood, by a `delta`, as a `whole` or by `batches` of elements; the packets that
     came, and those that got through."""
     standing = states[0]
-    router.nft.run(standing.render_replace())
+    router.programmer.write(standing, None)
     flood = router.flood()
     try:
         commits, started = 0, time.monotonic()
         for wanted in cycle(states):
-            if way == "batches":
+            if way == "whole":
+                router.programmer.write(wanted, None)
+            elif way == "batches":
                 changes = wanted.element_changes(standing)
                 assert changes is not None
                 assert router.elements.commit(changes)
             else:
-                router.nft.run(wanted.render_replace() if way == "whole" else wanted.render_delta(standing))
+                for text in wanted.render_delta(standing):
+                    router.nft.run(text)
             standing = wanted
             commits += 1
             flooded_s = time.monotonic() - started
@@ -208,6 +220,22 @@ RENEWALS = {
     "the prefix that holds the address": (["delete element"], [
         blocking([net, *nets(0, 50)]) for net in (WITH_PREFIX, "10.2.0.0/16", "10.2.0.0/31", "10.2.0.0/25")
     ]),
+    "a hash becomes an interval set": (["--flush chain"], [
+        blocking([WITH_PREFIX, *nets(0, 50)]), blocking([SINGLE, *hosts(0, 50)]),
+    ]),
+    "another rule's networks": (["--flush chain"], [
+        blocking([], denying(nets=[WITH_PREFIX, *nets(first, 50)])) for first in range(3)
+    ]),
+    "all but another rule's networks": (["--flush chain"], [
+        blocking([], {"action": "Allow", "destination": {"notNets": ["10.2.0.0/16", f"11.{n}.0.0/16"]}}, denying())
+        for n in range(3)
+    ]),
+    "another rule's ports": (["--flush chain"], [
+        blocking([], denying(ports=["80:90", 1000 + number, "2000:3000"])) for number in range(3)
+    ]),
+    "a set that gains what a rule loses": (["--flush chain"], [
+        blocking([WITH_PREFIX, *nets(0, 50)]), blocking(nets(0, 50), denying(nets=["10.2.0.0/24"])),
+    ]),
     "a hash beside a big set, and other endpoints": (["flush set", "flush map"], [
         blocking([SINGLE, *hosts(0, 300 - less)], big=2000, others=4 - less) for less in range(4)
     ]),
@@ -218,13 +246,27 @@ RENEWALS = {
 def test_no_packet_slips_through_while_a_set_is_renewed(router: Router, what: str) -> None:
     """An address that is forbidden before and after each transaction is forbidden all the time."""
     expected, states = RENEWALS[what]
-    texts = [wanted.render_delta(former) for former, wanted in zip([states[-1], *states], states, strict=False)]
+    pairs = zip([states[-1], *states], states, strict=False)
+    texts = ["--".join(wanted.render_delta(former)) for former, wanted in pairs]
     assert all(any(words in text for text in texts) for words in expected), "the way that this test is about"
     _, through = flooded(router, states)
     assert through == 0
 
 
-@pytest.mark.parametrize("what", [name for name in RENEWALS if "endpoints" not in name])
+@pytest.mark.parametrize("what", ["a hash becomes an interval set", "another rule's networks"])
+def test_no_packet_slips_through_while_the_table_is_written_again(router: Router, what: str) -> None:
+    """As after a restart of the agent, and after another process has changed the table."""
+    _, states = RENEWALS[what]
+    _, through = flooded(router, states, "whole")
+    assert through == 0
+
+
+BATCHES = {
+    name for name, (expected, _) in RENEWALS.items() if "--" not in "".join(expected) and "endpoints" not in name
+}
+
+
+@pytest.mark.parametrize("what", sorted(BATCHES))
 def test_no_packet_slips_through_while_batches_renew_a_set(router: Router, what: str) -> None:
     _, states = RENEWALS[what]
     _, through = flooded(router, states, "batches")

@@ -14,6 +14,7 @@ from calico_felix.dataplane.programmer import Programmer
 from calico_felix.messages import Flush, IPSet, PortMember
 from libcalico.clock import SystemClock
 from libcalico.kernel import netns
+from libcalico.kernel.nft import Nft
 from libcalico.policy.ir import Action, Direction, IcmpMatch, Policy, PolicyId, Rule, Side
 from libcalico.policy.nft.names import policy_chain
 from libcalico.policy.nft.rules import NftOptions
@@ -73,4 +74,25 @@ async def test_every_fourth_of_many_policies_is_refused(
     chains = {block.split()[0]: block for block in listing.split("\tchain ")[1:]}
     assert all("accept" not in chains[name] and "drop" in chains[name] for name in wanted)
     assert sum("accept" in chains[policy_chain(one, Direction.EGRESS)] for one in policies) == COUNT - len(wanted)
+    dataplane.close()
+
+
+async def test_a_table_that_others_have_deleted_is_no_fault_of_the_rules(namespace: str) -> None:
+    """What differs from a table that is gone is refused; the whole is written, with the one that is bad closed."""
+    with netns.entered(f"/run/netns/{namespace}"):
+        dataplane = Dataplane(DataplaneConfig("here", NftOptions()), SystemClock())
+        dataplane._programmer = Programmer()
+        other = Nft()
+    dataplane.flows._found = set()
+    policies = {identity(n): Policy(identity(n), "default", (GOOD,), (GOOD,)) for n in range(40)}
+    dataplane.on_flush(Flush({}, policies, {}, {}, {}, None, None, 1))  # type: ignore[arg-type]
+    await dataplane._apply_ruleset()
+    other.run("delete table inet calico")
+    changed = {one: Policy(one, "default", (GOOD, GOOD), (GOOD,)) for one in policies}
+    changed[identity(7)] = Policy(identity(7), "default", (GOOD,), (LIBRARY_REFUSES,))
+    dataplane.on_flush(Flush({}, changed, {}, {}, {}, None, None, 2))  # type: ignore[arg-type]
+    await dataplane._apply_ruleset()
+    assert set(dataplane.ruleset.quarantined) == {policy_chain(identity(7), Direction.EGRESS)}
+    assert other.run("list chain inet calico pi-gnp/p3").count("accept") == 2
+    other.close()
     dataplane.close()

@@ -21,7 +21,6 @@ from calico_felix.calc.graph import Graph
 from calico_felix.dataplane.programmer import Programmer
 from calico_felix.dataplane.ruleset import Ruleset
 from libcalico.kernel import netns
-from libcalico.kernel.nft_elements import ElementBatches
 from libcalico.model.keys import ResourceKey, key_path
 from libcalico.policy.nft.rules import NftOptions
 from libcalico.policy.nft.table import Table
@@ -41,7 +40,6 @@ class Host:
         self.graph.in_sync = True
         with netns.entered(f"/run/netns/{namespace}"):
             self.programmer = Programmer()
-        self.elements = ElementBatches("calico", f"/run/netns/{namespace}")
         self.standing: Table | None = None
         self.revision = 0
         self.decoding_s = 0.0
@@ -75,9 +73,7 @@ class Host:
         wanted = self.ruleset.table.copy()
         loop_s = self.decoding_s + time.thread_time() - started
         took = time.perf_counter()
-        changes = None if self.standing is None else wanted.element_changes(self.standing)
-        if changes is None or not self.elements.commit(changes):
-            self.programmer.write(wanted, self.standing)
+        self.programmer.write(wanted, self.standing)
         self.standing = wanted
         return loop_s, time.perf_counter() - took
 
@@ -127,7 +123,6 @@ def measure(namespace: str, size: int, family: int) -> None:
         taken[there].append(host.write()[1] * 1000)
     for there, values in taken.items():
         report("an endpoint beside such a set, write", "ms", values, nets=size, family=family, comes=there)
-    host.elements.close()
 
 
 def named_ports(namespace: str) -> None:

@@ -363,14 +363,16 @@ async def test_an_endpoint_on_a_foreign_interface_is_ignored() -> None:
     assert set(dataplane.ruleset.endpoints) == {A.key}
 
 
-def test_a_difference_that_is_refused_blames_no_chain() -> None:
-    """Somebody has deleted the table a moment ago: the rules are fine, and the next try writes all of it."""
+def test_a_difference_of_which_nothing_is_to_blame_is_followed_by_the_whole() -> None:
+    """Another process has deleted the table a moment ago: the rules are fine, and the next try writes all of it."""
 
     async def scenario() -> None:
         kernel = Kernel()
         dataplane = await settled(kernel, flush(B))
         chain = next(name for name in dataplane.ruleset.table.chains if name.startswith("tw-"))
-        kernel.failing = [NftError("No such file or directory", 1, f"add rule inet calico {chain} accept")]
+        refused = NftError("No such file or directory", 1, f"add rule inet calico {chain} accept")
+        refused.refusals = []
+        kernel.failing = [refused]
         await dataplane._apply_ruleset()
         assert kernel.log[0] == "commit"
         assert dataplane.ruleset.quarantined == {}

@@ -15,6 +15,7 @@ from libcalico.policy.ir import Action, EndpointPolicy, Policy, PolicyId, Rule, 
 from libcalico.policy.nft.rules import NftOptions
 
 P = PolicyId("GlobalNetworkPolicy", "", "p")
+GOOD = Rule(Action.ALLOW, 0)
 ALLOW = Rule(Action.ALLOW, 0, source=Side(sets=("s:one",)))
 
 
@@ -163,6 +164,41 @@ def test_a_number_that_is_no_port_is_in_no_set() -> None:
     assert made.table.sets["ip4-n-x"].elements == {f"10.0.0.1 . 6 . {port}" for port in (0, 80, 65535)}
 
 
+Q = PolicyId("GlobalNetworkPolicy", "", "q")
+NETS = Rule(Action.DENY, 0, source=Side(nets=(Net(4, 10 << 24, 8), Net(4, 12 << 24, 8))))
+
+
+def lists(made: Ruleset) -> list[str]:
+    return [name for name in made.table.sets if name.startswith("nets4-")]
+
+
+def test_a_list_of_networks_lives_as_long_as_a_policy_uses_it() -> None:
+    made = ruleset()
+    made.on_flush(flush(policies={one: Policy(one, "default", (NETS,), ()) for one in (P, Q)}))
+    (name,) = lists(made)
+    assert made.table.sets[name].elements == {"10.0.0.0/8", "12.0.0.0/8"} and made.table.sets[name].interval
+    assert f"ip saddr @{name} counter drop" in made.table.chains["pi-gnp/q"].rules[0]
+    made.on_flush(flush(policies={P: Policy(P, "default", (ALLOW,), ())}))
+    assert lists(made) == [name]
+    made.on_flush(flush(policies={Q: None}))
+    assert lists(made) == []
+
+
+def test_a_list_that_the_kernel_refuses_closes_its_policies() -> None:
+    made = ruleset()
+    made.on_flush(flush(policies={P: Policy(P, "default", (NETS,), (GOOD,))}))
+    (name,) = lists(made)
+    assert made.quarantine_set(f"{name}/3", "no")
+    assert not made.quarantine_set(name, "again")
+    assert made.table.chains["pi-gnp/p"].rules == ("counter drop",) and "pi-gnp/p" in made.quarantined
+    assert "accept" in made.table.chains["po-gnp/p"].rules[0] and made.table.sets[name].elements == frozenset()
+    made.on_flush(flush(policies={Q: Policy(Q, "default", (), (NETS,))}))
+    assert made.table.sets[name].elements, "another policy tries it again"
+    assert made.quarantine_set(name, "no") and set(made.quarantined) == {"pi-gnp/p", "po-gnp/q"}
+    made.on_flush(flush(policies={P: Policy(P, "default", (ALLOW,), ()), Q: None}))
+    assert made.quarantined == {} and lists(made) == []
+
+
 def test_a_delta_of_equal_tables_is_empty() -> None:
     made = ruleset()
-    assert made.table.render_delta(made.table.copy()) == ""
+    assert made.table.render_delta(made.table.copy()) == []

@@ -20,7 +20,7 @@ from libcalico.errors import BadData
 from libcalico.model.felix_fields import FIELDS
 from libcalico.policy.ir import Action, Direction, EndpointPolicy, Policy, PolicyId, Rule
 from libcalico.policy.nft.base import base_table
-from libcalico.policy.nft.rules import endpoint_chains, policy_chains
+from libcalico.policy.nft.rules import endpoint_chains, render_policy
 
 ROOT = Path(__file__).parents[3]
 POLICY = Policy(
@@ -40,7 +40,7 @@ def rules(configuration: Configuration) -> str:
     options = dataplane_config(configuration, "here", frozenset((4, 6))).nft
     endpoint = EndpointPolicy((), ())
     chains = endpoint_chains("cali1", endpoint, Direction.EGRESS, {}, options)
-    return f"{base_table(options).chains}{policy_chains(POLICY, options)}{chains}"
+    return f"{base_table(options).chains}{render_policy(POLICY, options)}{chains}"
 
 
 IN_RULES = {

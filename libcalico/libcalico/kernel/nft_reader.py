@@ -6,22 +6,25 @@ iptables (`-m comment`, `-j REJECT`) holds. Blocking; takes 3 us a chain and 20 
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from libcalico.kernel import nlmsg
+from libcalico.kernel.errors import KernelError
 from libcalico.kernel.nlsocket import NetlinkSocket
 
 _NETLINK_NETFILTER = 12
 _NFNL_SUBSYS_NFTABLES = 10
-_NFT_MSG_GETCHAIN, _NFT_MSG_GETRULE = 4, 7
+_NFT_MSG_GETCHAIN, _NFT_MSG_GETRULE, _NFT_MSG_GETSET = 4, 7, 10
 _NFGENMSG = struct.Struct("=BBH")
 _BE32 = struct.Struct("!i")
 _BE64 = struct.Struct("!Q")
 
 _NFTA_CHAIN_TABLE, _NFTA_CHAIN_NAME, _NFTA_CHAIN_HOOK, _NFTA_CHAIN_POLICY = 1, 3, 4, 5
 _NFTA_HOOK_HOOKNUM = 1
+_NFTA_SET_TABLE, _NFTA_SET_NAME, _NFTA_SET_FLAGS, _NFT_SET_ANONYMOUS, _NFT_SET_MAP = 1, 2, 3, 0x1, 0x8
 _NFTA_RULE_TABLE, _NFTA_RULE_CHAIN, _NFTA_RULE_HANDLE, _NFTA_RULE_EXPRESSIONS, _NFTA_RULE_USERDATA = 1, 2, 3, 4, 7
 _NFTA_EXPR_NAME, _NFTA_EXPR_DATA = 1, 2
 _NFTA_META_KEY, _NFT_META_IIFNAME, _NFT_META_OIFNAME = 2, 6, 7
@@ -66,6 +69,13 @@ class RuleSeen(NamedTuple):
     conditional: bool = False
 
 
+class SetSeen(NamedTuple):
+    """A named set or map."""
+
+    name: str
+    is_map: bool
+
+
 class NftReader(NetlinkSocket):
     """Reads nftables of our network namespace, or of the one at `netns_path`."""
 
@@ -95,6 +105,28 @@ class NftReader(NetlinkSocket):
             return decode_rule(message) if any(part in raw for part in holding) else None
 
         return self.dump("list rules", kind, body, decode)
+
+    def sets(self, family: str, table: str) -> list[SetSeen]:
+        """The named sets and maps of a table, without their elements; [] when there is no such table."""
+        kind = _NFNL_SUBSYS_NFTABLES << 8 | _NFT_MSG_GETSET
+        body = _NFGENMSG.pack(_NUMBERS[family], 0, 0) + nlmsg.encode_text(_NFTA_SET_TABLE, table)
+        try:
+            return self.dump("list sets", kind, body, decode_set)
+        except KernelError as error:
+            if error.errno == errno.ENOENT:
+                return []
+            raise
+
+
+def decode_set(body: memoryview) -> SetSeen | None:
+    """A set of a dump; None for a rule's anonymous one."""
+    found = nlmsg.decode_attributes(body[_NFGENMSG.size :])
+    flags = _be32(found.get(_NFTA_SET_FLAGS)) if _NFTA_SET_FLAGS in found else 0
+    return (
+        None
+        if flags & _NFT_SET_ANONYMOUS
+        else SetSeen(nlmsg.decode_text(found[_NFTA_SET_NAME]), bool(flags & _NFT_SET_MAP))
+    )
 
 
 def decode_chain(body: memoryview) -> ChainSeen:

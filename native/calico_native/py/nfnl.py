@@ -94,28 +94,30 @@ def _parts(kind: str, interval: bool, elements: Iterable[str]) -> list[bytes]:
 
 def _element(kind: str, text: str) -> bytes:
     if kind == "ipv4_addr":
-        return _keyed(socket.inet_pton(socket.AF_INET, text), 0)
+        return _keyed(socket.inet_pton(socket.AF_INET, text))
     if kind == "ipv6_addr":
-        return _keyed(socket.inet_pton(socket.AF_INET6, text), 0)
+        return _keyed(socket.inet_pton(socket.AF_INET6, text))
     if kind == "ifname : verdict":
         return _jump(text)
     if kind in TYPES:
-        return _keyed(_address_and_port(kind.startswith("ipv6"), text), 0)
+        return _keyed(_address_and_port(kind.startswith("ipv6"), text))
     raise ValueError(f"a set of type {kind!r} cannot be changed by a batch")
 
 
 def _interval(kind: str, text: str) -> bytes:
     """A prefix, or a single address, as beginning and end."""
-    if kind not in ("ipv4_addr", "ipv6_addr"):
+    if kind == "ipv4_addr":
+        family, length, head, end = socket.AF_INET, 4, _HEAD4, _END4
+    elif kind == "ipv6_addr":
+        family, length, head, end = socket.AF_INET6, 16, _HEAD6, _END6
+    else:
         raise ValueError(f"an interval set of type {kind!r} cannot be changed by a batch")
-    family, length = (socket.AF_INET, 4) if kind == "ipv4_addr" else (socket.AF_INET6, 16)
     address, slash, bits = text.partition("/")
     first = socket.inet_pton(family, address)
-    begin = int.from_bytes(first, "big")
-    after = begin + (1 << (length * 8 - int(bits)) if slash else 1)
+    after = int.from_bytes(first, "big") + (1 << (length * 8 - int(bits)) if slash else 1)
     if after >> (length * 8):
-        return _keyed(first, 0)
-    return _keyed(first, 0) + _keyed(after.to_bytes(length, "big"), NFT_SET_ELEM_INTERVAL_END)
+        return head + first
+    return head + first + end + after.to_bytes(length, "big") + _MARKED
 
 
 def _address_and_port(is_v6: bool, text: str) -> bytes:
@@ -143,14 +145,20 @@ def _jump(text: str) -> bytes:
     )
 
 
-def _keyed(key: bytes, flags: int) -> bytes:
-    """An element that is a key and, if there are any, flags; the key's length is a multiple of four."""
-    length = len(key)
+def _keyed(key: bytes) -> bytes:
+    """An element that is a key alone; the key's length is a multiple of four."""
+    return _head(len(key), 0) + key
+
+
+def _head(length: int, more: int) -> bytes:
+    """What comes before a key of `length` bytes; `more` bytes of attributes follow it."""
     heads = _ATTRIBUTE.pack(8 + length, NFTA_SET_ELEM_KEY | NLA_F_NESTED) + _ATTRIBUTE.pack(4 + length, NFTA_DATA_VALUE)
-    if not flags:
-        return _ATTRIBUTE.pack(12 + length, NFTA_LIST_ELEM | NLA_F_NESTED) + heads + key
-    marked = _ATTRIBUTE.pack(8, NFTA_SET_ELEM_FLAGS) + flags.to_bytes(4, "big")
-    return _ATTRIBUTE.pack(20 + length, NFTA_LIST_ELEM | NLA_F_NESTED) + heads + key + marked
+    return _ATTRIBUTE.pack(12 + length + more, NFTA_LIST_ELEM | NLA_F_NESTED) + heads
+
+
+_MARKED = _ATTRIBUTE.pack(8, NFTA_SET_ELEM_FLAGS) + NFT_SET_ELEM_INTERVAL_END.to_bytes(4, "big")
+_HEAD4, _HEAD6 = _head(4, 0), _head(16, 0)
+_END4, _END6 = _head(4, len(_MARKED)), _head(16, len(_MARKED))
 
 
 def _attribute(kind: int, payload: bytes) -> bytes:

@@ -348,8 +348,7 @@ class Dataplane:
                 self.failures += 1
                 log.error("nftables refused a transaction: %s", error)
                 self._programmed = None
-                # a difference: the kernel may not hold what it is one to
-                if former is not None or not self._quarantine(error):
+                if not self._quarantine(error):
                     tries += 1
         raise Bug(f"nftables refused the ruleset {RULESET_TRIES} times: the former rules stay in force")
 

@@ -11,8 +11,9 @@ from libcalico.kernel.errors import KernelError
 from libcalico.kernel.nft import Nft, NftError
 from libcalico.kernel.nft_elements import ElementBatches
 from libcalico.kernel.nft_monitor import NftMonitor
+from libcalico.kernel.nft_reader import NftReader
 from libcalico.policy.nft.names import TABLE
-from libcalico.policy.nft.table import Table
+from libcalico.policy.nft.table import ElementChange, Standing, Table
 
 NUMBER = re.compile(r"[0-9]+")
 REFILLING_KERNEL = (6, 17)
@@ -27,24 +28,65 @@ class Programmer:
         self._nft = Nft()
         self._nft.run("list tables")  # its socket has a port from its first use on
         self._elements = ElementBatches(TABLE.removeprefix("inet "))
+        self._reader = NftReader()
         self._monitor = NftMonitor(TABLE.removeprefix("inet "))
         release = NUMBER.findall(os.uname().release)
         self._refills = tuple(map(int, release[:2])) >= REFILLING_KERNEL
 
     def write(self, wanted: Table, former: Table | None) -> None:
-        """Make the kernel's table `wanted`, all of it or what is different from `former`, in one transaction; raises
-        `NftError`, which names all that is refused when `former` is None."""
+        """Make the kernel's table `wanted`, all of it or what is different from `former`: in one transaction, or, where
+        interval sets are new, in two, of which the first changes no verdict. Raises `NftError`, whose refusals
+        are all that cannot be."""
         if former is None:
-            self._replace(wanted.render_replace())
-        elif not self._write_elements(wanted, former) and (text := wanted.render_delta(former, self._refills)):
-            self.commit(text)
+            self._rewrite(wanted)
+        elif not self._write_elements(wanted, former):
+            fills: list[ElementChange] = []
+            self._commit_all(wanted, wanted.render_delta(former, self._refills, fills), fills, whole=False)
 
-    def _replace(self, text: str) -> None:
+    def _rewrite(self, wanted: Table) -> None:
+        """Where no table stands, one that drops new flows comes first: the sets may take their time."""
+        if (standing := self._standing()) is None:
+            self.commit(wanted.render_guard())
+            standing = self._standing() or Standing([], [], [])
+        fills: list[ElementChange] = []
+        self._commit_all(wanted, wanted.render_rewrite(standing, fills), fills, whole=True)
+
+    def _commit_all(self, wanted: Table, texts: list[str], fills: list[ElementChange], *, whole: bool) -> None:
+        """`fills` come after the first of the transactions, in which their sets are made."""
+        for number, text in enumerate(texts):
+            try:
+                self.commit(text)
+            except NftError as error:
+                error.refusals = all_refusals(self._check, wanted, text, error, whole)
+                raise
+            if number == 0:
+                for fill in fills:
+                    self._fill(fill)
+
+    def _check(self, text: str) -> None:
+        self._nft.run(text, check_only=True)
+
+    def _fill(self, fill: ElementChange) -> None:
+        """Elements of a set that no rule uses yet."""
+        declared = f"add set {TABLE} {fill.name} {{ type {fill.type}; flags interval;"
         try:
-            self.commit(text)
-        except NftError as error:
-            error.refusals = all_refusals(lambda part: self._nft.run(part, check_only=True), text, error)
+            if not self._elements.commit([fill]):
+                self.commit(f"{declared} elements = {{ {', '.join(fill.elements or ())} }} }}")
+        except NftError:
             raise
+        except KernelError as error:
+            raise NftError(str(error), 1, declared) from error
+
+    def _standing(self) -> Standing | None:
+        """None when there is no table, or one without a chain."""
+        family, _, table = TABLE.partition(" ")
+        try:
+            chains = [one.name for one in self._reader.chains() if (one.family, one.table) == (family, table)]
+            sets = self._reader.sets(family, table)
+        except KernelError as error:
+            raise NftError(str(error), 0, "") from error
+        found = Standing([s.name for s in sets if s.is_map], chains, [s.name for s in sets if not s.is_map])
+        return found if chains else None
 
     def _write_elements(self, wanted: Table, former: Table) -> bool:
         """The usual case of a running agent: nothing but elements differs (docs/adr/0029-element-batches.md)."""

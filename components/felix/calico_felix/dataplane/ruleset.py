@@ -39,6 +39,8 @@ class Ruleset:
         self._peers: dict[tuple[str, int], str] = {}
         self.quarantined: dict[str, str] = {}
         self._refused_sets: dict[str, str] = {}
+        self._list_users: dict[str, set[PolicyId]] = {}
+        self._lists_of: dict[PolicyId, tuple[str, ...]] = {}
 
     def on_flush(self, flush: Flush) -> None:
         """Take in the graph's changes."""
@@ -70,7 +72,10 @@ class Ruleset:
 
     def quarantine_set(self, name: str, why: str) -> bool:
         """Empty a set whose members the kernel refused, and close all chains that use it: without its members they
-        would allow what they should not. False when it is closed already, or none of a selector's."""
+        would allow what they should not. False when it is closed already, or none of a policy's."""
+        name = names.wanted_set(name)
+        if name in self._list_users:
+            return self._quarantine_list(name, why)
         set_id = next((one for one in self._members if name in _kernel_sets(one)), None)
         if set_id is None or set_id in self._refused_sets:
             return False
@@ -79,6 +84,17 @@ class Ruleset:
         for identity, policy in self.policies.items():
             self._close_users(identity, policy)
         return True
+
+    def _quarantine_list(self, name: str, why: str) -> bool:
+        one = self.table.sets[name]
+        self.table.sets[name] = one._replace(elements=frozenset())
+        closed = [
+            self.quarantine(chain, f"list {name}: {why}")
+            for identity in self._list_users[name]
+            for chain in (names.policy_chain(identity, direction) for direction in DIRECTIONS)
+            if any(f"@{name}" in rule.split() for rule in self.table.chains[chain].rules)
+        ]
+        return bool(one.elements) or any(closed)
 
     def _empty(self, set_id: str) -> None:
         for name in _kernel_sets(set_id):
@@ -149,12 +165,26 @@ class Ruleset:
             self.quarantined.pop(name, None)
         if policy is None:
             self.policies.pop(identity, None)
+            self._on_lists(identity, {})
             return
         self.policies[identity] = policy
-        for name, texts in rules.policy_chains(policy, self.options).items():
-            self.table.chains[name] = Chain(texts)
+        chains, lists = rules.render_policy(policy, self.options)
+        self.table.chains.update({name: Chain(texts) for name, texts in chains.items()})
+        self._on_lists(identity, lists)
         if self._refused_sets:
             self._close_users(identity, policy)
+
+    def _on_lists(self, identity: PolicyId, lists: rules.Sets) -> None:
+        """The sets that hold a policy's lists; those that no other policy uses go with it."""
+        for name in self._lists_of.pop(identity, ()):
+            _discard(self._list_users, name, identity)
+            if name not in self._list_users:
+                del self.table.sets[name]
+        for name, one in lists.items():
+            self._list_users.setdefault(name, set()).add(identity)
+            self.table.sets[name] = one  # one that was refused is tried again
+        if lists:
+            self._lists_of[identity] = tuple(lists)
 
     def _on_endpoint(self, key: ResourceKey, endpoint: Endpoint | None) -> set[str]:
         """Returns the interfaces whose chains must be rendered anew."""
@@ -212,7 +242,7 @@ class Ruleset:
             self.table.sets[f"{base.VXLAN_PEERS}-{family}"] = Set(base.ADDRESS_TYPES[family], False, peers)
 
 
-def _discard(sets: dict[Any, set[ResourceKey]], name: object, key: ResourceKey) -> None:
+def _discard(sets: dict[Any, set[Any]], name: object, key: object) -> None:
     sets[name].discard(key)
     if not sets[name]:
         del sets[name]

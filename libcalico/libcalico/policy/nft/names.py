@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from libcalico.policy.ir import Direction, PolicyId
-from libcalico.selector.identity import length_limited_id
+from libcalico.selector.identity import length_limited_id, unique_id
 
 TABLE = "inet calico"
 LONGEST_CHAIN = 120
@@ -76,3 +77,19 @@ def endpoint_chain(interface: str, direction: Direction, part: int = 0) -> str:
 def kernel_set(set_id: str, family: int) -> str:
     """The kernel's name for the part of an IP set that one family needs."""
     return f"ip{family}-{set_id.replace(':', '-')}"
+
+
+def next_set(called: str) -> str:
+    """A further name of a set in the kernel: `x`, `x/1`, `x/2`. Without it, no set's name has a slash."""
+    name, _, number = called.partition("/")
+    return f"{name}/{int(number or 0) + 1}"
+
+
+def wanted_set(called: str) -> str:
+    """The name that rules and tables know a set by which the kernel knows as `called`."""
+    return called.partition("/")[0]
+
+
+def list_set(prefix: str, entries: Iterable[str]) -> str:
+    """The set that holds a list of a rule: equal lists are one set."""
+    return unique_id(prefix, ",".join(entries)).replace(":", "-")

@@ -1,8 +1,9 @@
 """Policies and endpoints as chains.
 
-One IR rule becomes one kernel rule where nftables can say it in one: anonymous sets hold lists, named sets hold
-selectors. It becomes several alternatives with the same action for the two families when addresses are compared, and
-where a list of ports mixes numbers with named ports. Every rule counts and carries its identity.
+One IR rule becomes one kernel rule where nftables can say it in one: anonymous sets hold lists of single values, named
+sets hold selectors, and lists with a prefix or range (docs/adr/0030-new-sets-go-first.md). It becomes several
+alternatives with the same action for the two families when addresses are compared, and where a list of ports mixes
+numbers with named ports. Every rule counts and carries its identity.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from libcalico.policy.ir import (
     Rule,
     Side,
 )
-from libcalico.policy.nft.names import Identity, endpoint_chain, kernel_set, policy_chain, policy_word, safe
+from libcalico.policy.nft.names import Identity, endpoint_chain, kernel_set, list_set, policy_chain, policy_word, safe
+from libcalico.policy.nft.table import Set
 
 FAMILY_WORDS = {4: ("ip", "ipv4", "icmp"), 6: ("ip6", "ipv6", "icmpv6")}
 LAST_PORT = 65535
@@ -31,6 +33,7 @@ MANY_PORTS = 500
 LONGEST_LOG_PREFIX = 127
 LOG_WORD = re.compile("%.?")
 Rules = tuple[str, ...]
+Sets = dict[str, Set]
 
 
 class NftOptions(NamedTuple):
@@ -50,15 +53,16 @@ class NftOptions(NamedTuple):
     nat_port_range: str = ""
 
 
-def policy_chains(policy: Policy, options: NftOptions) -> dict[str, Rules]:
-    """The chains of a policy or profile, one for each direction; without rules a chain is empty."""
-    chains = {}
+def render_policy(policy: Policy, options: NftOptions) -> tuple[dict[str, Rules], Sets]:
+    """The chains of a policy or profile, one for each direction (without rules a chain is empty), and the sets that
+    hold their lists. Such a set is named after its members, and never changes."""
+    chains, sets = {}, Sets()
     for direction, rules in ((Direction.INGRESS, policy.ingress), (Direction.EGRESS, policy.egress)):
         texts: list[str] = []
         for rule in rules:
-            texts += render_rule(rule, policy, direction, options)
+            texts += render_rule(rule, policy, direction, options, sets)
         chains[policy_chain(policy.id, direction)] = tuple(texts)
-    return chains
+    return chains, sets
 
 
 def may_pass(policy: Policy, direction: Direction) -> bool:
@@ -67,12 +71,12 @@ def may_pass(policy: Policy, direction: Direction) -> bool:
     return any(rule.action is Action.PASS for rule in rules)
 
 
-def render_rule(rule: Rule, policy: Policy, direction: Direction, options: NftOptions) -> list[str]:
-    """The kernel rules of one IR rule."""
+def render_rule(rule: Rule, policy: Policy, direction: Direction, options: NftOptions, sets: Sets) -> list[str]:
+    """The kernel rules of one IR rule; `sets` gets those that they need."""
     number = "too large" if rule.number < 0 else str(rule.number)
     identity = Identity(policy_word(policy.id), policy.tier, direction.value, number)
     end = f'{_action(rule.action, policy, options)} comment "{identity.text}"'
-    return [" ".join([*match, end]) for match in _alternatives(rule)]
+    return [" ".join([*match, end]) for match in _alternatives(rule, sets)]
 
 
 def _action(action: Action, policy: Policy, options: NftOptions) -> str:
@@ -96,11 +100,12 @@ def _log_prefix(policy: Policy, options: NftOptions) -> str:
     return f"{text[: LONGEST_LOG_PREFIX - 2]}: "
 
 
-def _alternatives(rule: Rule) -> Iterator[list[str]]:
+def _alternatives(rule: Rule, sets: Sets) -> Iterator[list[str]]:
     """The matches that together are the rule's match."""
     for family in _families(rule):
         protocol = _protocol(rule)
-        sources, destinations = list(_side(rule.source, "s", family)), list(_side(rule.destination, "d", family))
+        sources = list(_side(rule.source, "s", family, sets))
+        destinations = list(_side(rule.destination, "d", family, sets))
         for icmp in _icmp(rule, family):
             for source in sources:
                 for destination in destinations:
@@ -152,7 +157,7 @@ def _icmp_match(match: IcmpMatch, word: str) -> str:
     return f"{word} type {match.type}" + ("" if match.code is None else f" {word} code {match.code}")
 
 
-def _side(side: Side, letter: str, family: int) -> Iterator[list[str]]:
+def _side(side: Side, letter: str, family: int, sets: Sets) -> Iterator[list[str]]:
     """Matches on one end of a packet; none at all when a list has nothing for this family."""
     match: list[str] = []
     word = FAMILY_WORDS[family][0] if family else ""
@@ -162,23 +167,23 @@ def _side(side: Side, letter: str, family: int) -> Iterator[list[str]]:
         if not nets:
             return
         if not any(net.length == 0 for net in nets):
-            match.append(f"{address} {_list(_collapsed(nets))}")
+            match.append(f"{address} {_nets(nets, sets)}")
     if side.not_nets:
         nets = _of_family(side.not_nets, family)
         if any(net.length == 0 for net in nets):
             return
         if nets:
-            match.append(f"{address} != {_list(_collapsed(nets))}")
+            match.append(f"{address} != {_nets(nets, sets)}")
     match += [f"{address} @{kernel_set(name, family)}" for name in side.sets]
     match += [f"{address} != @{kernel_set(name, family)}" for name in side.not_sets]
     triple = f"{address} . meta l4proto . th {letter}port"
     match += [f"{triple} != @{kernel_set(name, family)}" for name in side.not_port_sets]
     if side.not_ports:
-        match.append(f"th {letter}port {_none_of(_merged(side.not_ports))}")
+        match.append(f"th {letter}port {_none_of(_merged(side.not_ports), sets)}")
     if not side.ports and not side.port_sets:
         yield match
     if side.ports:
-        yield [*match, f"th {letter}port {_list(_merged(side.ports))}"]
+        yield [*match, f"th {letter}port {_ports(_merged(side.ports), sets)}"]
     for name in side.port_sets:
         yield [*match, f"{triple} @{kernel_set(name, family)}"]
 
@@ -187,38 +192,51 @@ def _of_family(nets: Sequence[Cidr], family: int) -> list[Cidr]:
     return [net for net in nets if net.family == family]
 
 
-def _list(entries: Sequence[str]) -> str:
-    return entries[0] if len(entries) == 1 else "{ " + ", ".join(entries) + " }"
-
-
-def _collapsed(nets: Sequence[Cidr]) -> list[str]:
+def _nets(nets: Sequence[Cidr], sets: Sets) -> str:
     """Prefixes without overlaps, as nftables wants them in one set."""
-    return [net.brief for net in collapse(nets)]
+    whole = collapse(nets)
+    intervals = any(not net.is_single for net in whole)
+    name = f"nets{nets[0].family}"
+    return _list([net.brief for net in whole], intervals, name, f"{FAMILY_WORDS[nets[0].family][1]}_addr", sets)
 
 
-def _merged(ports: Sequence[PortRange]) -> list[str]:
-    """Ranges without overlaps. Many single ports are made an interval set by a range: others are a bitmap, to which the
-    kernel adds in quadratic time (30,000 ports: 6 s against 0.4 s)."""
+def _ports(ports: Sequence[PortRange], sets: Sets) -> str:
+    """Many single ports are an interval set, too: others are a bitmap, to which the kernel adds in quadratic time
+    (30,000 ports: 6 s against 0.4 s)."""
+    texts = [str(port.first) if port.first == port.last else f"{port.first}-{port.last}" for port in ports]
+    intervals = len(ports) > MANY_PORTS or any(port.first < port.last for port in ports)
+    return _list(texts, intervals, "ports", "inet_service", sets)
+
+
+def _list(entries: Sequence[str], intervals: bool, prefix: str, kind: str, sets: Sets) -> str:
+    if len(entries) == 1:
+        return entries[0]
+    if not intervals:
+        return "{ " + ", ".join(entries) + " }"
+    name = list_set(prefix, entries)
+    sets[name] = Set(kind, True, frozenset(entries))
+    return f"@{name}"
+
+
+def _merged(ports: Sequence[PortRange]) -> list[PortRange]:
+    """Ranges without overlaps."""
     merged: list[PortRange] = []
     for port in sorted(ports):
         if merged and port.first <= merged[-1].last + 1:
             merged[-1] = PortRange(merged[-1].first, max(merged[-1].last, port.last))
         else:
             merged.append(port)
-    texts = [str(port.first) if port.first == port.last else f"{port.first}-{port.last}" for port in merged]
-    if len(texts) > MANY_PORTS:
-        texts[0] = f"{merged[0].first}-{merged[0].last}"
-    return texts
+    return merged
 
 
-def _none_of(ports: Sequence[str]) -> str:
+def _none_of(ports: Sequence[PortRange], sets: Sets) -> str:
     """The match "none of these ports". A single one is written as the ports around it: nft (1.0.6) folds `th sport != A
     th dport != B` into one comparison of four bytes, which lets a packet pass that has only one of the two."""
-    if len(ports) > 1 or "-" in ports[0]:
-        return f"!= {_list(ports)}"
-    port = int(ports[0])
+    if len(ports) > 1 or ports[0].first < ports[0].last:
+        return f"!= {_ports(ports, sets)}"
+    port = ports[0].first
     around = [PortRange(0, port - 1), PortRange(port + 1, LAST_PORT)]
-    return _list(_merged([one for one in around if one.first <= one.last]))
+    return _ports(_merged([one for one in around if one.first <= one.last]), sets)
 
 
 def endpoint_chains(

@@ -1,4 +1,8 @@
-"""A whole table as a value, and the commands that turn one table into another in a single transaction.
+"""A whole table as a value, and the commands that turn one table into another, in one transaction or two.
+
+A kernel that keeps an interval set as an array (Linux 6.18) publishes it when its transaction ends, after the rules of
+the same transaction act: a new interval set is empty for them for microseconds. So a new one goes into the kernel one
+transaction before the rules that use it, under a name that no rule uses yet (docs/adr/0030-new-sets-go-first.md).
 
 What elements cost (libnftables 1.0.6, Linux 6.18; docs/adr/0021-renewed-sets.md): a declaration that lists elements
 adds them for 5 to 15 us each, however many the set has. `delete element` makes libnftables read all interval sets of
@@ -10,11 +14,12 @@ interval set made again under its name, with the rules that use it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from libcalico.net import Cidr, parse_cidrs
-from libcalico.policy.nft.names import TABLE
+from libcalico.policy.nft.names import TABLE, next_set
 
 FEW_REMOVALS = 2
 MOST_STEPS = 10_000
@@ -22,6 +27,14 @@ MOST_STEPS = 10_000
 MOST_PAIRS = 1_000
 LARGE_READ = 1_000
 """Elements of interval sets whose reading (4 ms) is worth to be avoided."""
+LARGE = 1_000
+"""Elements of an interval set that are worth a transaction of their own (10 ms)."""
+MOST_IN_BATCH = 100_000
+"""Elements of an interval set in one batch (9 MB for IPv6)."""
+REFERENCE = re.compile(r"@(\S+)")
+"""A set or map in a rule."""
+TARGET = re.compile(r"\b(?:jump|goto) (\S+)")
+"""A chain in a rule."""
 
 
 class Chain(NamedTuple):
@@ -41,6 +54,12 @@ class Set(NamedTuple):
     elements: frozenset[str | Cidr] = frozenset()
     options: str = ""
 
+    @property
+    def declaration(self) -> str:
+        """Its type and flags as nft writes them."""
+        words = (f"type {self.type};", "flags interval;" if self.interval else "", self.options)
+        return " ".join(filter(None, words))
+
 
 class Map(NamedTuple):
     """A verdict map; elements are (key, verdict)."""
@@ -59,32 +78,81 @@ class ElementChange(NamedTuple):
     elements: list[str] | None
 
 
+class Standing(NamedTuple):
+    """Names of what a table of the kernel holds."""
+
+    maps: list[str]
+    chains: list[str]
+    sets: list[str]
+
+
 class Table:
-    """Chains, sets and maps by name."""
+    """Chains, sets and maps by name. `names`: what those sets are called in the kernel that have another name there;
+    the rules here use the first."""
 
     def __init__(self) -> None:
         self.chains: dict[str, Chain] = {}
         self.sets: dict[str, Set] = {}
         self.maps: dict[str, Map] = {}
+        self.names: dict[str, str] = {}
 
     def copy(self) -> Table:
         """One that can be changed without changing this one."""
         other = Table()
         other.chains, other.sets, other.maps = dict(self.chains), dict(self.sets), dict(self.maps)
+        other.names = dict(self.names)
         return other
 
     def render_replace(self) -> str:
-        """Commands that make the kernel's table this one, whatever it was; one atomic transaction."""
+        """Commands that make the kernel's table this one, whatever it was, in one transaction: for a kernel where none
+        stands, or to read. Sets have the names of the rules in it."""
+        plain = self.copy()
+        plain.names = {}
         lines = [f"add table {TABLE}", f"delete table {TABLE}", f"add table {TABLE}"]
-        return "\n".join([*lines, *_delta(Table(), self, True)]) + "\n"
+        return "\n".join([*lines, *_switch(Table(), plain, _Plan([], set(), []), True)]) + "\n"
 
-    def render_delta(self, former: Table, refills: bool = True) -> str:
-        """Commands that turn `former` into this one; empty when they are equal."""
-        lines = list(_delta(former, self, refills))
-        return "\n".join(lines) + "\n" if lines else ""
+    def render_guard(self) -> str:
+        """Commands that make the base chains in place of a table that is not there: without any endpoint they drop."""
+        guard = Table()
+        guard.chains = {name: chain for name, chain in self.chains.items() if chain.hook}
+        guard.maps = {name: one._replace(elements=frozenset()) for name, one in self.maps.items()}
+        used = {name for chain in guard.chains.values() for name in _sets_of(chain)}
+        guard.sets = {name: one._replace(elements=frozenset()) for name, one in self.sets.items() if name in used}
+        return guard.render_replace()
+
+    def render_rewrite(self, standing: Standing, fills: list[ElementChange] | None = None) -> list[str]:
+        """The transactions that make the kernel's table this one, of which nothing but names is known: interval sets
+        under names that are free, then all else in place of all that stands. `fills` as for `render_delta`."""
+        staged = [name for name, one in self.sets.items() if _is_staged(one)]
+        self.names = {name: _free_name(name, set(standing.sets) | set(standing.maps)) for name in staged}
+        self.names = {name: called for name, called in self.names.items() if name != called}
+        first = [f"add table {TABLE}", *self._staging(staged, fills)]
+        lines = [f"flush table {TABLE}"]
+        lines += [
+            f"delete {kind} {TABLE} {name}"
+            for kind, names in zip(("map", "chain", "set"), standing, strict=True)
+            for name in names
+        ]
+        lines += _switch(Table(), self, _Plan(staged, set(), []), True)
+        return ["\n".join(part) + "\n" for part in (first, lines)]
+
+    def render_delta(self, former: Table, refills: bool = True, fills: list[ElementChange] | None = None) -> list[str]:
+        """The transactions that turn `former` into this one: none when they are equal, two when there are new interval
+        sets. Takes over `former`'s names of sets. `fills`, when it is given, gets the elements of large new sets, to be
+        added between the two: batches are faster than text."""
+        plan = _plan(former, self, refills)
+        self.names = {name: called for name, called in former.names.items() if name in self.sets}
+        for name in plan.replaced:
+            self.names.pop(name, None)
+        for name in plan.staged:
+            if name in former.sets:
+                self.names[name] = next_set(former.names.get(name, name))
+        parts = list(self._staging(plan.staged, fills)), list(_switch(former, self, plan, refills))
+        return ["\n".join(part) + "\n" for part in parts if part]
 
     def element_changes(self, former: Table, refills: bool = True) -> list[ElementChange] | None:
-        """What turns `former` into this one when nothing but elements differs; None when anything else does."""
+        """What turns `former` into this one when nothing but elements differs; None when anything else does. Takes over
+        `former`'s names of sets."""
         if (
             self.chains != former.chains
             or self.sets.keys() != former.sets.keys()
@@ -96,11 +164,32 @@ class Table:
             if one is not (known := former.sets[name]):
                 if _is_made_again(known, one, refills):
                     return None
-                changes += _element_changes(name, one.type, one.interval, known.elements, one.elements, refills)
+                called = former.names.get(name, name)
+                changes += _element_changes(called, one.type, one.interval, known.elements, one.elements, refills)
         for name, verdicts in self.maps.items():
             if verdicts is not (standing := former.maps[name]):
                 changes += _element_changes(name, verdicts.type, False, standing.elements, verdicts.elements, refills)
+        self.names = former.names
         return changes
+
+    def _staging(self, names: Iterable[str], fills: list[ElementChange] | None) -> Iterable[str]:
+        for name in names:
+            one, called = self.sets[name], self.names.get(name, name)
+            elements = _texts(one.elements)
+            if fills is not None and len(elements) > LARGE:
+                parts = (elements[start : start + MOST_IN_BATCH] for start in range(0, len(elements), MOST_IN_BATCH))
+                fills += [ElementChange(True, called, one.type, True, part) for part in parts]
+                elements = []
+            yield from _addition("set", called, one.declaration, _Change(False, [], elements))
+
+
+class _Plan(NamedTuple):
+    """Sets whose names matter before the commands are written: `staged` go into the kernel one transaction before all
+    else, `replaced` stand and are made again, and `users` are the chains that stay and use one of those."""
+
+    staged: list[str]
+    replaced: set[str]
+    users: list[str]
 
 
 class _Change(NamedTuple):
@@ -111,58 +200,113 @@ class _Change(NamedTuple):
     declared: list[str] | None
 
 
-def _delta(old: Table, new: Table, refills: bool) -> Iterable[str]:
-    """Names first, then what they hold; references go before what they refer to."""
+def _plan(old: Table, new: Table, refills: bool) -> _Plan:
+    """A set is made again when it is another's type, and when it changes together with a rule that uses it: a packet
+    would meet the new rules and its former members."""
     standing = [name for name in new.sets if name in old.sets]
     replaced = {name for name in standing if _is_made_again(old.sets[name], new.sets[name], refills)}
+    altered = [n for n in standing if old.sets[n].interval and _differ(old.sets[n], new.sets[n])]
+    replaced |= {name for name in altered if _loses_many(old.sets[name], new.sets[name])}
+    changed = {name: chain for name, chain in new.chains.items() if old.chains.get(name) != chain}
+    if altered and changed:
+        replaced |= _used_by(changed, old, new).intersection(altered)
+    staged = [n for n, one in new.sets.items() if (n not in old.sets or n in replaced) and _is_staged(one)]
+    stay = [n for n in old.chains if n in new.chains and n not in changed] if replaced else []
+    return _Plan(staged, replaced, [n for n in stay if not replaced.isdisjoint(_sets_of(new.chains[n]))])
+
+
+def _used_by(changed: dict[str, Chain], old: Table, new: Table) -> set[str]:
+    """The sets that packets may meet which did not meet them before: of chains that changed, and of those to which
+    standing ones lead now."""
+    targets = {name for of, chain in changed.items() if of in old.chains for name in _targets_of(chain)}
+    chains = [*changed.values(), *(new.chains[name] for name in targets if name in new.chains)]
+    return {name for chain in chains for name in _sets_of(chain)}
+
+
+def _switch(old: Table, new: Table, plan: _Plan, refills: bool) -> Iterable[str]:
+    """Names first, then what they hold; references go before what they refer to."""
     to_read = sum(len(one.elements) for one in old.sets.values() if one.interval)
-    sets = _changes({n: one for n, one in old.sets.items() if n not in replaced}, new.sets, to_read)
+    to_change = {name: one for name, one in new.sets.items() if name not in plan.staged}
+    sets = _changes({n: one for n, one in old.sets.items() if n not in plan.replaced}, to_change, to_read)
     maps = _changes(old.maps, new.maps, to_read)
-    gone_sets = [name for name in old.sets if name not in new.sets or name in replaced]
+    gone_sets = [name for name in old.sets if name not in new.sets or name in plan.replaced]
     changed = [n for n, chain in new.chains.items() if old.chains.get(n) != chain]
-    touched = [n for n in changed if n in old.chains]
-    users = [n for n in old.chains if n in new.chains and n not in touched and _uses(new.chains[n], replaced)]
     gone_chains = [name for name in old.chains if name not in new.chains]
     for name, change in maps.items():
         yield from _removal("map", name, change)
-    for name in (*touched, *users, *gone_chains):
+    for name in (*(n for n in changed if n in old.chains), *plan.users, *gone_chains):
         yield f"flush chain {TABLE} {name}"
     for name in gone_chains:
         yield f"delete chain {TABLE} {name}"
     for name in gone_sets:
-        yield f"delete set {TABLE} {name}"
+        yield f"delete set {TABLE} {old.names.get(name, name)}"
     for name, change in sets.items():
-        yield from _removal("set", name, change)
-        yield from _addition("set", name, _declaration(new.sets[name]), change)
+        called = new.names.get(name, name)
+        yield from _removal("set", called, change)
+        yield from _addition("set", called, new.sets[name].declaration, change)
     for name in changed:
         if name not in old.chains:
             hook = f" {{ {new.chains[name].hook} }}" if new.chains[name].hook else ""
             yield f"add chain {TABLE} {name}{hook}"
     for name, change in maps.items():
         yield from _addition("map", name, f"type {new.maps[name].type};", change)
-    for name in (*changed, *users):
+    for name in (*changed, *plan.users):
         for rule in new.chains[name].rules:
-            yield f"add rule {TABLE} {name} {rule}"
+            yield f"add rule {TABLE} {name} {_with_names(rule, new.names)}"
 
 
-def _declaration(one: Set) -> str:
-    words = (f"type {one.type};", "flags interval;" if one.interval else "", one.options)
-    return " ".join(filter(None, words))
+def _is_staged(one: Set) -> bool:
+    """Does the kernel show its members only some time after the rules of the same transaction?"""
+    return one.interval and bool(one.elements)
+
+
+def _free_name(name: str, taken: Container[str]) -> str:
+    called = name
+    while called in taken:
+        called = next_set(called)
+    return called
+
+
+def _with_names(rule: str, names: dict[str, str]) -> str:
+    if not names or "@" not in rule:
+        return rule
+    return REFERENCE.sub(lambda found: "@" + names.get(found[1], found[1]), rule)
+
+
+def _sets_of(chain: Chain) -> list[str]:
+    """The sets and maps that its rules look into."""
+    return [found for rule in chain.rules if "@" in rule for found in REFERENCE.findall(rule)]
+
+
+def _targets_of(chain: Chain) -> list[str]:
+    return [found for rule in chain.rules for found in TARGET.findall(rule)]
+
+
+def _differ(one: Set, other: Set) -> bool:
+    return one.elements is not other.elements and one.elements != other.elements
 
 
 def _is_made_again(old: Set, new: Set, refills: bool) -> bool:
-    """A set of another type; without `refills` also an interval set from which too much would be deleted, or of which
-    an address would go from one element to another. Each packet meets the old rules and set, or the new ones."""
-    if _declaration(old) != _declaration(new):
+    """A set of another type, and a large interval set of which more than half goes: to empty and fill it in one
+    transaction takes the kernel twice as long as to fill another, or more. Without `refills` also an interval set from
+    which too much would be deleted, or of which an address would go from one element to another."""
+    if old.declaration != new.declaration:
         return True
-    if refills or not old.interval or old.elements is new.elements:
+    if not old.interval or old.elements is new.elements:
         return False
     gone = old.elements - new.elements
+    if refills:
+        return len(gone) > LARGE and 2 * len(gone) > len(old.elements) and bool(new.elements)
     return bool(gone) and (_is_much(gone, old) or _overlap(gone, new.elements - old.elements))
 
 
 def _is_much(gone: frozenset[Any], old: Set | Map) -> bool:
     return len(gone) > FEW_REMOVALS and len(gone) * len(old.elements) > MOST_STEPS
+
+
+def _loses_many(old: Set, new: Set) -> bool:
+    """Of a large interval set, more than libnftables should delete."""
+    return len(old.elements) > LARGE and bool(new.elements) and _is_much(old.elements - new.elements, old)
 
 
 def _overlap(gone: frozenset[str | Cidr], fresh: frozenset[str | Cidr]) -> bool:
@@ -195,7 +339,7 @@ def _element_changes(
     name: str, kind: str, interval: bool, old: frozenset[Any], new: frozenset[Any], refills: bool
 ) -> list[ElementChange]:
     gone, fresh = old - new, new - old
-    if interval and refills and 2 * len(gone) > len(old):  # to flush costs a tenth
+    if interval and refills and 2 * len(gone) > len(old):  # it is small, or left empty
         emptied = ElementChange(False, name, kind, interval, None)
         return [emptied, ElementChange(True, name, kind, interval, _texts(new))] if new else [emptied]
     parts = ((False, gone), (True, fresh))
@@ -223,7 +367,3 @@ def _addition(kind: str, name: str, declaration: str, change: _Change) -> Iterab
     if change.declared is not None:
         elements = f" elements = {{ {', '.join(change.declared)} }}" if change.declared else ""
         yield f"add {kind} {TABLE} {name} {{ {declaration}{elements} }}"
-
-
-def _uses(chain: Chain, sets: set[str]) -> bool:
-    return bool(sets) and any(word[1:] in sets for rule in chain.rules for word in rule.split() if word.startswith("@"))
