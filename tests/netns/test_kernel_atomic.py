@@ -23,7 +23,7 @@ from libcalico.kernel.nft_elements import ElementBatches
 from libcalico.model.keys import ResourceKey, key_path
 from libcalico.policy.ir import Packet
 from libcalico.policy.nft.rules import NftOptions
-from libcalico.policy.nft.table import Table
+from libcalico.policy.nft.table import ElementChange, Table
 from tests.netns import tun
 from tests.services import DIE_WITH_US, namespace_name, need
 
@@ -166,8 +166,8 @@ def blocking(members: list[str], *rest: dict[str, Any], big: int = 0, others: in
 
 
 def flooded(router: Router, states: list[Table], way: str = "delta") -> tuple[int, int]:
-    """Go from state to state under the flood, by a `delta`, as a `whole` or by `batches` of elements; the packets that
-    came, and those that got through."""
+    """Go from state to state under the flood, by a `delta`, as a `whole`, by `batches` of elements, or as the `agent`
+    does it; the packets that came, and those that got through."""
     standing = states[0]
     router.programmer.write(standing, None)
     flood = router.flood()
@@ -176,6 +176,8 @@ def flooded(router: Router, states: list[Table], way: str = "delta") -> tuple[in
         for wanted in cycle(states):
             if way == "whole":
                 router.programmer.write(wanted, None)
+            elif way == "agent":
+                router.programmer.write(wanted, standing)
             elif way == "batches":
                 changes = wanted.element_changes(standing)
                 assert changes is not None
@@ -258,6 +260,14 @@ def test_no_packet_slips_through_while_the_table_is_written_again(router: Router
     """As after a restart of the agent, and after another process has changed the table."""
     _, states = RENEWALS[what]
     _, through = flooded(router, states, "whole")
+    assert through == 0
+
+
+def test_no_packet_slips_through_while_a_large_set_is_filled_beside_itself(router: Router) -> None:
+    states = [blocking([WITH_PREFIX, *nets(first, 1100)]) for first in (0, 1100)]
+    fills: list[ElementChange] = []
+    assert len(states[1].render_delta(states[0], fills=fills)) == 2 and fills, "the way that this test is about"
+    _, through = flooded(router, states, "agent")
     assert through == 0
 
 

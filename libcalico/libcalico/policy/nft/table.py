@@ -109,7 +109,7 @@ class Table:
         plain = self.copy()
         plain.names = {}
         lines = [f"add table {TABLE}", f"delete table {TABLE}", f"add table {TABLE}"]
-        return "\n".join([*lines, *_switch(Table(), plain, _Plan([], set(), []), True)]) + "\n"
+        return "\n".join([*lines, *_switch(Table(), plain, _Plan(list(plain.chains), [], set(), []), True)]) + "\n"
 
     def render_guard(self) -> str:
         """Commands that make the base chains in place of a table that is not there: without any endpoint they drop."""
@@ -133,7 +133,7 @@ class Table:
             for kind, names in zip(("map", "chain", "set"), standing, strict=True)
             for name in names
         ]
-        lines += _switch(Table(), self, _Plan(staged, set(), []), True)
+        lines += _switch(Table(), self, _Plan(list(self.chains), staged, set(), []), True)
         return ["\n".join(part) + "\n" for part in (first, lines)]
 
     def render_delta(self, former: Table, refills: bool = True, fills: list[ElementChange] | None = None) -> list[str]:
@@ -184,9 +184,10 @@ class Table:
 
 
 class _Plan(NamedTuple):
-    """Sets whose names matter before the commands are written: `staged` go into the kernel one transaction before all
-    else, `replaced` stand and are made again, and `users` are the chains that stay and use one of those."""
+    """What is known before commands are written: chains that are new or `changed`; sets that are `staged`, one
+    transaction before all else; those that stand and are `replaced`; and chains that stay and are `users` of those."""
 
+    changed: list[str]
     staged: list[str]
     replaced: set[str]
     users: list[str]
@@ -212,7 +213,7 @@ def _plan(old: Table, new: Table, refills: bool) -> _Plan:
         replaced |= _used_by(changed, old, new).intersection(altered)
     staged = [n for n, one in new.sets.items() if (n not in old.sets or n in replaced) and _is_staged(one)]
     stay = [n for n in old.chains if n in new.chains and n not in changed] if replaced else []
-    return _Plan(staged, replaced, [n for n in stay if not replaced.isdisjoint(_sets_of(new.chains[n]))])
+    return _Plan(list(changed), staged, replaced, [n for n in stay if not replaced.isdisjoint(_sets_of(new.chains[n]))])
 
 
 def _used_by(changed: dict[str, Chain], old: Table, new: Table) -> set[str]:
@@ -230,11 +231,10 @@ def _switch(old: Table, new: Table, plan: _Plan, refills: bool) -> Iterable[str]
     sets = _changes({n: one for n, one in old.sets.items() if n not in plan.replaced}, to_change, to_read)
     maps = _changes(old.maps, new.maps, to_read)
     gone_sets = [name for name in old.sets if name not in new.sets or name in plan.replaced]
-    changed = [n for n, chain in new.chains.items() if old.chains.get(n) != chain]
     gone_chains = [name for name in old.chains if name not in new.chains]
     for name, change in maps.items():
         yield from _removal("map", name, change)
-    for name in (*(n for n in changed if n in old.chains), *plan.users, *gone_chains):
+    for name in (*(n for n in plan.changed if n in old.chains), *plan.users, *gone_chains):
         yield f"flush chain {TABLE} {name}"
     for name in gone_chains:
         yield f"delete chain {TABLE} {name}"
@@ -244,13 +244,13 @@ def _switch(old: Table, new: Table, plan: _Plan, refills: bool) -> Iterable[str]
         called = new.names.get(name, name)
         yield from _removal("set", called, change)
         yield from _addition("set", called, new.sets[name].declaration, change)
-    for name in changed:
+    for name in plan.changed:
         if name not in old.chains:
             hook = f" {{ {new.chains[name].hook} }}" if new.chains[name].hook else ""
             yield f"add chain {TABLE} {name}{hook}"
     for name, change in maps.items():
         yield from _addition("map", name, f"type {new.maps[name].type};", change)
-    for name in (*changed, *plan.users):
+    for name in (*plan.changed, *plan.users):
         for rule in new.chains[name].rules:
             yield f"add rule {TABLE} {name} {_with_names(rule, new.names)}"
 
