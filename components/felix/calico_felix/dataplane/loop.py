@@ -1,6 +1,6 @@
 """The dataplane: desired state in, kernel state out.
 
-`on_flush` and `on_link` only remember; `apply` does the work, in this order: one nftables transaction, the end of old
+`on_flush` and `on_link` only remember; `apply` does the work, in this order: the nftables table, the end of old
 connections of addresses that are in use again, then waiting callers are told, then the VXLAN device, neighbours and
 routes, interface settings, and last the connections of endpoints that are gone. A failed part stays dirty and is tried
 again; a ruleset that the kernel keeps refusing ends the process, with the former rules in force. When somebody else
