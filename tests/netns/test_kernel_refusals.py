@@ -15,8 +15,9 @@ from calico_felix.messages import Flush, IPSet, PortMember
 from libcalico.clock import SystemClock
 from libcalico.kernel import netns
 from libcalico.kernel.nft import Nft
+from libcalico.net import Cidr
 from libcalico.policy.ir import Action, Direction, IcmpMatch, Policy, PolicyId, Rule, Side
-from libcalico.policy.nft.names import policy_chain
+from libcalico.policy.nft.names import kernel_set, policy_chain
 from libcalico.policy.nft.rules import NftOptions
 from libcalico.policy.nft.table import Chain
 from tests.services import namespace_name
@@ -25,6 +26,7 @@ GOOD = Rule(Action.ALLOW, 0)
 LIBRARY_REFUSES = Rule(Action.ALLOW, 1, 4, protocol=1, icmp=IcmpMatch(300, None))
 OF_ANOTHER_TYPE = Rule(Action.ALLOW, 1, 4, source=Side(sets=("s:ports",)))
 SET_IS_REFUSED = Rule(Action.DENY, 1, 4, source=Side(not_port_sets=("s:bad",)))
+LARGE_SET_IS_REFUSED = Rule(Action.DENY, 1, 4, destination=Side(not_sets=("s:large",)))
 EVERY, COUNT = 4, 160
 
 
@@ -41,7 +43,9 @@ def identity(number: int) -> PolicyId:
 
 
 @pytest.mark.parametrize(
-    "bad", [LIBRARY_REFUSES, OF_ANOTHER_TYPE, None, SET_IS_REFUSED], ids=["library", "type", "kernel", "set"]
+    "bad",
+    [LIBRARY_REFUSES, OF_ANOTHER_TYPE, None, SET_IS_REFUSED, LARGE_SET_IS_REFUSED],
+    ids=["library", "type", "kernel", "set", "large set"],
 )
 async def test_every_fourth_of_many_policies_is_refused(
     namespace: str, bad: Rule | None, monkeypatch: pytest.MonkeyPatch
@@ -59,6 +63,9 @@ async def test_every_fourth_of_many_policies_is_refused(
         "s:ports": IPSet("s:ports", True, frozenset({PortMember(4, 0x0A000001, 6, 80)})),
         "s:bad": IPSet("s:bad", True, frozenset({PortMember(4, 0x0A000001, 300, 80)})),
     }
+    if bad is LARGE_SET_IS_REFUSED:
+        nets = frozenset(Cidr(4, 0x0B000000 + 256 * number, 25) for number in range(1100))
+        sets["s:large"] = IPSet("s:large", False, nets)
     if bad is not SET_IS_REFUSED:
         del sets["s:bad"]
     dataplane.on_flush(Flush(sets, policies, {}, {}, {}, None, None, 1))  # type: ignore[arg-type]
@@ -66,6 +73,10 @@ async def test_every_fourth_of_many_policies_is_refused(
     if bad is None:
         chains_of_all = dataplane.ruleset.table.chains
         chains_of_all.update({name: Chain((*chains_of_all[name].rules, "jump nowhere")) for name in wanted})
+    if bad is LARGE_SET_IS_REFUSED:
+        large = kernel_set("s:large", 4)
+        one = dataplane.ruleset.table.sets[large]
+        dataplane.ruleset.table.sets[large] = one._replace(elements=one.elements | {"10.0.0.0/33"})
     await dataplane._apply_ruleset()
     assert set(dataplane.ruleset.quarantined) == wanted
     assert dataplane.failures <= 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 
@@ -67,15 +68,12 @@ class Programmer:
         self._nft.run(text, check_only=True)
 
     def _fill(self, fill: ElementChange) -> None:
-        """Elements of a set that no rule uses yet."""
-        declared = f"add set {TABLE} {fill.name} {{ type {fill.type}; flags interval;"
-        try:
-            if not self._elements.commit([fill]):
-                self.commit(f"{declared} elements = {{ {', '.join(fill.elements or ())} }} }}")
-        except NftError:
-            raise
-        except KernelError as error:
-            raise NftError(str(error), 1, declared) from error
+        """Elements of a set that no rule uses yet; what a batch cannot do, libnftables does, or says why not."""
+        with contextlib.suppress(KernelError):
+            if self._elements.commit([fill]):
+                return
+        elements = ", ".join(fill.elements or ())
+        self.commit(f"add set {TABLE} {fill.name} {{ type {fill.type}; flags interval; elements = {{ {elements} }} }}")
 
     def _standing(self) -> Standing | None:
         """None when there is no table, or one without a chain."""
