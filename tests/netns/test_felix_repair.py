@@ -151,10 +151,11 @@ def test_what_others_do_to_the_table_is_undone(tmp_path: Path) -> None:
             "add table inet calico { flags dormant; }",
             f"add element inet calico {members} {{ 10.99.7.7 }}; delete element inet calico {members} {{ 10.99.1.1 }}",
             verdict_replaced(),
-            rule_replaced(agent),
+            "",
             policy_changed(good),
         )
-        for number, harm in enumerate(harms, 1):
+        for number, known in enumerate(harms, 1):
+            harm = known or rule_replaced(agent)  # a rule has another number after each repair
             agent.nft(harm)
             await agent.wait(harm, lambda status, number=number: status["repairs"] == number)  # type: ignore[misc]
             async with asyncio.timeout(WAIT_S):
