@@ -54,7 +54,7 @@ def with_lists(text: str, sets: dict[str, Set]) -> str:
     """A list in a set of its own is written in parentheses."""
     for name, one in sets.items():
         assert one.interval
-        entries = sorted(one.elements, key=lambda entry: [int(part) for part in re.findall("[0-9]+", entry)])
+        entries = sorted(map(str, one.elements), key=lambda entry: [int(part) for part in re.findall("[0-9]+", entry)])
         text = text.replace(f"@{name}", f"( {', '.join(entries)} )")
     return text
 
@@ -97,10 +97,10 @@ def with_lists(text: str, sets: dict[str, Set]) -> str:
                 "meta l4proto 6 ip daddr . meta l4proto . th dport @ip4-n-x",
             ],
         ),
-        ({"source": Side(nets=(TEN, Net(4, 11 << 24, 32)))}, ["ip saddr ( 10.0.0.0/8, 11.0.0.0 )"]),
-        ({"source": Side(nets=(Net(4, 1, 32), Net(4, 3, 32)))}, ["ip saddr { 0.0.0.1, 0.0.0.3 }"]),
+        ({"source": Side(nets=(TEN, Cidr(4, 11 << 24, 32)))}, ["ip saddr ( 10.0.0.0/8, 11.0.0.0 )"]),
+        ({"source": Side(nets=(Cidr(4, 1, 32), Cidr(4, 3, 32)))}, ["ip saddr { 0.0.0.1, 0.0.0.3 }"]),
         (
-            {"destination": Side(not_nets=(FD, Net(6, 1, 128))), "family": 6},
+            {"destination": Side(not_nets=(FD, Cidr(6, 1, 128))), "family": 6},
             ["ip6 daddr != ( fd00::/8, ::1 )"],
         ),
         ({"protocol": 6, "source": Side(not_ports=ports(1, (5, 6)))}, ["meta l4proto 6 th sport != ( 1, 5-6 )"]),

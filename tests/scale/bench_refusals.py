@@ -16,7 +16,7 @@ import time
 from calico_felix.dataplane.config import DataplaneConfig
 from calico_felix.dataplane.loop import Dataplane
 from calico_felix.dataplane.programmer import Programmer
-from calico_felix.messages import Flush, IPSet
+from calico_felix.messages import Flush, IPSet, PortMember
 from libcalico.clock import SystemClock
 from libcalico.kernel import netns
 from libcalico.policy.ir import Action, Direction, IcmpMatch, Policy, PolicyId, Rule, Side
@@ -42,7 +42,7 @@ def flush(good: int, bad: int, rule: Rule) -> Flush:
     for number in range(good + bad):
         one = PolicyId("GlobalNetworkPolicy", "", f"p{number}")
         policies[one] = Policy(one, "default", (ALLOWED,), (ALLOWED, rule) if number % every == 0 else (ALLOWED,))
-    sets = {"s:ports": IPSet("s:ports", True, frozenset({(4, 0x0A000001, 6, 80)}))}
+    sets = {"s:ports": IPSet("s:ports", True, frozenset({PortMember(4, 0x0A000001, 6, 80)}))}
     return Flush(sets, policies, {}, {}, {}, None, None, 1)  # type: ignore[arg-type]
 
 

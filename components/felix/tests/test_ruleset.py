@@ -165,7 +165,7 @@ def test_a_number_that_is_no_port_is_in_no_set() -> None:
 
 
 Q = PolicyId("GlobalNetworkPolicy", "", "q")
-NETS = Rule(Action.DENY, 0, source=Side(nets=(Net(4, 10 << 24, 8), Net(4, 12 << 24, 8))))
+NETS = Rule(Action.DENY, 0, source=Side(nets=(Cidr(4, 10 << 24, 8), Cidr(4, 12 << 24, 8))))
 
 
 def lists(made: Ruleset) -> list[str]:
