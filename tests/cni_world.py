@@ -9,15 +9,15 @@ from typing import Any
 
 import msgspec
 
+from libcalico.client.objects import AsyncClient
+from libcalico.cni import CniAnswer, CniRequestData, Services, handle
 from libcalico.datastore.contract import KeyValue
 from libcalico.datastore.memory import MemoryDatastore
-from libcalico.datastore.resources import AsyncClient
 from libcalico.ipam.service import IpamService
 from libcalico.kernel.errors import KernelError
 from libcalico.kernel.objects import Link, family_of
 from libcalico.model.codec import from_input
 from libcalico.workload.attach import EndState, Inspection, InterfaceExists, NameTaken
-from libcalico.workload.cni import CniAnswer, CniRequestData, Services, handle
 from libcalico.workload.plan import Wiring
 
 NODE = "10.0.4.17"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from libcalico.client import Client
+    from libcalico.client.blocking import Client
 
 __all__ = ["Client"]
 __version__ = "0.1.0"
@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     if name == "Client":
-        from libcalico.client import Client
+        from libcalico.client.blocking import Client
 
         return Client
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from libcalico.client import Client
+from libcalico.client.blocking import Client
 from libcalico.datastore.contract import KeyValue, TxnResult
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.errors import BadData, CalicoError, Unreachable

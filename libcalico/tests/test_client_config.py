@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from libcalico import client_config
+from libcalico.client import connection
 from libcalico.datastore.settings import Found, etcd_config
 from libcalico.errors import BadData
 
@@ -32,18 +32,18 @@ def write(folder: Path, content: bytes) -> str:
 def test_a_file_that_cannot_be_used_is_bad_data_that_names_it(tmp_path: Path, content: bytes, problem: str) -> None:
     path = write(tmp_path, content)
     with pytest.raises(BadData, match=f"syntax error in {path}: .*{problem}"):
-        client_config.load(path, {})
+        connection.load(path, {})
 
 
 def test_numbers_become_text(tmp_path: Path) -> None:
     path = write(tmp_path, b"spec: {etcdEndpoints: 'http://[::1]:2379', etcdUsername: 7, etcdPassword: 1234}\n")
-    config = client_config.load(path, {})
+    config = connection.load(path, {})
     assert (config.username, config.password) == ("7", "1234")
 
 
 def test_what_yaml_takes_for_other_types_becomes_text_as_go_writes_it(tmp_path: Path) -> None:
     content = b"spec: {etcdEndpoints: 'http://[::1]:2379', etcdUsername: 1.0, etcdPassword: yes,"
-    config = client_config.load(write(tmp_path, content + b" etcdCustomGRPCMetadata: {a: no, b: 1.50}}\n"), {})
+    config = connection.load(write(tmp_path, content + b" etcdCustomGRPCMetadata: {a: no, b: 1.50}}\n"), {})
     assert (config.username, config.password) == ("1", "true")
     assert config.metadata == (("a", "false"), ("b", "1.5"))
 
@@ -52,7 +52,7 @@ def test_what_yaml_takes_for_other_types_becomes_text_as_go_writes_it(tmp_path: 
 def test_metadata_of_the_environment_is_pairs(text: str) -> None:
     environment = {"ETCD_ENDPOINTS": "http://[::1]:2379", "ETCD_CUSTOM_GRPC_METADATA": f"x:y,{text}"}
     with pytest.raises(BadData, match=f'invalid map item: "{text.split(",")[-1]}"'):
-        client_config.load(client_config.DEFAULT_FILE, environment)
+        connection.load(connection.DEFAULT_FILE, environment)
 
 
 @pytest.mark.parametrize(
@@ -71,42 +71,40 @@ def test_metadata_that_grpc_does_not_send_is_refused(metadata: dict[str, str], p
 
 def test_a_file_that_is_there_and_cannot_be_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     environment = {"ETCD_ENDPOINTS": "http://[::1]:2379"}
-    monkeypatch.setattr(client_config, "DEFAULT_FILE", str(tmp_path / "calicoctl.cfg"))
-    assert client_config.load(client_config.DEFAULT_FILE, environment).endpoints == ("http://[::1]:2379",)
+    monkeypatch.setattr(connection, "DEFAULT_FILE", str(tmp_path / "calicoctl.cfg"))
+    assert connection.load(connection.DEFAULT_FILE, environment).endpoints == ("http://[::1]:2379",)
     (tmp_path / "calicoctl.cfg").mkdir()
-    with pytest.raises(client_config.UnreadableConfig, match=r"^Error reading config file: ") as raised:
-        client_config.load(client_config.DEFAULT_FILE, environment)
+    with pytest.raises(connection.UnreadableConfig, match=r"^Error reading config file: ") as raised:
+        connection.load(connection.DEFAULT_FILE, environment)
     assert "is a directory" in raised.value.__notes__[0]
 
 
 def test_a_file_is_used_alone_and_named_as_the_source(tmp_path: Path) -> None:
     path = write(tmp_path, b"spec: {etcdEndpoints: 'http://[::1]:2379'}\n")
-    config = client_config.load(
-        path, {"ETCD_USERNAME": "u", "ETCD_PASSWORD": "p", "CALICO_ETCD_ENDPOINTS": "http://b:1"}
-    )
+    config = connection.load(path, {"ETCD_USERNAME": "u", "ETCD_PASSWORD": "p", "CALICO_ETCD_ENDPOINTS": "http://b:1"})
     assert (config.endpoints, config.username) == (("http://[::1]:2379",), "")
     assert config.source == f"etcdEndpoints in {path}"
 
 
 def test_a_file_without_end_is_an_error() -> None:
-    with pytest.raises(client_config.UnreadableConfig, match="Error reading config file: /dev/zero") as raised:
-        client_config.load("/dev/zero", {})
+    with pytest.raises(connection.UnreadableConfig, match="Error reading config file: /dev/zero") as raised:
+        connection.load("/dev/zero", {})
     assert raised.value.__notes__ == ["open /dev/zero: file too large"]
 
 
 def test_a_default_file_that_is_a_link_to_nothing_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment may name another cluster."""
     default = tmp_path / "calicoctl.cfg"
-    monkeypatch.setattr(client_config, "DEFAULT_FILE", str(default))
+    monkeypatch.setattr(connection, "DEFAULT_FILE", str(default))
     environment = {"ETCD_ENDPOINTS": "http://10.0.0.1:2379"}
-    assert client_config.load(str(default), environment).endpoints == ("http://10.0.0.1:2379",)
+    assert connection.load(str(default), environment).endpoints == ("http://10.0.0.1:2379",)
     default.symlink_to("missing")
-    with pytest.raises(client_config.UnreadableConfig):
-        client_config.load(str(default), environment)
+    with pytest.raises(connection.UnreadableConfig):
+        connection.load(str(default), environment)
 
 
 def test_an_empty_file_has_no_version(tmp_path: Path) -> None:
     path = tmp_path / "calicoctl.cfg"
     path.write_bytes(b"# nothing yet\n")
     with pytest.raises(BadData, match="invalid config file: unknown APIVersion ''"):
-        client_config.load(str(path), {})
+        connection.load(str(path), {})

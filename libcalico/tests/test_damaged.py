@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from libcalico.client.objects import AsyncClient
+from libcalico.cni import CniRequestData, handle
 from libcalico.datastore.memory import MemoryDatastore
-from libcalico.datastore.resources import AsyncClient
 from libcalico.errors import CalicoError
 from libcalico.ipam.service import IpamService
 from libcalico.model.keys import key_path
 from libcalico.model.resources import STRUCTS
-from libcalico.workload.cni import CniRequestData, handle
 from tests.cni_world import World
 from tests.damaged import BLOCK, HANDLE, HOST, OBJECTS, damages, to_bytes
 

@@ -10,15 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from libcalico.client.objects import AsyncClient
 from libcalico.clock import SystemClock
 from libcalico.datastore.memory import MemoryDatastore
-from libcalico.datastore.resources import AsyncClient
 from libcalico.errors import CalicoError, ResourceDoesNotExist
-from libcalico.ipam import audit, model
+from libcalico.ipam import audit
 from libcalico.ipam.audit import Audit, block_problems
-from libcalico.ipam.model import Attribute, Block, Config
 from libcalico.ipam.service import IpamService
+from libcalico.model import ipam_data
 from libcalico.model.codec import from_input
+from libcalico.model.ipam_data import Attribute, Block, Config
 from libcalico.model.keys import BlockKey
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -208,6 +209,6 @@ def test_a_block_without_problems_keeps_the_invariants(
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_block_or_one_kind_of_error(value: bytes) -> None:
     try:
-        model.decode_block(BlockKey("10.61.0.0/29"), value)
+        ipam_data.decode_block(BlockKey("10.61.0.0/29"), value)
     except CalicoError:
         pass

@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from libcalico.client.objects import AsyncClient
 from libcalico.datastore.contract import Delete
 from libcalico.datastore.etcd import EtcdConfig, EtcdDatastore
-from libcalico.datastore.resources import AsyncClient
 from libcalico.errors import DatastoreError, ResourceAlreadyExists
 from libcalico.ipam.service import AssignError, IpamService
 from libcalico.model.codec import from_input

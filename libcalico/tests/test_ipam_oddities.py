@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from libcalico.client.objects import AsyncClient
 from libcalico.datastore.memory import MemoryDatastore
-from libcalico.datastore.resources import AsyncClient
 from libcalico.errors import BadData, ResourceDoesNotExist, ResourceUpdateConflict
 from libcalico.ipam.service import AssignError, IpamService, Release
 from libcalico.model.codec import from_input

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 import calico_native
 from libcalico.errors import ParsingDatastoreEntry
-from libcalico.ipam import model, plan
-from libcalico.ipam.model import Attribute, Block
+from libcalico.ipam import plan
 from libcalico.ipam.plan import Cover, NoQualifiedPool, Pool
+from libcalico.model import ipam_data
+from libcalico.model.ipam_data import Attribute, Block
 from libcalico.model.keys import BlockKey
 
 CIDR = "172.29.4.64/29"
@@ -68,13 +69,13 @@ def check(block: Block) -> None:
 
 
 def test_a_block_is_stored_as_it_was_read() -> None:
-    block = model.decode_block(KEY, stored())
-    assert json.loads(model.encode_block(block)) == STORED
+    block = ipam_data.decode_block(KEY, stored())
+    assert json.loads(ipam_data.encode_block(block)) == STORED
     assert block.sequence == 1772359200000000007  # beyond 2^53
 
 
 def test_members_are_written_in_upstreams_order() -> None:
-    members = list(json.loads(model.encode_block(model.decode_block(KEY, stored()))))
+    members = list(json.loads(ipam_data.encode_block(ipam_data.decode_block(KEY, stored()))))
     assert members == list(STORED)
 
 
@@ -85,9 +86,9 @@ def test_unknown_members_survive_and_old_ones_are_read() -> None:
         hostAffinity="agent-1",
         attributes=[{"handle_id": None, "secondary": None}, {"handle_id": "c1\r\n", "secondary": None}, {}],
     )
-    block = model.decode_block(KEY, old)
+    block = ipam_data.decode_block(KEY, old)
     assert block.attributes == (Attribute(), Attribute("c1"), Attribute())
-    raw = json.loads(model.encode_block(plan.disown(block)))
+    raw = json.loads(ipam_data.encode_block(plan.disown(block)))
     assert raw["strictAffinity"] is True and raw["futureMember"] == {"x": [1, 2**60]}
     assert "hostAffinity" not in raw and raw["affinity"] is None and "affinity_claim_time" not in raw
 
@@ -106,7 +107,7 @@ def test_unknown_members_survive_and_old_ones_are_read() -> None:
 )
 def test_a_damaged_block_is_refused(damage: dict[str, Any]) -> None:
     with pytest.raises(ParsingDatastoreEntry, match=r"172\.29\.4\.64-29"):
-        model.decode_block(KEY, stored(**damage))
+        ipam_data.decode_block(KEY, stored(**damage))
 
 
 @pytest.mark.parametrize(
@@ -120,13 +121,13 @@ def test_a_damaged_block_is_refused(damage: dict[str, Any]) -> None:
     ],
 )
 def test_affinity_states(value: bytes, state: str) -> None:
-    assert model.decode_affinity(value) == state
+    assert ipam_data.decode_affinity(value) == state
 
 
 def test_an_absent_configuration_allocates_blocks_and_an_empty_one_does_not() -> None:
-    assert model.decode_config(None).auto_allocate_blocks
-    assert not model.decode_config(b"{}").auto_allocate_blocks
-    written = model.encode_config(model.Config(True, True, 4, None, 30))
+    assert ipam_data.decode_config(None).auto_allocate_blocks
+    assert not ipam_data.decode_config(b"{}").auto_allocate_blocks
+    written = ipam_data.encode_config(ipam_data.Config(True, True, 4, None, 30))
     assert json.loads(written) == {
         "strict_affinity": True,
         "auto_allocate_blocks": True,
@@ -309,4 +310,4 @@ def test_any_history_of_a_block_keeps_its_invariants(data: st.DataObject) -> Non
         if data.draw(st.booleans()):
             block = plan.collect(block, NOW, 0)
         check(block)
-        assert model.decode_block(KEY, model.encode_block(block)) == block
+        assert ipam_data.decode_block(KEY, ipam_data.encode_block(block)) == block

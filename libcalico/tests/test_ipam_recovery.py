@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
+from libcalico.client.objects import AsyncClient
 from libcalico.datastore.contract import Compare, Delete, Operation, Put, Target, TxnResult
 from libcalico.datastore.memory import MemoryDatastore
-from libcalico.datastore.resources import AsyncClient
 from libcalico.errors import BadData, CalicoError, DatastoreError, ResourceAlreadyExists, ResourceDoesNotExist
-from libcalico.ipam.model import Config
 from libcalico.ipam.service import AddressCooling, AssignError, IpamService, Release
 from libcalico.ipam.store import ClaimConflict
 from libcalico.model.codec import from_input
+from libcalico.model.ipam_data import Config
 from libcalico.model.keys import BlockKey, HandleKey, key_path
 
 POOL = "10.61.0.0/24"

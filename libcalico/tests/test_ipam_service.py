@@ -11,13 +11,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from libcalico.client.objects import AsyncClient
 from libcalico.datastore.contract import TxnResult
 from libcalico.datastore.memory import MemoryDatastore
-from libcalico.datastore.resources import AsyncClient
 from libcalico.errors import BadData, ResourceAlreadyExists, ResourceDoesNotExist
-from libcalico.ipam.model import Config
 from libcalico.ipam.service import AssignError, IpamService, Release
 from libcalico.model.codec import from_input
+from libcalico.model.ipam_data import Config
 
 
 class SlowDatastore(MemoryDatastore):

@@ -15,7 +15,7 @@ from libcalico.errors import BadData
 from libcalico.model import codec, defaults
 from libcalico.model.felix_fields import FIELDS
 from libcalico.model.resources import STRUCTS
-from libcalico.model.validation import validate
+from libcalico.model.validation.objects import validate
 
 LABEL_RULE = "name must consist of lower case alphanumeric characters or '-' (regex: [a-z0-9]([-a-z0-9]*[a-z0-9])?)"
 WEP = {"orchestrator": "cni", "node": "a1", "containerID": "c1", "endpoint": "eth0", "interfaceName": "cali1"}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libcalico.errors import BadData
-from libcalico.model.yaml_input import decode, load, load_objects, load_placed, split_documents
+from libcalico.manifest.yaml_input import decode, load, load_objects, load_placed, split_documents
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from libcalico.client.objects import AsyncClient
 from libcalico.datastore.memory import MemoryDatastore
-from libcalico.datastore.resources import AsyncClient
 from libcalico.errors import ResourceAlreadyExists, ResourceDoesNotExist, ResourceUpdateConflict
 from libcalico.model import from_input
 

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from libcalico.cni import delete
+from libcalico.cni.add import POLICY_TIMEOUT_S
 from libcalico.model.codec import from_input
-from libcalico.workload.cni import delete
-from libcalico.workload.cni.add import POLICY_TIMEOUT_S
 from tests.cni_world import ID, NODE, World, started
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from libcalico.cni import CniAnswer, CniRequestData, handle
 from libcalico.datastore.contract import Delete, Put
 from libcalico.errors import DatastoreError
 from libcalico.ipam.service import IpamService
 from libcalico.kernel.errors import KernelError
 from libcalico.model.codec import from_input
-from libcalico.workload.cni import CniAnswer, CniRequestData, handle
 from tests.cni_world import ID, NODE, World
 
 
@@ -59,7 +59,7 @@ async def test_a_failure_at_any_stage_leaves_nothing(world: World, stage: str, m
         world.kernel.fail = KernelError("create link eth0", 12)
     else:
         name = {"endpoint": "create_endpoint", "profile": "ensure_profile"}[stage]
-        monkeypatch.setattr(f"libcalico.workload.cni.endpoint.{name}", broken)
+        monkeypatch.setattr(f"libcalico.cni.endpoint.{name}", broken)
         if world.has_agent and stage == "endpoint":
             monkeypatch.setattr(world.store, "txn", broken)
     await world.refused("ADD")

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from libcalico.workload.cni import CniRequestData, call_log, handle, log_file
-from libcalico.workload.cni.conf import LogFile
+from libcalico.cni import CniRequestData, call_log, handle, log_file
+from libcalico.cni.conf import LogFile
 from tests.cni_world import ID, World
 
 NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
@@ -72,7 +72,7 @@ async def test_what_the_library_says_meanwhile_is_in_the_file_of_that_call_alone
     real = world.services.open_ipam
 
     def chatty(client: object, node: str) -> object:
-        logging.getLogger("libcalico.workload.cni.x").warning("line\nof %s", node)
+        logging.getLogger("libcalico.cni.x").warning("line\nof %s", node)
         return real(client, node)  # type: ignore[arg-type]
 
     world.services.open_ipam = chatty  # type: ignore[assignment]

@@ -191,7 +191,7 @@ async def test_a_call_ends_in_time_whatever_it_waits_for(world: World, monkeypat
     async def never(*_arguments: Any) -> None:
         await asyncio.sleep(60)
 
-    monkeypatch.setattr("libcalico.workload.cni.handler.CALL_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("libcalico.cni.handler.CALL_TIMEOUT_S", 0.2)
     monkeypatch.setattr(world.services, "wait_programmed", never)
     async with asyncio.timeout(10):
         shown = await world.refused("ADD", policy_setup_timeout_seconds=300)
@@ -341,8 +341,8 @@ async def test_garbage_collection_knows_networks_whose_names_begin_alike(world: 
 
 async def test_a_step_that_hangs_does_not_hang_its_caller(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor does it let the next call come to the container before it has ended."""
-    monkeypatch.setattr("libcalico.workload.cni.handler.CALL_TIMEOUT_S", 0.2)
-    monkeypatch.setattr("libcalico.workload.cni.services.LINGER_S", 0.2)
+    monkeypatch.setattr("libcalico.cni.handler.CALL_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("libcalico.cni.services.LINGER_S", 0.2)
     world.kernel.pause_s = 2.0
     async with asyncio.timeout(1.5):
         shown = await world.refused("ADD")

@@ -13,11 +13,11 @@ import pytest
 from msgspec.structs import replace
 
 from libcalico.clock import SystemClock
+from libcalico.cni import unfinished
+from libcalico.cni.context import Context
+from libcalico.cni.finish import KEPT, LAST_PAUSE_S, Finisher
+from libcalico.cni.unfinished import Unfinished
 from libcalico.errors import DatastoreError, ResourceUpdateConflict, Unreachable
-from libcalico.workload.cni import unfinished
-from libcalico.workload.cni.context import Context
-from libcalico.workload.cni.finish import KEPT, LAST_PAUSE_S, Finisher
-from libcalico.workload.cni.unfinished import Unfinished
 from tests.cni_world import ID, World
 
 AWAY = Unreachable("etcd is away")
@@ -242,7 +242,7 @@ async def test_what_may_pass_is_kept(
         raise error
 
     await store.world.ok("ADD")
-    monkeypatch.setattr("libcalico.workload.cni.delete.remove_attachment", fail)
+    monkeypatch.setattr("libcalico.cni.delete.remove_attachment", fail)
     await store.world.refused("DEL")
     assert len(store.finisher) == is_kept
 
@@ -274,7 +274,7 @@ async def test_one_that_fails_stops_no_other_and_is_given_up_after_a_week(
             raise ZeroDivisionError("a mistake of ours")
         return []
 
-    monkeypatch.setattr("libcalico.workload.cni.finish.standing_interfaces", fail)
+    monkeypatch.setattr("libcalico.cni.finish.standing_interfaces", fail)
     await store.finisher.look()
     assert len(store.finisher) == 1 and "a mistake of ours" in store.finisher.problems()[1]
     store.clock.moment += KEPT + timedelta(seconds=1)

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import calicoctl.main
 from calicoctl import grammar
-from libcalico import client
-from libcalico.client import Client
+from libcalico.client import blocking
+from libcalico.client.blocking import Client
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.model.kinds import KINDS
 from libcalico.model.resources import STRUCTS
@@ -91,16 +91,16 @@ def _as_process(folder: str, stdin: str, environment: Mapping[str, str]) -> Iter
 @contextlib.contextmanager
 def _connected(store: MemoryDatastore) -> Iterator[None]:
     """Whoever connects to `ETCD` gets the store; every other endpoint is tried for real."""
-    connect = client.EtcdDatastore  # type: ignore[attr-defined]
+    connect = blocking.EtcdDatastore  # type: ignore[attr-defined]
 
     def chosen(config: Any) -> Any:
         return store if ETCD in config.endpoints else connect(config)
 
-    client.EtcdDatastore = chosen  # type: ignore[assignment, attr-defined]
+    blocking.EtcdDatastore = chosen  # type: ignore[assignment, attr-defined]
     try:
         yield
     finally:
-        client.EtcdDatastore = connect  # type: ignore[attr-defined]
+        blocking.EtcdDatastore = connect  # type: ignore[attr-defined]
 
 
 def lacking(needs: Iterable[str]) -> str:

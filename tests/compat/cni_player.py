@@ -25,16 +25,16 @@ from typing import Any
 
 import calico_cni.main
 import calico_cni.services
+from libcalico.client.objects import AsyncClient
 from libcalico.clock import SystemClock, rfc3339
+from libcalico.cni import handler  # noqa: F401
 from libcalico.datastore.contract import Delete
 from libcalico.datastore.etcd import EtcdConfig, EtcdDatastore
-from libcalico.datastore.resources import AsyncClient
 from libcalico.kernel import netns, sysctl
 from libcalico.kernel.errors import KernelError
 from libcalico.model.codec import from_input
 from libcalico.model.keys import ResourceKey, key_path
 from libcalico.model.resources import STRUCTS
-from libcalico.workload.cni import handler  # noqa: F401
 from tests.compat.cni_judge import BlockNames, expectation, kernel_differences, step_differences, with_queues
 from tests.compat.contract import CaseTimeout, Each, Shape, json_lines, limited, unknown_members
 from tests.compat.private_host import ENDPOINT, Door, HiddenEtcd, enter_private_host, laid_files, reset_settings, sh

@@ -21,11 +21,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from calico_felix.foreign import parameter_name
+from libcalico.client.initialise import ensure_initialized
 from libcalico.clock import SystemClock
 from libcalico.datastore.contract import Delete, Put
 from libcalico.datastore.etcd import EtcdConfig, EtcdDatastore
-from libcalico.datastore.initialise import ensure_initialized
+from libcalico.model.felix_fields import parameter_name
 from tests.compat.private_host import MEMORY, enter_private_host, sh
 from tests.compat.verdict_lab import ROUND_TAGS, Round, Servers, build_network, ends_of, rounds
 from tests.compat.verdict_probes import Probe, stored_key, verdict_of

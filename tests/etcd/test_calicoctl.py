@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from libcalico.client import Client
+from libcalico.client.blocking import Client
 from tests.services import Etcd
 
 MANY = 3000

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from calicoctl.main import main
-from libcalico.client import Client
+from libcalico.client.blocking import Client
 from libcalico.datastore.contract import Put
 from libcalico.model.keys import ResourceKey, key_path
 from tests.damaged import HOST, LEAVES, OBJECTS, paths, replaced, to_bytes

@@ -10,7 +10,7 @@ import pytest
 
 from calico_felix import main as felix
 from calico_felix import startup
-from libcalico.client import Client
+from libcalico.client.blocking import Client
 from libcalico.errors import Unreachable
 from tests.certificates import P256, Certificates
 from tests.etcd.programs import calicoctl, plugin

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from libcalico.client.objects import AsyncClient
 from libcalico.datastore.etcd import EtcdConfig, EtcdDatastore
-from libcalico.datastore.resources import AsyncClient
 from libcalico.errors import CalicoError
 from libcalico.ipam.service import IpamService
 from libcalico.model import IPPool, IPPoolSpec, Metadata, Node

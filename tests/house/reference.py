@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from calico_felix.foreign import FOREIGN, parameter_name
+from calico_felix.foreign import FOREIGN
 from calico_felix.parameters import PARAMETERS
 from calicoctl.output.tables import headings
 from calicoctl.words import kind_of
@@ -14,7 +14,7 @@ from libcalico.config import Parameter
 from libcalico.datastore.settings import SETTINGS, Setting
 from libcalico.errors import BadData
 from libcalico.model import KINDS
-from libcalico.model.felix_fields import FIELDS
+from libcalico.model.felix_fields import FIELDS, parameter_name
 
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
 REFUSED = ("-1", "!")

@@ -12,16 +12,18 @@ import pytest
 from calico_felix.foreign import FOREIGN
 from calico_felix.parameters import PARAMETERS
 from calicoctl.output.documents import to_yaml
-from libcalico import client_config, durations, selector
+from libcalico import durations, selector
+from libcalico.client import connection
+from libcalico.cni import endpoint, labels, request
 from libcalico.config import Configuration
 from libcalico.errors import CalicoError
-from libcalico.model import codec, go_regex, scalars, yaml_input
+from libcalico.manifest import yaml_input
+from libcalico.model import codec, go_regex, scalars
 from libcalico.model.felix_fields import FIELDS
 from libcalico.model.keys import ResourceKey, parse_path
-from libcalico.model.validation import validate
+from libcalico.model.validation.objects import validate
 from libcalico.policy.ir import Action, Direction, Policy, PolicyId, Rule
 from libcalico.policy.nft.rules import NftOptions, render_rule
-from libcalico.workload.cni import endpoint, labels, request
 
 OCTETS = 1_000_000
 LIMIT_S = 10.0
@@ -144,7 +146,7 @@ def test_a_configuration_file_is_read_in_bounded_time(tmp_path: Any) -> None:
             pass
         path.write_text(f"apiVersion: projectcalico.org/v3\nkind: CalicoAPIConfig\nspec:\n  etcdEndpoints: '{piece}'\n")
         try:
-            client_config.load(str(path), {"ETCD_ENDPOINTS": text, "CALICO_ETCD_USERNAME": text})
+            connection.load(str(path), {"ETCD_ENDPOINTS": text, "CALICO_ETCD_USERNAME": text})
         except CalicoError:
             pass
         assert time.process_time() - started < LIMIT_S, piece

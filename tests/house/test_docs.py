@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from libcalico.client import Client
+from libcalico.client.blocking import Client
 from tests.house import reference
 from tests.services import Etcd
 

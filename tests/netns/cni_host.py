@@ -20,17 +20,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from libcalico.client.objects import AsyncClient
+from libcalico.cni import Services
+from libcalico.cni.server import WorkloadsService
+from libcalico.cni.unfinished import Unfinished
 from libcalico.datastore.etcd import EtcdConfig, EtcdDatastore
-from libcalico.datastore.resources import AsyncClient
 from libcalico.errors import CalicoError
 from libcalico.model.codec import from_input
 from libcalico.model.keys import ResourceKey
 from libcalico.rpc import node_pb2_grpc as stubs
 from libcalico.rpc.channel import open_server
 from libcalico.workload.attach import Attacher
-from libcalico.workload.cni import Services
-from libcalico.workload.cni.server import WorkloadsService
-from libcalico.workload.cni.unfinished import Unfinished
 from tests.services import DIE_WITH_US
 
 NODE = "10.0.4.17"

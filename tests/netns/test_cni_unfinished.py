@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from libcalico.cni import locks
+from libcalico.cni.finish import Finisher
+from libcalico.cni.locks import hold_netns
+from libcalico.cni.services import Services
+from libcalico.cni.unfinished import Unfinished
 from libcalico.workload.attach import Attacher
-from libcalico.workload.cni import hold
-from libcalico.workload.cni.finish import Finisher
-from libcalico.workload.cni.hold import hold_netns
-from libcalico.workload.cni.services import Services
-from libcalico.workload.cni.unfinished import Unfinished
 from tests.netns.cni_host import ID, NODE, Host, build_plugins, sh
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run as root")]
@@ -94,7 +94,7 @@ async def test_a_container_whose_add_is_at_work_elsewhere_is_left_alone(
     host.etcd.wait()
     assert (await host.run("DEL", ""))[0] == 1
     host.start_etcd()
-    monkeypatch.setattr(hold, "HOLD_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(locks, "HOLD_TIMEOUT_S", 0.2)
     async with hold_netns("", f"calico {ID}"):
         waiting = await finish(host)
         assert "another call has been at work at container" in waiting.problems()[1]

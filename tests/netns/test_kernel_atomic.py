@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from calico_felix.calc.graph import Graph
 from calico_felix.dataplane.programmer import Programmer
 from calico_felix.dataplane.ruleset import Ruleset
+from libcalico.calc.graph import Graph
 from libcalico.kernel import netns
 from libcalico.kernel.nft import Nft
 from libcalico.kernel.nft_elements import ElementBatches

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from calico_felix.calc.graph import Graph
 from calico_felix.dataplane.ruleset import Ruleset, address_set
+from libcalico.calc.graph import Graph
 from libcalico.kernel.nft import Nft
 from libcalico.kernel.nft_elements import ElementBatches
 from libcalico.model.keys import ResourceKey, key_path

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from calico_felix.calc.graph import Graph
 from calico_felix.dataplane.ruleset import Ruleset
 from calico_native.py import rules as python_rules
+from libcalico.calc.graph import Graph
 from libcalico.kernel import netns
 from libcalico.kernel.nft import Nft
 from libcalico.model.keys import ResourceKey, key_path

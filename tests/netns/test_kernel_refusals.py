@@ -11,7 +11,7 @@ from calico_felix.dataplane import refusals
 from calico_felix.dataplane.config import DataplaneConfig
 from calico_felix.dataplane.loop import Dataplane
 from calico_felix.dataplane.programmer import Programmer
-from calico_felix.messages import Flush, IPSet, PortMember
+from libcalico.calc.messages import Flush, IPSet, PortMember
 from libcalico.clock import SystemClock
 from libcalico.kernel import netns
 from libcalico.kernel.nft import Nft

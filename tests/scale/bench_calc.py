@@ -8,8 +8,8 @@ import random
 import time
 from typing import Any
 
-from calico_felix.calc.graph import Graph
 from calico_felix.dataplane.ruleset import Ruleset
+from libcalico.calc.graph import Graph
 from libcalico.policy.nft.rules import NftOptions
 from tests.scale.report import report
 

@@ -30,13 +30,13 @@ AGENT = """
 import asyncio, sys
 from pathlib import Path
 from libcalico.datastore.etcd import EtcdConfig, EtcdDatastore
-from libcalico.datastore.resources import AsyncClient
+from libcalico.client.objects import AsyncClient
 from libcalico.ipam.service import IpamService
 from libcalico.rpc import node_pb2_grpc as stubs
 from libcalico.rpc.channel import open_server
 from libcalico.workload.attach import Attacher
-from libcalico.workload.cni import Services
-from libcalico.workload.cni.server import WorkloadsService
+from libcalico.cni import Services
+from libcalico.cni.server import WorkloadsService
 
 async def feed(datastore, ipam):
     # What the agent does from its own watch: IPAM's view of the pools and blocks stays current.

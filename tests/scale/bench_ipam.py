@@ -9,8 +9,8 @@ import time
 import urllib.request
 from pathlib import Path
 
+from libcalico.client.objects import AsyncClient
 from libcalico.datastore.etcd import EtcdConfig, EtcdDatastore
-from libcalico.datastore.resources import AsyncClient
 from libcalico.ipam.service import IpamService, Release
 from libcalico.model.codec import from_input
 from tests.scale.report import report

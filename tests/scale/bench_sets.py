@@ -17,9 +17,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from calico_felix.calc.graph import Graph
 from calico_felix.dataplane.programmer import Programmer
 from calico_felix.dataplane.ruleset import Ruleset
+from libcalico.calc.graph import Graph
 from libcalico.kernel import netns
 from libcalico.model.keys import ResourceKey, key_path
 from libcalico.policy.nft.rules import NftOptions

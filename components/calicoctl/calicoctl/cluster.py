@@ -10,7 +10,7 @@ from calicoctl.failures import show_notes
 from libcalico.errors import CalicoError, DatastoreError, ResourceDoesNotExist, Unreachable
 
 if TYPE_CHECKING:
-    from libcalico.client import Client
+    from libcalico.client.blocking import Client
 
 
 def connect(arguments: dict[str, Any]) -> Client:

@@ -10,10 +10,10 @@ from calicoctl import streams
 from calicoctl.failures import CommandFailed, notes_of
 from calicoctl.words import kind_advice
 from libcalico.errors import BadData
+from libcalico.manifest.yaml_input import Placed, decode, load_placed
 from libcalico.model import Resource, from_input
 from libcalico.model.codec import check_list
-from libcalico.model.fold import UnknownField, WrongType
-from libcalico.model.yaml_input import Placed, decode, load_placed
+from libcalico.model.lenient import UnknownField, WrongType
 
 SUFFIXES = (".yaml", ".yml", ".json")
 MOST_BYTES = 16 << 20

@@ -9,7 +9,7 @@ from calicoctl.failures import failed_by
 from libcalico.errors import CalicoError
 
 if TYPE_CHECKING:
-    from libcalico.client import Client
+    from libcalico.client.blocking import Client
 
 CLIENT_VERSION = "v3.32.1"
 
@@ -18,8 +18,8 @@ def connect(arguments: dict[str, Any]) -> Client:
     """A client as the options and the environment say; a failure is printed on stdout, as upstream does.
 
     Only here is gRPC loaded, which takes longer than most commands: those without a datastore do without it."""
-    from libcalico.client import Client
-    from libcalico.client_config import UnreadableConfig
+    from libcalico.client.blocking import Client
+    from libcalico.client.connection import UnreadableConfig
 
     try:
         return Client(config_file=arguments["--config"], environment=os.environ)

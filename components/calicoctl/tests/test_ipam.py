@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from libcalico.client import Client
+from libcalico.client.blocking import Client
 from libcalico.datastore.memory import MemoryDatastore
 from tests.compat.calicoctl_player import Outcome, run_calicoctl
 

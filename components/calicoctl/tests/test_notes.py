@@ -17,8 +17,8 @@ from calicoctl import failures, inputs
 from calicoctl.streams import CONTROL
 from libcalico import __version__
 from libcalico.datastore.memory import MemoryDatastore
-from libcalico.model import yaml_input
-from libcalico.model.yaml_input import MOST_DOCUMENTS
+from libcalico.manifest import yaml_input
+from libcalico.manifest.yaml_input import MOST_DOCUMENTS
 from tests.compat.calicoctl_player import ENVIRONMENT, Outcome, run_calicoctl
 
 RESOURCES = "/calico/resources/v3/projectcalico.org/"

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calicoctl.output import boxes, documents, tables
+from libcalico.manifest.yaml_input import load
 from libcalico.model.numbers import go_number, json_number
-from libcalico.model.yaml_input import load
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 """Where the fallback's log lines go: stderr. Those of a call go to the file that its configuration names as well
-(`libcalico.workload.cni.call_log`). Never to stdout."""
+(`libcalico.cni.call_log`). Never to stdout."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import json
 import logging
 import sys
 
+from libcalico.cni.call_log import LEVELS
 from libcalico.obs.logs import LineFormatter
-from libcalico.workload.cni.call_log import LEVELS
 
 _FORMAT = "%(asctime)s [%(levelname)s] %(process)d %(name)s: %(message)s"
 

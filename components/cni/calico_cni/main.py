@@ -15,10 +15,10 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from calico_cni.logs import configure
-from libcalico.workload.cni import errors
-from libcalico.workload.cni.errors import CniError
-from libcalico.workload.cni.request import CniAnswer, CniRequestData
-from libcalico.workload.cni.result import render_json
+from libcalico.cni import errors
+from libcalico.cni.errors import CniError
+from libcalico.cni.request import CniAnswer, CniRequestData
+from libcalico.cni.result import render_json
 
 TEST_TIMEOUT_S = 2.0
 
@@ -28,7 +28,7 @@ def answer(
 ) -> CniAnswer:
     """What the program prints and how it ends; `limit_s` 0 = the usual limit of a call."""
     if arguments == ["-v"]:
-        from libcalico.workload.cni.services import VERSION
+        from libcalico.cni.services import VERSION
 
         return CniAnswer(0, f"{VERSION}\n".encode())
     if arguments == ["-t"] and program == "calico":
@@ -46,7 +46,7 @@ def _refuse(text: str) -> CniAnswer:
 
 async def _call(request: CniRequestData, limit_s: float) -> CniAnswer:
     from calico_cni.services import open_services
-    from libcalico.workload.cni import handle
+    from libcalico.cni import handle
 
     async with open_services(request.environment) as services:
         result = await handle(request, services, limit_s)
@@ -58,10 +58,10 @@ async def _call(request: CniRequestData, limit_s: float) -> CniAnswer:
 
 async def _test_datastore(stdin: bytes, environment: Mapping[str, str]) -> CniAnswer:
     from calico_cni.services import etcd_settings, open_services
+    from libcalico.cni.conf import read_conf
+    from libcalico.cni.context import check_ready
+    from libcalico.cni.request import parse_conf_object
     from libcalico.errors import CalicoError
-    from libcalico.workload.cni.conf import read_conf
-    from libcalico.workload.cni.context import check_ready
-    from libcalico.workload.cni.request import parse_conf_object
 
     try:
         conf, _ = read_conf(parse_conf_object(stdin))

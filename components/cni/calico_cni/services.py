@@ -6,17 +6,17 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
+from libcalico.client.objects import AsyncClient
+from libcalico.cni.conf import NetConf
+from libcalico.cni.locks import hold_netns
+from libcalico.cni.services import Services
+from libcalico.cni.unfinished import STATE_DIRECTORY, Unfinished
 from libcalico.datastore.etcd import EtcdDatastore
-from libcalico.datastore.resources import AsyncClient
 from libcalico.datastore.settings import CALICO, EtcdConfig, etcd_config, first_of, from_network, from_variables
 from libcalico.errors import BadData
 from libcalico.kernel.conntrack import Conntrack
 from libcalico.model.keys import ResourceKey
 from libcalico.workload.attach import Attacher
-from libcalico.workload.cni.conf import NetConf
-from libcalico.workload.cni.hold import hold_netns
-from libcalico.workload.cni.services import Services
-from libcalico.workload.cni.unfinished import STATE_DIRECTORY, Unfinished
 from libcalico.workload.guard import ensure_guard
 
 

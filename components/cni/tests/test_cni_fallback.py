@@ -11,8 +11,8 @@ import pytest
 
 from calico_cni import logs, main
 from calico_cni.services import etcd_settings
+from libcalico.cni.conf import read_conf
 from libcalico.errors import BadData
-from libcalico.workload.cni.conf import read_conf
 
 
 @pytest.fixture(autouse=True)

@@ -15,9 +15,6 @@ import signal
 from contextlib import AsyncExitStack
 from typing import Any, NamedTuple
 
-from calico_felix.calc.census import Census
-from calico_felix.calc.graph import PREFIXES, Graph
-from calico_felix.calc.settings import CLUSTER, NODE_PREFIX, Settings
 from calico_felix.contact import Contact
 from calico_felix.dataplane.loop import Dataplane
 from calico_felix.debug import Subject, debug_commands
@@ -30,10 +27,18 @@ from calico_felix.serving import Serving
 from calico_felix.sockets import SocketKeeper
 from calico_felix.status import StatusReporter
 from libcalico import __version__
+from libcalico.calc.census import Census
+from libcalico.calc.graph import PREFIXES, Graph
+from libcalico.calc.settings import CLUSTER, NODE_PREFIX, Settings
+from libcalico.client.objects import AsyncClient
 from libcalico.clock import Clock, SystemClock
+from libcalico.cni.finish import Finisher
+from libcalico.cni.locks import hold_netns
+from libcalico.cni.server import WorkloadsService
+from libcalico.cni.services import Services
+from libcalico.cni.unfinished import Unfinished
 from libcalico.config import Configuration
 from libcalico.datastore.contract import Datastore
-from libcalico.datastore.resources import AsyncClient
 from libcalico.datastore.syncer import Batch, Status, Syncer
 from libcalico.errors import BadData, CalicoError, DatastoreError, ResourceDoesNotExist
 from libcalico.ipam.service import IpamService
@@ -44,11 +49,6 @@ from libcalico.obs.health import Health
 from libcalico.obs.metrics import Metrics
 from libcalico.text import shown
 from libcalico.workload.attach import Attacher
-from libcalico.workload.cni.finish import Finisher
-from libcalico.workload.cni.hold import hold_netns
-from libcalico.workload.cni.server import WorkloadsService
-from libcalico.workload.cni.services import Services
-from libcalico.workload.cni.unfinished import Unfinished
 
 log = logging.getLogger(__name__)
 

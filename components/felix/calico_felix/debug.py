@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from calico_felix.calc.graph import Graph
 from calico_felix.dataplane.loop import Dataplane
 from calico_felix.serving import Serving
+from libcalico.calc.graph import Graph
 from libcalico.config import Configuration
 from libcalico.errors import BadData
 from libcalico.obs.debug import Command, table

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from calico_felix.calc.graph import Graph
+from libcalico.calc.graph import Graph
 from libcalico.model.keys import BlockKey, Key, ResourceKey, parse_key
 
 HOLD_S = 3.0

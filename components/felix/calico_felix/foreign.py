@@ -1,4 +1,4 @@
-"""Upstream's parameters that have no effect here, and how members of a FelixConfiguration are called as parameters.
+"""Upstream's parameters that have no effect here.
 
 Every name of upstream's must be accepted; one that is set without effect is reported, unless its value asks for what
 is done anyway (spec/felix-config.md 3, 4).
@@ -8,25 +8,9 @@ from __future__ import annotations
 
 from calico_felix.parameters import PARAMETERS
 from libcalico.config import Foreign
-from libcalico.model.felix_fields import FIELDS
+from libcalico.model.felix_fields import FIELDS, RENAMED, parameter_name
 
 SELECTOR = "nodeSelector"
-RENAMED = {
-    "bpfConntrackMode": "BPFConntrackCleanupMode",
-    "endpointReportingDelay": "EndpointReportingDelaySecs",
-    "externalNodesList": "ExternalNodesCIDRList",
-    "ipipEnabled": "IpInIpEnabled",
-    "ipipMTU": "IpInIpMtu",
-    "iptablesLockProbeInterval": "IptablesLockProbeIntervalMillis",
-    "iptablesPostWriteCheckInterval": "IptablesPostWriteCheckIntervalSecs",
-    "netlinkTimeout": "NetlinkTimeoutSecs",
-    "reportingInterval": "ReportingIntervalSecs",
-    "reportingTTL": "ReportingTTLSecs",
-    "usageReportingInitialDelay": "UsageReportingInitialDelaySecs",
-    "usageReportingInterval": "UsageReportingIntervalSecs",
-    "wireguardKeepAlive": "WireguardPersistentKeepAlive",
-}
-"""Members of a FelixConfiguration whose parameter is called otherwise, not only in other letters."""
 
 _ON_HOST_ONLY = (
     "TyphaAddr", "TyphaCAFile", "TyphaCertFile", "TyphaCN", "TyphaK8sNamespace", "TyphaK8sServiceName", "TyphaKeyFile",
@@ -73,11 +57,6 @@ _ALREADY = {
 }  # fmt: skip
 """What is done anyway, by parameter: a value of these asks for nothing more. Two say something about eBPF only and are
 stored unasked, by upstream's clients and by ours."""
-
-
-def parameter_name(member: str) -> str:
-    """What a member of a FelixConfiguration is called in the environment and in a file, but for the letters' case."""
-    return RENAMED.get(member, member)
 
 
 def datastore_names(values: dict[str, str]) -> dict[str, str]:

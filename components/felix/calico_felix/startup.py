@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 
+from libcalico.client.objects import AsyncClient
 from libcalico.datastore.contract import Datastore
-from libcalico.datastore.resources import AsyncClient
 from libcalico.datastore.settings import EtcdConfig
 from libcalico.errors import BadData, ResourceAlreadyExists, ResourceDoesNotExist
 from libcalico.ipam.service import AssignError, IpamService

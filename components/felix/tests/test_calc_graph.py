@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from calico_felix.calc.graph import Graph
 from calico_felix.dataplane.ruleset import Ruleset
-from calico_felix.messages import Flush, IPSetDelta
+from libcalico.calc.graph import Graph
+from libcalico.calc.messages import Flush, IPSetDelta
 from libcalico.model.keys import BlockKey, ResourceKey, key_path
 from libcalico.net import Cidr
 from libcalico.policy.ir import DENY_ALL, Action, PolicyId

@@ -10,7 +10,7 @@ import pytest
 from calico_felix.dataplane import drivers, flows, loop
 from calico_felix.dataplane.config import DataplaneConfig
 from calico_felix.dataplane.loop import Dataplane
-from calico_felix.messages import Endpoint, Flush, IPSet, Vtep
+from libcalico.calc.messages import Endpoint, Flush, IPSet, Vtep
 from libcalico.clock import SystemClock
 from libcalico.errors import Bug
 from libcalico.kernel.errors import KernelError

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from calico_felix.calc.graph import Graph
 from calico_felix.departures import HOLD_S, LONGEST_HOLD_S, Departures
+from libcalico.calc.graph import Graph
 from libcalico.model.keys import BlockKey, Key, ResourceKey, key_path
 
 HOST = "here"

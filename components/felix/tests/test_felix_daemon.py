@@ -14,14 +14,14 @@ import pytest
 
 from calico_felix.daemon import FALLBACKS_END_S, Daemon, RestartNeeded, Sources
 from calico_felix.dataplane.loop import Dataplane
-from calico_felix.messages import Flush
 from calico_felix.parameters import PARAMETERS
+from libcalico.calc.messages import Flush
+from libcalico.cni.locks import HOLD_TIMEOUT_S, hold_netns
 from libcalico.config import Configuration
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.datastore.syncer import Batch, Status, Update
 from libcalico.model.keys import ResourceKey, key_path
 from libcalico.obs import debug
-from libcalico.workload.cni.hold import HOLD_TIMEOUT_S, hold_netns
 
 LONG_S = HOLD_TIMEOUT_S / 2
 """Who has to wait for a container, waits for longer."""

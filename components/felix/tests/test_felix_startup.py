@@ -9,8 +9,8 @@ import pytest
 
 from calico_felix import startup
 from calico_felix.startup import POOL, Startup
+from libcalico.client.objects import AsyncClient
 from libcalico.datastore.memory import MemoryDatastore
-from libcalico.datastore.resources import AsyncClient
 from libcalico.errors import BadData
 
 

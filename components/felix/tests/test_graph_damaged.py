@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calico_felix.calc.graph import Graph
-from calico_felix.calc.settings import Settings
 from calico_felix.dataplane.ruleset import Ruleset
 from calico_felix.departures import Departures
-from calico_felix.messages import Flush
 from calico_felix.parameters import PARAMETERS
+from libcalico.calc.graph import Graph
+from libcalico.calc.messages import Flush
+from libcalico.calc.settings import Settings
 from libcalico.config import Configuration
 from libcalico.errors import BadData
 from libcalico.model.keys import Key, ResourceKey, key_path, parse_key

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from calico_felix.dataplane.ruleset import Ruleset
-from calico_felix.messages import Endpoint, Flush, IPSet, IPSetDelta, Member, PortMember
+from libcalico.calc.messages import Endpoint, Flush, IPSet, IPSetDelta, Member, PortMember
 from libcalico.model.keys import ResourceKey
 from libcalico.net import Cidr
 from libcalico.policy.ir import Action, EndpointPolicy, Policy, PolicyId, Rule, Side, TierPolicies

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from calico_felix.calc.graph import Graph
-from calico_felix.calc.settings import strange_members
-from calico_felix.foreign import FOREIGN, RENAMED, SELECTOR, datastore_names, parameter_name
+from calico_felix.foreign import FOREIGN, SELECTOR, datastore_names
 from calico_felix.main import AgentConfiguration, settle_etcd
 from calico_felix.parameters import PARAMETERS, dataplane_config
+from libcalico.calc.graph import Graph
+from libcalico.calc.settings import strange_members
 from libcalico.config import Configuration
 from libcalico.errors import BadData
-from libcalico.model.felix_fields import FIELDS
+from libcalico.model.felix_fields import FIELDS, RENAMED, parameter_name
 from libcalico.policy.ir import Action, Direction, EndpointPolicy, Policy, PolicyId, Rule
 from libcalico.policy.nft.base import base_table
 from libcalico.policy.nft.rules import endpoint_chains, render_policy

@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 from libcalico.clock import rfc3339
 from libcalico.errors import CalicoError
-from libcalico.ipam import model, plan
-from libcalico.ipam.model import Attribute, Block
+from libcalico.ipam import plan
 from libcalico.ipam.plan import Pool
 from libcalico.ipam.store import AssignedAddress, Store, host_net
 from libcalico.ipam.transaction import View
+from libcalico.model import ipam_data
+from libcalico.model.ipam_data import Attribute, Block
 from libcalico.model.keys import AffinityKey, BlockKey, key_path
 from libcalico.model.scalars import IPNetwork
 
@@ -193,7 +194,7 @@ class Assignment:
                 self.view.delete(former)
             fresh = self.store.fresh_block(block.cidr, self.host, self.kind)
             self.store.put_block(self.view, fresh)
-            self.view.put(key_path(AffinityKey(self.host, block.cidr, self.kind)), model.CONFIRMED)
+            self.view.put(key_path(AffinityKey(self.host, block.cidr, self.kind)), ipam_data.CONFIRMED)
             return fresh
         return None
 

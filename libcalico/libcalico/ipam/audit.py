@@ -18,9 +18,9 @@ import msgspec
 from libcalico.clock import Clock
 from libcalico.datastore.contract import Compare, Datastore, Delete, KeyValue, Target
 from libcalico.errors import ParsingDatastoreEntry, ResourceDoesNotExist
-from libcalico.ipam import model, plan
-from libcalico.ipam.model import Attribute, Block
-from libcalico.model import codec, defaults
+from libcalico.ipam import plan
+from libcalico.model import codec, defaults, ipam_data
+from libcalico.model.ipam_data import Attribute, Block
 from libcalico.model.keys import BLOCKS, HANDLES, BlockKey, HandleKey, ResourceKey, key_path, list_prefix, parse_path
 from libcalico.model.resources import IPPool, Node, WorkloadEndpoint
 from libcalico.model.scalars import parse_net
@@ -146,7 +146,7 @@ async def unreadable_blocks(datastore: Datastore) -> tuple[str, ...]:
 
 def _is_block(key: BlockKey, stored: KeyValue) -> bool:
     try:
-        model.decode_block(key, stored.value)
+        ipam_data.decode_block(key, stored.value)
     except ParsingDatastoreEntry:
         return False
     return True
@@ -234,7 +234,7 @@ def _by_address(uses: Iterable[Use]) -> dict[str, list[str]]:
 
 def _block(key: BlockKey, stored: KeyValue, owners: Mapping[str, list[str]], now: datetime) -> AuditedBlock:
     try:
-        block = model.decode_block(key, stored.value)
+        block = ipam_data.decode_block(key, stored.value)
     except ParsingDatastoreEntry as error:
         return AuditedBlock(key.cidr, _affinity(stored.value), (), str(error.cause))
     host = (block.affinity or "").removeprefix("host:") if (block.affinity or "").startswith("host:") else ""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from calico_native import bitmap
 from libcalico import selector
 from libcalico.errors import BadData
-from libcalico.ipam.model import Attribute, Block
+from libcalico.model.ipam_data import Attribute, Block
 from libcalico.model.resources import IPPool
 from libcalico.model.scalars import IPNetwork, parse_net
 

@@ -22,9 +22,8 @@ from libcalico.errors import (
     ResourceDoesNotExist,
     ResourceUpdateConflict,
 )
-from libcalico.ipam import model, plan
+from libcalico.ipam import plan
 from libcalico.ipam.assignment import Assigned, Assignment, Request
-from libcalico.ipam.model import Attribute, Block, Config
 from libcalico.ipam.plan import Pool
 from libcalico.ipam.store import (
     CONFIG,
@@ -38,6 +37,8 @@ from libcalico.ipam.store import (
     host_net,
 )
 from libcalico.ipam.transaction import Transactions, View
+from libcalico.model import ipam_data
+from libcalico.model.ipam_data import Attribute, Block, Config
 from libcalico.model.keys import AFFINITIES, BLOCKS, BlockKey, HandleKey, ResourceKey, key_path
 from libcalico.model.scalars import IPNetwork, parse_net
 
@@ -350,7 +351,7 @@ class IpamService:
 
         def step(view: View) -> None:
             if self._store.config(view) != config:
-                view.put(CONFIG, model.encode_config(config))
+                view.put(CONFIG, ipam_data.encode_config(config))
 
         await self._transactions.run(step)
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from libcalico.clock import Clock, rfc3339
 from libcalico.errors import BadData, CalicoError, ParsingDatastoreEntry, ResourceDoesNotExist
-from libcalico.ipam import model, plan
-from libcalico.ipam.model import Block, Config
+from libcalico.ipam import plan
 from libcalico.ipam.plan import Pool
 from libcalico.ipam.transaction import View
-from libcalico.model import codec, defaults
+from libcalico.model import codec, defaults, ipam_data
+from libcalico.model.ipam_data import Block, Config
 from libcalico.model.keys import (
     AFFINITIES,
     BLOCKS,
@@ -98,7 +98,7 @@ class Store:
 
     def config(self, view: View) -> Config:
         """The configuration in force."""
-        return model.decode_config(view.get(CONFIG))
+        return ipam_data.decode_config(view.get(CONFIG))
 
     def node_labels(self, view: View, host: str, use: str) -> Mapping[str, str]:
         """Labels of a host; raises `ResourceDoesNotExist` when there is no such Node."""
@@ -125,7 +125,7 @@ class Store:
     def _decode_block(self, key: BlockKey, value: bytes) -> Block:
         """A stored block. A free list that names an address in use is put right here, and so by the next write of the
         block: the address must never be handed out again (spec/ipam.md 17)."""
-        block, ghosts = plan.without_ghosts(model.decode_block(key, value))
+        block, ghosts = plan.without_ghosts(ipam_data.decode_block(key, value))
         if ghosts:
             self.mended_free_lists += 1
             named = ", ".join(map(str, ghosts[:GHOSTS_SHOWN]))
@@ -189,7 +189,7 @@ class Store:
         for path, value in view.below(self.affinity_prefix(host, kind)).items():
             key = parse_path(path)
             if isinstance(key, AffinityKey) and (not version or host_net(key.cidr).version == version):
-                found[key.cidr] = model.decode_affinity(value)
+                found[key.cidr] = ipam_data.decode_affinity(value)
         return found
 
     def affinities_in(self, view: View, network: IPNetwork) -> list[AffinityKey]:
@@ -202,11 +202,11 @@ class Store:
     def handle(self, view: View, handle: str, optimistic: bool = False) -> dict[str, int] | None:
         """Counts by block, None when there is no such handle."""
         value = view.get(key_path(HandleKey(handle)), optimistic)
-        return None if value is None else model.decode_handle(value)
+        return None if value is None else ipam_data.decode_handle(value)
 
     def put_block(self, view: View, block: Block) -> None:
         """Write a block."""
-        path, value = key_path(BlockKey(block.cidr)), model.encode_block(block)
+        path, value = key_path(BlockKey(block.cidr)), ipam_data.encode_block(block)
         if b"\\r" not in value:  # a handle is cut there when it is read
             self.cached(path, value, lambda: block)
         view.put(path, value)
@@ -233,7 +233,7 @@ class Store:
         """Write a handle's counts; without any the handle goes."""
         path = key_path(HandleKey(handle))
         if blocks:
-            view.put(path, model.encode_handle(blocks))
+            view.put(path, ipam_data.encode_handle(blocks))
         else:
             view.delete(path)
 
@@ -254,8 +254,8 @@ class Store:
         if block.affinity != f"{kind}:{host}":
             raise ClaimConflict(cidr, block.affinity)
         current = view.get(affinity)
-        if current is None or model.decode_affinity(current) != "confirmed":
-            view.put(affinity, model.CONFIRMED)
+        if current is None or ipam_data.decode_affinity(current) != "confirmed":
+            view.put(affinity, ipam_data.CONFIRMED)
             block = block._replace(sequence=block.sequence + 1)
             self.put_block(view, block)  # whoever is about to delete the block meets a conflict
         return block
@@ -264,7 +264,7 @@ class Store:
         """Make a new block of ours; it must not overlap an existing one."""
         block = self.fresh_block(cidr, host, kind)
         self.put_block(view, block)
-        view.put(key_path(AffinityKey(host, cidr, kind)), model.CONFIRMED)
+        view.put(key_path(AffinityKey(host, cidr, kind)), ipam_data.CONFIRMED)
         return block
 
     def overlapping(self, view: View, network: IPNetwork) -> Block | None:

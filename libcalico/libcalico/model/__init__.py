@@ -1,7 +1,7 @@
 """The objects of Calico: kinds, keys, structs, bytes, validation. Pure: no I/O, no time.
 
 `resources` has the structs, `keys` the paths, `codec` the bytes, `validation` and `defaults` what upstream's client
-checks and fills in, `yaml_input` how files are read.
+checks and fills in, `ipam_data` what IPAM stores.
 """
 
 from libcalico.model.codec import decode, encode, from_input, to_json

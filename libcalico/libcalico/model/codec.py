@@ -13,8 +13,8 @@ import msgspec
 
 from libcalico.errors import BadData, ParsingDatastoreEntry
 from libcalico.model.felix_fields import ORDER
-from libcalico.model.fold import Place, UnknownField, WrongText, WrongType, fold_struct
 from libcalico.model.keys import Key, ResourceKey, key_path
+from libcalico.model.lenient import Place, UnknownField, WrongText, WrongType, fold_struct
 from libcalico.model.numbers import json_number, plain
 from libcalico.model.resources import API_VERSION, STRUCTS, Metadata, Resource
 

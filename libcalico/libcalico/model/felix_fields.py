@@ -310,3 +310,24 @@ _ROWS = (
 
 FIELDS: dict[str, FelixField] = {row.name: row for row in _ROWS}
 ORDER: dict[str, int] = {row.name: place for place, row in enumerate(_ROWS)}
+RENAMED = {
+    "bpfConntrackMode": "BPFConntrackCleanupMode",
+    "endpointReportingDelay": "EndpointReportingDelaySecs",
+    "externalNodesList": "ExternalNodesCIDRList",
+    "ipipEnabled": "IpInIpEnabled",
+    "ipipMTU": "IpInIpMtu",
+    "iptablesLockProbeInterval": "IptablesLockProbeIntervalMillis",
+    "iptablesPostWriteCheckInterval": "IptablesPostWriteCheckIntervalSecs",
+    "netlinkTimeout": "NetlinkTimeoutSecs",
+    "reportingInterval": "ReportingIntervalSecs",
+    "reportingTTL": "ReportingTTLSecs",
+    "usageReportingInitialDelay": "UsageReportingInitialDelaySecs",
+    "usageReportingInterval": "UsageReportingIntervalSecs",
+    "wireguardKeepAlive": "WireguardPersistentKeepAlive",
+}
+"""Members of a FelixConfiguration whose parameter is called otherwise, not only in other letters."""
+
+
+def parameter_name(member: str) -> str:
+    """What a member of a FelixConfiguration is called in the environment and in a file, but for the letters' case."""
+    return RENAMED.get(member, member)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from libcalico.client import Client
+from libcalico.client.blocking import Client
 from libcalico.datastore.memory import MemoryDatastore
 from tests.compat.calicoctl_player import ENVIRONMENT, Outcome, all_keys, lacking, put_all, run_and_list, run_calicoctl
 from tests.compat.contract import Options, Result, Shape, judged, text_of, tree_differences, unknown_members

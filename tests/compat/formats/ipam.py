@@ -14,14 +14,14 @@ from typing import Any
 
 import msgspec
 
+from libcalico.client.objects import AsyncClient
 from libcalico.datastore.contract import Delete
 from libcalico.datastore.memory import MemoryDatastore
-from libcalico.datastore.resources import AsyncClient
 from libcalico.errors import CalicoError
 from libcalico.ipam.assignment import Assigned
-from libcalico.ipam.model import Block, Config
 from libcalico.ipam.service import AssignError, IpamService, Release
 from libcalico.model.codec import from_input
+from libcalico.model.ipam_data import Block, Config
 from libcalico.model.keys import ResourceKey, key_path
 from libcalico.model.resources import STRUCTS
 from tests.compat.contract import (

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from libcalico.client import Client
+from libcalico.client.blocking import Client
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.model.keys import parse_path
 from tests.compat.calicoctl_player import Outcome, all_keys, lacking, put_all, run_calicoctl

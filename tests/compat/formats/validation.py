@@ -15,15 +15,15 @@ from typing import Any
 import msgspec
 
 from calicoctl.words import namespace_for, refuse_read_only
+from libcalico.client.initialise import ensure_initialized
+from libcalico.client.objects import AsyncClient, as_new
 from libcalico.clock import SystemClock
-from libcalico.datastore.initialise import ensure_initialized
 from libcalico.datastore.memory import MemoryDatastore
-from libcalico.datastore.resources import AsyncClient, as_new
 from libcalico.errors import CalicoError, OperationNotSupported, ValidationError
+from libcalico.manifest.yaml_input import load_objects
 from libcalico.model import ClusterInformation, Resource, from_input
 from libcalico.model.kinds import KINDS
 from libcalico.model.resources import STRUCTS
-from libcalico.model.yaml_input import load_objects
 from tests.compat.contract import Options, Result, Shape, json_lines, judged, show, unknown_members
 from tests.compat.error_fields import missing_fields
 from tests.compat.formats.resources import json_text

@@ -18,10 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from calico_felix.calc.graph import Graph
-from calico_felix.foreign import parameter_name
-from calico_felix.messages import Endpoint, Flush, IPSet, PortMember
 from calico_felix.parameters import PARAMETERS
+from libcalico.calc.graph import Graph
+from libcalico.calc.messages import Endpoint, Flush, IPSet, PortMember
+from libcalico.model.felix_fields import parameter_name
 from libcalico.model.kinds import KINDS
 from libcalico.model.resources import STRUCTS
 from libcalico.net import Cidr

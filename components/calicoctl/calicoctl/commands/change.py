@@ -12,10 +12,10 @@ import msgspec
 from calicoctl import cluster
 from calicoctl.failures import CommandFailed, failed_by
 from calicoctl.words import kind_of, namespace_for, refuse_read_only
-from libcalico.client import Client
+from libcalico.client.blocking import Client
 from libcalico.errors import BadData, CalicoError, ResourceDoesNotExist, ResourceUpdateConflict
 from libcalico.model import ResourceKey, from_input, to_json
-from libcalico.model.fold import UnknownField
+from libcalico.model.lenient import UnknownField
 
 LIST_PLACE = re.compile(r"0|[1-9][0-9]{0,8}")
 

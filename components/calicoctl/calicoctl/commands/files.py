@@ -23,11 +23,11 @@ from libcalico.errors import (
     ValidationError,
 )
 from libcalico.model import KINDS, Resource, defaults
-from libcalico.model.advice import advice
-from libcalico.model.validation import validate as validate_resource
+from libcalico.model.validation.hints import advice
+from libcalico.model.validation.objects import validate as validate_resource
 
 if TYPE_CHECKING:
-    from libcalico.client import Client
+    from libcalico.client.blocking import Client
 
 NAMES_SHOWN = 100
 PARTICIPLES = {"create": "created", "apply": "applied", "replace": "replaced", "validate": "validated"}
@@ -42,7 +42,7 @@ class Outcome(NamedTuple):
 
 def create(arguments: dict[str, Any]) -> int:
     """Objects that must not exist yet."""
-    from libcalico.datastore.resources import as_new
+    from libcalico.client.objects import as_new
 
     def step(client: Client, resource: Resource) -> None:
         metadata = resource.metadata

@@ -10,7 +10,7 @@ from calicoctl import cluster, inputs
 from calicoctl.failures import CommandFailed, failed_by, several, show_notes
 from calicoctl.output import documents, tables
 from calicoctl.words import check_names, kind_of, namespace_for
-from libcalico.client import Client
+from libcalico.client.blocking import Client
 from libcalico.errors import BadData, CalicoError, ParsingDatastoreEntry, ResourceDoesNotExist
 from libcalico.model import API_VERSION, KINDS, to_json
 

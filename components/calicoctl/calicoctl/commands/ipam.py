@@ -9,9 +9,9 @@ from calicoctl import cluster
 from calicoctl.commands.get import unreadable_notes
 from calicoctl.failures import CommandFailed, notes_are_shown, show_notes
 from calicoctl.output import boxes
-from libcalico.client import Client
+from libcalico.client.blocking import Client
 from libcalico.errors import CalicoError, ResourceDoesNotExist
-from libcalico.ipam.model import Attribute, Block
+from libcalico.model.ipam_data import Attribute, Block
 
 USAGE_HEADER = ("GROUPING", "CIDR", "IPS TOTAL", "IPS IN USE", "IPS FREE")
 BORROWED_HEADER = ("IP", "BORROWING-NODE", "BLOCK", "BLOCK OWNER", "TYPE", "ALLOCATED-TO")

@@ -17,7 +17,7 @@ from libcalico.errors import CalicoError, ResourceUpdateConflict
 from libcalico.ipam.service import Release
 
 if TYPE_CHECKING:
-    from libcalico.client import Client
+    from libcalico.client.blocking import Client
     from libcalico.ipam.audit import Audit
 
 AT_ONCE = 50

@@ -11,7 +11,7 @@ from libcalico import __version__
 from libcalico.errors import CalicoError
 
 if TYPE_CHECKING:
-    from libcalico.client import Client
+    from libcalico.client.blocking import Client
 
 LABEL_WIDTH = 19
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
+from libcalico.manifest.yaml_input import is_plain_text
 from libcalico.model.numbers import go_number, json_number, plain
-from libcalico.model.yaml_input import is_plain_text
 
 NUMBER_LIKE = re.compile(
     r"[-+]?(0b[01_]+|0o?[0-7_]+|0x[0-9a-fA-F_]+|[0-9][0-9_]*|(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?"

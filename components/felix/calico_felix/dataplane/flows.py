@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from calico_felix.messages import Endpoint
+from libcalico.calc.messages import Endpoint
 from libcalico.clock import Clock
 from libcalico.kernel.conntrack import Conntrack
 from libcalico.kernel.errors import KernelError

@@ -25,8 +25,8 @@ from calico_felix.dataplane.programmer import Programmer
 from calico_felix.dataplane.ruleset import Ruleset
 from calico_felix.dataplane.tunnels import ANYWHERE, Tunnels
 from calico_felix.dataplane.workload_neighbours import WorkloadNeighbours
-from calico_felix.messages import Endpoint, Flush
-from calico_felix.messages import Route as WantedRoute
+from libcalico.calc.messages import Endpoint, Flush
+from libcalico.calc.messages import Route as WantedRoute
 from libcalico.clock import Clock
 from libcalico.errors import Bug
 from libcalico.kernel import sysctl

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from calico_felix.messages import Endpoint, Flush, IPSet, IPSetDelta, Member, Pools, PortMember, Vtep
+from libcalico.calc.messages import Endpoint, Flush, IPSet, IPSetDelta, Member, Pools, PortMember, Vtep
 from libcalico.model.keys import ResourceKey
 from libcalico.net import Address, Cidr, collapse, parse_cidrs
 from libcalico.policy.ir import Direction, Policy, PolicyId, Rule

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from calico_felix.dataplane import drivers
 from calico_felix.dataplane.config import DataplaneConfig
 from calico_felix.dataplane.mtu import VXLAN_OVERHEAD
-from calico_felix.messages import Route as WantedRoute
-from calico_felix.messages import Vtep
+from libcalico.calc.messages import Route as WantedRoute
+from libcalico.calc.messages import Vtep
 from libcalico.kernel.errors import KernelError
 from libcalico.kernel.netlink import Netlink
 from libcalico.kernel.objects import RT_SCOPE_LINK, Link, Neighbour, Route, VxlanAttributes

@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Mapping
 
-from calico_felix.messages import Endpoint
+from libcalico.calc.messages import Endpoint
 from libcalico.kernel.netlink import Netlink
 from libcalico.kernel.objects import Link, Neighbour
 from libcalico.kernel.rtnl import Rtnl

@@ -1,0 +1,1 @@
+"""What a user types: documents as Go reads them. Pure: no I/O."""

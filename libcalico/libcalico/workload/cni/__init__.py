@@ -1,7 +1,0 @@
-"""The CNI protocol: `handle` answers one call. The agent serves it to the C shim; the fallback calls it in-process."""
-
-from libcalico.workload.cni.handler import handle
-from libcalico.workload.cni.request import CniAnswer, CniRequestData
-from libcalico.workload.cni.services import Services, WaitProgrammed
-
-__all__ = ["CniAnswer", "CniRequestData", "Services", "WaitProgrammed", "handle"]
