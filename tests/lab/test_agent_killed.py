@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import random
+import re
 import time
 from typing import Any
 
@@ -19,10 +20,15 @@ MOST_LOST = 50
 """In a row, a quarter of a second. Numbers count, not time: who sends or answers may have to wait for a processor."""
 
 
+NUMBERED = re.compile(r'"(@?[^"/ ]+)/[0-9]+"')
+"""An interval set's name in the kernel says how often it was made again (docs/adr/0030-new-sets-go-first.md)."""
+
+
 def kernel_state(cluster: Cluster, host: str) -> dict[str, Any]:
-    """What the agent has programmed, without counters, handles and the order in which things were made."""
+    """What the agent has programmed, without counters, handles, sets' numbers and the order of what was made."""
     table: dict[str, Any] = {}
-    listing = json.loads(cluster.hosts[host].run("nft -j list table inet calico").stdout)["nftables"]
+    text = cluster.hosts[host].run("nft -j list table inet calico").stdout
+    listing = json.loads(NUMBERED.sub(r'"\1"', text))["nftables"]
     for ((kind, value),) in (item.items() for item in listing if "metainfo" not in item):
         value.pop("handle", None)
         if kind == "rule":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -65,6 +66,9 @@ async def test_it_is_finished_once_the_interface_is_gone(host: Host) -> None:
     assert "waits for the end of host interface cali" in waiting.problems()[1]
     assert await host.problems() == before, "the container lives: nothing is touched"
     sh("ip", "netns", "del", host.spaces.pop())
+    async with asyncio.timeout(10):  # the kernel takes its interfaces down some time later
+        while host.interfaces():
+            await asyncio.sleep(0.05)
     assert [line for line in await host.problems() if line.startswith("endpoint")]
     assert len(await finish(host)) == 0
     assert await host.problems() == []
