@@ -102,8 +102,18 @@ async def _first_event(store: EtcdDatastore, revision: int) -> bytes:
     return b""
 
 
+def _holds_message(frames: bytes) -> bool:
+    """Is there a DATA frame (RFC 9113, 4.1 and 6.1) among what arrived? Pings and windows are no answers."""
+    place = 0
+    while place + 9 <= len(frames):
+        if frames[place + 3] == 0:
+            return True
+        place += 9 + int.from_bytes(frames[place : place + 3])
+    return False
+
+
 class Deaf:
-    """Between a client and a server: what the server answers from some moment on is lost, as is the connection."""
+    """Between a client and a server: the next message that the server answers is lost, as is the connection."""
 
     def __init__(self, server: Server) -> None:
         self._target = int(server.url.rpartition(":")[2])
@@ -130,7 +140,7 @@ class Deaf:
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, is_answer: bool) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
-                if is_answer and self.is_deaf:
+                if is_answer and self.is_deaf and _holds_message(data):
                     self.is_deaf = False
                     writer.transport.abort()
                     return
