@@ -279,12 +279,13 @@ def test_a_delta_of_one_element_touches_nothing_else() -> None:
         "delete element inet calico a { 10.0.0.2 }",
         "add set inet calico a { type ipv4_addr; elements = { 10.0.0.3 } }",
     ]
-    assert new.render_delta(new.copy()) == []
+    assert new.render_steps(new.copy()) == []
+    assert new.render_delta(new.copy()) == ""
 
 
 def one_delta(new: Table, old: Table, refills: bool = True) -> str:
     """A delta that must be one transaction."""
-    (text,) = new.render_delta(old, refills)
+    (text,) = new.render_steps(old, refills)
     return text
 
 
@@ -329,8 +330,8 @@ def test_an_interval_set_is_mended_or_filled_again(
 ) -> None:
     """An old kernel gets it made again with its rules, also when an address may go from one element to another."""
     former, table_ = table(a=intervals(*old)), table(a=intervals(*new))
-    assert commands(*table_.render_delta(former)) == wanted
-    assert commands(*table_.render_delta(former, refills=False)) == without_refills
+    assert commands(*table_.render_steps(former)) == wanted
+    assert commands(*table_.render_steps(former, refills=False)) == without_refills
 
 
 @pytest.mark.parametrize("read", [10, 5000])
@@ -355,7 +356,7 @@ def test_what_is_small_beside_the_interval_sets_is_filled_again(read: int) -> No
             "add set inet calico b { type ipv4_addr; elements = { y } }",
             'add map inet calico m { type ifname : verdict; elements = { "y" : jump c-a } }',
         ]
-    assert commands(*world("x", "y").render_delta(world("y"))) == ["add set b", "add map m"]
+    assert commands(*world("x", "y").render_steps(world("y"))) == ["add set b", "add map m"]
     assert "add set" not in one_delta(world(), world("x"))
 
 
@@ -372,20 +373,20 @@ def test_a_set_of_another_type_is_replaced_with_its_users() -> None:
 def test_a_new_interval_set_goes_one_transaction_ahead() -> None:
     """Under a name that no standing rule uses; all rules that use it follow, and the next changes keep the name."""
     old, new = table(a=Set("ipv4_addr", elements=frozenset(["1.0.0.1"]))), table(a=intervals("1.0.0.0/8"))
-    assert commands(*new.render_delta(old)) == MADE_AGAIN
-    assert new.render_delta(old)[1].splitlines()[-1] == "add rule inet calico c-a ip saddr @a/1 accept"
+    assert commands(*new.render_steps(old)) == MADE_AGAIN
+    assert new.render_steps(old)[1].splitlines()[-1] == "add rule inet calico c-a ip saddr @a/1 accept"
     third = table(a=intervals("1.0.0.0/8", "2.0.0.0/8"))
     assert [one.name for one in third.element_changes(new) or []] == ["a/1"]
     assert third.names == {"a": "a/1"}
     third.chains["c-a"] = Chain(("ip saddr @a drop",))
-    assert commands(*third.render_delta(new)) == [
+    assert commands(*third.render_steps(new)) == [
         "add set a/2", "--", "flush chain c-a", "delete set a/1", "add rule c-a",
     ], "members and rules that change together"  # fmt: skip
     assert third.names == {"a": "a/2"}
-    assert commands(*table(a=Set("ipv4_addr")).render_delta(third)) == [
+    assert commands(*table(a=Set("ipv4_addr")).render_steps(third)) == [
         "flush chain c-a", "delete set a/2", "add set a", "add rule c-a",
     ]  # fmt: skip
-    assert commands(*table(b=intervals("1.0.0.0/8")).render_delta(Table())) == [
+    assert commands(*table(b=intervals("1.0.0.0/8")).render_steps(Table())) == [
         "add set b", "--", "add chain c-b", "add rule c-b",
     ]  # fmt: skip
 
@@ -396,9 +397,9 @@ def test_a_chain_that_leads_elsewhere_meets_the_sets_that_change_with_it() -> No
         made.chains["start"] = Chain((f"jump {target}",))
         return made
 
-    moved = commands(*world("c-a", "1.0.0.0/8", "2.0.0.0/8").render_delta(world("x", "1.0.0.0/8")))
+    moved = commands(*world("c-a", "1.0.0.0/8", "2.0.0.0/8").render_steps(world("x", "1.0.0.0/8")))
     assert moved[:2] == ["add set a/1", "--"]
-    moved = commands(*world("x", "1.0.0.0/8", "2.0.0.0/8").render_delta(world("c-a", "1.0.0.0/8")))
+    moved = commands(*world("x", "1.0.0.0/8", "2.0.0.0/8").render_steps(world("c-a", "1.0.0.0/8")))
     assert moved == ["flush chain start", "add set a", "add rule start"]
 
 
@@ -470,7 +471,7 @@ def test_a_large_set_that_loses_more_than_half_is_made_again_and_filled_by_batch
     old, new = table(a=intervals(*many(0, 5000))), table(a=intervals(*many(2501, 5000)))
     assert new.element_changes(old) is None
     fills: list[ElementChange] = []
-    assert commands(*new.render_delta(old, fills=fills)) == MADE_AGAIN
+    assert commands(*new.render_steps(old, fills=fills)) == MADE_AGAIN
     assert [(one.add, one.name, one.interval) for one in fills] == [(True, "a/1", True)]
     assert fills[0].elements == sorted(many(2501, 5000))
     assert (table(a=intervals(*many(2500, 5000))).element_changes(old) or [])[0].add is False

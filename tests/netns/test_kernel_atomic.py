@@ -183,7 +183,7 @@ def flooded(router: Router, states: list[Table], way: str = "delta") -> tuple[in
                 assert changes is not None
                 assert router.elements.commit(changes)
             else:
-                for text in wanted.render_delta(standing):
+                for text in wanted.render_steps(standing):
                     router.nft.run(text)
             standing = wanted
             commits += 1
@@ -249,7 +249,7 @@ def test_no_packet_slips_through_while_a_set_is_renewed(router: Router, what: st
     """An address that is forbidden before and after each transaction is forbidden all the time."""
     expected, states = RENEWALS[what]
     pairs = zip([states[-1], *states], states, strict=False)
-    texts = ["--".join(wanted.render_delta(former)) for former, wanted in pairs]
+    texts = ["--".join(wanted.render_steps(former)) for former, wanted in pairs]
     assert all(any(words in text for text in texts) for words in expected), "the way that this test is about"
     _, through = flooded(router, states)
     assert through == 0
@@ -266,7 +266,7 @@ def test_no_packet_slips_through_while_the_table_is_written_again(router: Router
 def test_no_packet_slips_through_while_a_large_set_is_filled_beside_itself(router: Router) -> None:
     states = [blocking([WITH_PREFIX, *nets(first, 1100)]) for first in (0, 1100)]
     fills: list[ElementChange] = []
-    assert len(states[1].render_delta(states[0], fills=fills)) == 2 and fills, "the way that this test is about"
+    assert len(states[1].render_steps(states[0], fills=fills)) == 2 and fills, "the way that this test is about"
     _, through = flooded(router, states, "agent")
     assert through == 0
 

@@ -97,7 +97,7 @@ def test_deltas_lead_to_the_same_table(kernels: Kernels, request: pytest.Fixture
     kernels.run(0, standing.render_replace())
     for step in range(STEPS):
         wanted = ruleset(dice)
-        changed = kernels.run(0, *wanted.render_delta(standing))
+        changed = kernels.run(0, *wanted.render_steps(standing))
         whole = kernels.run(1, wanted.render_replace())
         assert normal(changed) == normal(whole), f"seed {seed}, step {step}"
         standing = wanted
@@ -139,7 +139,7 @@ def test_members_that_change_by_batches(kernels: Kernels, request: pytest.Fixtur
         changes = wanted.element_changes(standing)
         batches += changes is not None
         if changes is None:
-            changed = kernels.run(0, *wanted.render_delta(standing))
+            changed = kernels.run(0, *wanted.render_steps(standing))
         else:
             assert kernels.elements.commit(changes)
             changed = kernels.run(0)
@@ -165,7 +165,7 @@ def test_members_that_change_in_any_way(
     kernels.run(0, standing.render_replace())
     for step in range(STEPS):
         wanted = random_sets(dice)
-        changed = kernels.run(0, *wanted.render_delta(standing, refills))
+        changed = kernels.run(0, *wanted.render_steps(standing, refills))
         whole = kernels.run(1, wanted.render_replace())
         assert normal(changed) == normal(whole), f"seed {seed}, step {step}"
         assert "size " not in changed

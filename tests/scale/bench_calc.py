@@ -127,7 +127,7 @@ def broad_set(count: int) -> None:
         assert changed is not None
         ruleset.on_flush(changed)
         wanted = ruleset.table.copy()
-        assert wanted.render_delta(programmed)
+        assert wanted.render_steps(programmed)
         taken.append((time.perf_counter() - started) * 1000)
         programmed = wanted
     report("one endpoint more in a set of all, without the kernel", "ms", taken, members=count)

@@ -35,7 +35,7 @@ class Kernel:
         self.failing: list[Exception] = []
 
     def write(self, wanted: Table, former: Table | None) -> None:
-        if former is not None and not wanted.render_delta(former):
+        if former is not None and not wanted.render_steps(former):
             return
         if self.failing and isinstance(self.failing[0], NftError):
             raise self.failing.pop(0)

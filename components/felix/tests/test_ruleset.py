@@ -201,4 +201,4 @@ def test_a_list_that_the_kernel_refuses_closes_its_policies() -> None:
 
 def test_a_delta_of_equal_tables_is_empty() -> None:
     made = ruleset()
-    assert made.table.render_delta(made.table.copy()) == []
+    assert made.table.render_steps(made.table.copy()) == []

@@ -42,7 +42,7 @@ class Programmer:
             self._rewrite(wanted)
         elif not self._write_elements(wanted, former):
             fills: list[ElementChange] = []
-            self._commit_all(wanted, wanted.render_delta(former, self._refills, fills), fills, whole=False)
+            self._commit_all(wanted, wanted.render_steps(former, self._refills, fills), fills, whole=False)
 
     def _rewrite(self, wanted: Table) -> None:
         """Where no table stands, one that drops new flows comes first: the sets may take their time."""

@@ -122,7 +122,7 @@ class Table:
 
     def render_rewrite(self, standing: Standing, fills: list[ElementChange] | None = None) -> list[str]:
         """The transactions that make the kernel's table this one, of which nothing but names is known: interval sets
-        under names that are free, then all else in place of all that stands. `fills` as for `render_delta`."""
+        under names that are free, then all else in place of all that stands. `fills` as for `render_steps`."""
         staged = [name for name, one in self.sets.items() if _is_staged(one)]
         self.names = {name: _free_name(name, set(standing.sets) | set(standing.maps)) for name in staged}
         self.names = {name: called for name, called in self.names.items() if name != called}
@@ -136,7 +136,11 @@ class Table:
         lines += _switch(Table(), self, _Plan(list(self.chains), staged, set(), []), True)
         return ["\n".join(part) + "\n" for part in (first, lines)]
 
-    def render_delta(self, former: Table, refills: bool = True, fills: list[ElementChange] | None = None) -> list[str]:
+    def render_delta(self, former: Table) -> str:
+        """The commands of `render_steps` as one text, for a table that no packet meets."""
+        return "".join(self.render_steps(former))
+
+    def render_steps(self, former: Table, refills: bool = True, fills: list[ElementChange] | None = None) -> list[str]:
         """The transactions that turn `former` into this one: none when they are equal, two when there are new interval
         sets. Takes over `former`'s names of sets. `fills`, when it is given, gets the elements of large new sets, to be
         added between the two: batches are faster than text."""
