@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,7 @@ def test_a_silent_name_server_is_no_mistake_of_the_user(monkeypatch: pytest.Monk
         ({"ETCD_CERT_FILE": "der"}, r"der \(ETCD_CERT_FILE\) holds no certificate: it is DER: convert it"),
         ({"ETCD_CA_CERT_FILE": "client.key"}, r"\(ETCD_CA_CERT_FILE\) holds no certificate authority: it is a private"),
         ({"ETCD_CA_CERT_FILE": "broken.crt"}, r"\(ETCD_CA_CERT_FILE\) holds a certificate that cannot be read"),
+        ({"ETCD_CA_CERT_FILE": "pipe"}, r"open /.*pipe: this is no file$"),
         ({"ETCD_CA_CERT_FILE": "nowhere"}, r"open /.*nowhere: no such file or directory$"),
     ],
 )
@@ -160,6 +162,7 @@ def test_a_certificate_or_key_that_is_wrong_is_named(
         "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n"
     )
     (folder / "empty").write_bytes(b"")
+    os.mkfifo(folder / "pipe")
     (folder / "der").write_bytes(b"\x30\x82\x01")
     paths = {name: str(folder / file) if file else "" for name, file in changes.items()}
     environment = {"ETCD_ENDPOINTS": "https://[::1]:2379", **certificates.variables(), **paths}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from libcalico.errors import BadData
-from libcalico.files import read_small
+from libcalico.files import read_regular, read_small
 
 if TYPE_CHECKING:
     import ssl
@@ -121,7 +121,7 @@ def _content(pem: Pem) -> bytes:
     if not pem.path:
         return pem.text
     try:
-        return read_small(pem.path).removeprefix(BYTE_ORDER_MARK)
+        return read_regular(pem.path).removeprefix(BYTE_ORDER_MARK)
     except OSError as error:
         problem = BadData(f"{FAILED}: open {pem.path}: {(error.strerror or str(error)).lower()}")
         problem.add_note(f"{pem.source} names this file")
