@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from libcalico import text as text_of
 from libcalico.durations import NANOSECONDS, parse_duration
 from libcalico.errors import BadData
-from libcalico.files import is_there, read_file
+from libcalico.files import is_there, read_regular
 
 LARGEST_PORT = 65535
 LONGEST_SOCKET_PATH = 106
@@ -206,7 +206,7 @@ class Configuration:
         """An INI file with a `[global]` section; False when it is not there, which need not be an error."""
         self._sources["file"], self._twice = {}, []
         try:
-            whole = read_file(path, LARGEST_FILE).decode("utf-8-sig")
+            whole = read_regular(path, LARGEST_FILE).decode("utf-8-sig")
             text = "\n".join(line.strip() for line in whole.splitlines())
         except (OSError, ValueError) as error:  # the latter for text that is none, and a path that no file can have
             if isinstance(error, FileNotFoundError) and not is_there(path):

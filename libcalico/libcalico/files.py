@@ -19,7 +19,7 @@ def read_small(path: str | os.PathLike[str], largest: int = LARGEST) -> bytes:
     return content
 
 
-def read_file(path: str | os.PathLike[str], largest: int = LARGEST) -> bytes:
+def read_regular(path: str | os.PathLike[str], largest: int = LARGEST) -> bytes:
     """As `read_small`, where nobody may be kept waiting: raises OSError for a pipe and a directory as well."""
     number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:

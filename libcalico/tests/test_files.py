@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from libcalico.files import read_file
+from libcalico.files import read_regular
 
 
 def test_a_file_is_read_whole(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x" * 70000)
-    assert read_file(tmp_path / "a") == b"x" * 70000
-    assert read_file("/dev/null") == b""
+    assert read_regular(tmp_path / "a") == b"x" * 70000
+    assert read_regular("/dev/null") == b""
 
 
 def test_what_is_no_file_or_too_much_is_refused(tmp_path: Path) -> None:
@@ -21,9 +21,9 @@ def test_what_is_no_file_or_too_much_is_refused(tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(b"x" * 101)
     for path, why in ((tmp_path / "pipe", "no file"), (tmp_path, "directory"), (Path("/dev/zero"), "too large")):
         with pytest.raises(OSError, match=f"(?i){why}"):
-            read_file(path)
+            read_regular(path)
     with pytest.raises(OSError, match=r"(?i)too large"):
-        read_file(tmp_path / "large", 100)
-    assert len(read_file(tmp_path / "large", 101)) == 101
+        read_regular(tmp_path / "large", 100)
+    assert len(read_regular(tmp_path / "large", 101)) == 101
     with pytest.raises(FileNotFoundError):
-        read_file(tmp_path / "none")
+        read_regular(tmp_path / "none")

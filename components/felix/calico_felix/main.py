@@ -24,7 +24,7 @@ from libcalico.config import Configuration, Value
 from libcalico.datastore.etcd import EtcdDatastore
 from libcalico.datastore.settings import SETTINGS, EtcdConfig, Found, etcd_config, first_of, from_environment, name_of
 from libcalico.errors import BadData, CalicoError
-from libcalico.files import is_there, read_file
+from libcalico.files import is_there, read_regular
 from libcalico.obs import logs
 
 log = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ def _find_node_name(environment: Mapping[str, str]) -> tuple[str, str]:
         return name, "environment: NODENAME"
     path = environment.get("CALICO_NODENAME_FILE") or NODENAME_FILE
     try:
-        return read_file(path, LONGEST_NAME).decode().strip(), path
+        return read_regular(path, LONGEST_NAME).decode().strip(), path
     except (OSError, UnicodeDecodeError) as error:
         if not isinstance(error, FileNotFoundError) or is_there(path):
             raise BadData(f"cannot read the file with the node's name: {error}") from None

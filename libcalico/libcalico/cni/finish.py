@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 
 from libcalico.clock import rfc3339
@@ -41,7 +41,6 @@ class _Waiting:
     next_s: float = 0.0
     pause_s: float = LOOK_S
     problem: str = ""
-    notes: list[str] = field(default_factory=list)
 
 
 class Finisher:

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from libcalico.files import read_file
+from libcalico.files import read_regular
 from libcalico.kernel.objects import Link
 from libcalico.model.go_regex import go_search
 
@@ -69,7 +69,7 @@ class MtuFile:
 
     def _holds(self, mtu: int) -> bool:
         try:
-            return read_file(self._path).strip() == str(mtu).encode()
+            return read_regular(self._path).strip() == str(mtu).encode()
         except OSError:
             return False
 
