@@ -18,6 +18,10 @@ class Clock(Protocol):
         """Wall time, always UTC."""
         ...
 
+    async def sleep(self, pause_s: float) -> None:
+        """Let others run for `pause_s` seconds."""
+        ...
+
 
 class SystemClock:
     """The machine's clock."""
@@ -29,6 +33,12 @@ class SystemClock:
     def now(self) -> datetime:
         """Wall time in UTC."""
         return datetime.now(UTC)
+
+    async def sleep(self, pause_s: float) -> None:
+        """Let the event loop's other tasks run for `pause_s` seconds."""
+        import asyncio  # 30 ms that a program which never waits does not pay
+
+        await asyncio.sleep(pause_s)
 
 
 def rfc3339(moment: datetime) -> str:

@@ -5,35 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from libcalico.clock import SystemClock
 from libcalico.cni import unfinished
 from libcalico.cni.context import Context
 from libcalico.cni.finish import KEPT, LAST_PAUSE_S, Finisher
 from libcalico.cni.unfinished import Unfinished
 from libcalico.errors import DatastoreError, ResourceUpdateConflict, Unreachable
+from libcalico.testing.clock import ManualClock
 from tests.cni_world import ID, World
 
 AWAY = Unreachable("etcd is away")
-
-
-class Hands(SystemClock):
-    """A clock that a test sets."""
-
-    moment = datetime(2026, 3, 1, tzinfo=UTC)
-    time_s = 100.0
-
-    def monotonic_s(self) -> float:
-        return self.time_s
-
-    def now(self) -> datetime:
-        return self.moment
 
 
 class Store:
@@ -41,7 +27,7 @@ class Store:
 
     def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.world = World()
-        self.clock = Hands()
+        self.clock = ManualClock(100.0)
         self.kept = Unfinished(str(directory))
         self.world.services.unfinished = self.kept
         self.world.services.clock = self.clock
@@ -169,7 +155,7 @@ async def test_an_interface_that_stands_is_somebodys(store: Store) -> None:
     await store.finisher.look()
     assert store.asked == asked, "it is not due"
     store.end_namespaces()
-    store.clock.time_s += LAST_PAUSE_S
+    store.clock.at_s += LAST_PAUSE_S
     await store.finisher.look()
     assert await store.world.is_clean()
 
@@ -205,7 +191,7 @@ async def test_addresses_of_calico_ipam_wait_for_the_end_of_the_namespace(store:
     await store.finisher.look()
     assert await store.world.held() and "waits for the end of namespace" in store.finisher.problems()[1]
     box.unlink()
-    store.clock.time_s += LAST_PAUSE_S
+    store.clock.at_s += LAST_PAUSE_S
     await store.finisher.look()
     assert not await store.world.held() and len(store.finisher) == 0
 
@@ -277,8 +263,7 @@ async def test_one_that_fails_stops_no_other_and_is_given_up_after_a_week(
     monkeypatch.setattr("libcalico.cni.finish.standing_interfaces", fail)
     await store.finisher.look()
     assert len(store.finisher) == 1 and "a mistake of ours" in store.finisher.problems()[1]
-    store.clock.moment += KEPT + timedelta(seconds=1)
-    store.clock.time_s += LAST_PAUSE_S
+    store.clock.at_s += KEPT.total_seconds() + 1 + LAST_PAUSE_S
     await store.finisher.look()
     assert len(store.finisher) == 0
 

@@ -11,7 +11,6 @@ import socket
 import stat
 import time
 from collections.abc import AsyncIterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,29 +21,17 @@ from libcalico.errors import BadData, Unavailable
 from libcalico.obs import debug, http, logs
 from libcalico.obs.health import Health
 from libcalico.obs.metrics import Metrics
-
-
-class HandClock:
-    """Time moves when the test says so."""
-
-    def __init__(self) -> None:
-        self.at_s = 0.0
-
-    def monotonic_s(self) -> float:
-        return self.at_s
-
-    def now(self) -> datetime:
-        return datetime.fromtimestamp(self.at_s, UTC)
+from libcalico.testing.clock import ManualClock
 
 
 def test_a_new_part_is_live_and_not_ready() -> None:
-    health = Health(HandClock())
+    health = Health(ManualClock())
     health.register("loop", 20)
     assert health.live()[0] and not health.ready()[0]
 
 
 def test_a_late_part_is_neither_and_recovers() -> None:
-    clock = HandClock()
+    clock = ManualClock()
     health = Health(clock)
     health.register("loop", 20)
     health.register("start", 0)
@@ -59,7 +46,7 @@ def test_a_late_part_is_neither_and_recovers() -> None:
 
 
 def test_live_and_ready_are_told_apart_in_a_sorted_table() -> None:
-    health = Health(HandClock())
+    health = Health(ManualClock())
     health.register("loop", 20)
     health.register("calc", 0)
     health.report("calc", live=False, ready=True)

@@ -11,23 +11,14 @@ from calico_felix.contact import QUIET_S, Contact
 from calico_felix.daemon import Daemon, Sources
 from calico_felix.dataplane.loop import Dataplane
 from calico_felix.parameters import PARAMETERS
-from libcalico.clock import SystemClock
 from libcalico.config import Configuration
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.datastore.syncer import Syncer
 from libcalico.errors import DatastoreError
+from libcalico.testing.clock import ManualClock
 
 
-class Hands(SystemClock):
-    """A clock that a test sets."""
-
-    time_s = 100.0
-
-    def monotonic_s(self) -> float:
-        return self.time_s
-
-
-def contact_of(datastore: MemoryDatastore, clock: Hands) -> tuple[Contact, Syncer]:
+def contact_of(datastore: MemoryDatastore, clock: ManualClock) -> tuple[Contact, Syncer]:
     syncer = Syncer(datastore, ("/calico/",), clock)
     return Contact(datastore, syncer, clock), syncer
 
@@ -41,7 +32,7 @@ async def follow(syncer: Syncer) -> None:
 
 
 async def test_a_datastore_that_answers() -> None:
-    contact, syncer = contact_of(MemoryDatastore(), Hands())
+    contact, syncer = contact_of(MemoryDatastore(), ManualClock(100.0))
     assert contact.is_lost
     await follow(syncer)
     assert contact.facts() == {"connected": True, "last_heard_s": 0.0, "endpoint": "memory", "reason": ""}
@@ -49,10 +40,10 @@ async def test_a_datastore_that_answers() -> None:
 
 
 async def test_one_that_falls_silent() -> None:
-    clock = Hands()
+    clock = ManualClock(100.0)
     contact, syncer = contact_of(MemoryDatastore(), clock)
     await follow(syncer)
-    clock.time_s += QUIET_S + 5
+    clock.at_s += QUIET_S + 5
     assert contact.facts()["connected"] is False and contact.facts()["reason"] == "it is silent"
     assert contact.detail(19) == "no answer for 25 s, rules stand as of revision 19"
     assert contact.problems(19) == [
@@ -68,7 +59,7 @@ class Gone(MemoryDatastore):
 
 
 async def test_one_that_refuses_is_lost_at_once_and_says_why() -> None:
-    contact, syncer = contact_of(Gone(), Hands())
+    contact, syncer = contact_of(Gone(), ManualClock(100.0))
     task = asyncio.ensure_future(follow(syncer))
     await asyncio.sleep(0.05)
     task.cancel()

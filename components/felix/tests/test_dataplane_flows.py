@@ -22,6 +22,7 @@ from libcalico.net import Cidr
 from libcalico.policy.ir import EndpointPolicy
 from libcalico.policy.nft.rules import NftOptions
 from libcalico.policy.nft.table import Table
+from libcalico.testing.clock import ManualClock
 
 ADDRESS = Cidr(4, 0x0A000001, 32)
 OTHER = Cidr(4, 0x0A000002, 32)
@@ -313,19 +314,9 @@ async def test_an_address_that_moves_keeps_a_route(order: str) -> None:
     assert [route.device for route in dataplane.routes.delta.desired.values()] == [6]
 
 
-class HandClock(SystemClock):
-    """Time moves when the test says so."""
-
-    def __init__(self) -> None:
-        self.at_s = 100.0
-
-    def monotonic_s(self) -> float:
-        return self.at_s
-
-
 async def test_who_fights_over_a_route_gets_one_answer_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "ROUTE_PAUSE_S", 0.2)
-    clock = HandClock()
+    clock = ManualClock(100.0)
     dataplane = Dataplane(DataplaneConfig("here", NftOptions()), clock)
     route = Route("10.0.0.1/32", 7, metric=loop.ROUTE_METRIC)
     key = drivers.route_key(route)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 
 import msgspec
@@ -47,7 +46,7 @@ async def _ensure_cluster_information(datastore: Datastore, clock: Clock, versio
     path = key_path(KEY).encode()
     for attempt in range(TRIES):
         if attempt:
-            await asyncio.sleep(CONFLICT_PAUSE_S)
+            await clock.sleep(CONFLICT_PAUSE_S)
         stored = await datastore.get(path)
         if stored is None:
             current = ClusterInformation(metadata=_new_metadata("default", clock))

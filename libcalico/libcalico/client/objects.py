@@ -6,7 +6,6 @@ command line builds on them. Errors are those of `libcalico.errors` with upstrea
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import uuid
 from collections.abc import Callable
@@ -216,7 +215,7 @@ class AsyncClient:
         last: CalicoError | None = None
         for attempt in range(CONFLICT_TRIES):
             if attempt:
-                await asyncio.sleep(CONFLICT_PAUSE_S)
+                await self.clock.sleep(CONFLICT_PAUSE_S)
             current = await self.get(kind, name, resource.metadata.namespace)
             given = resource.metadata.resource_version
             if given and given != current.metadata.resource_version:
@@ -298,7 +297,7 @@ class AsyncClient:
             raise ResourceUpdateConflict(_key_of(pool))
         if not pool.spec.disabled:
             await self.update(_replace(pool, spec=_replace(pool.spec, disabled=True)))
-            await asyncio.sleep(pool_rules.SETTLE_S)
+            await self.clock.sleep(pool_rules.SETTLE_S)
         await IpamService(self.datastore, "", self.clock).release_pool_affinities(pool.spec.cidr)
 
 

@@ -15,14 +15,14 @@ import logging
 from libcalico.datastore import certificates
 from libcalico.datastore.settings import EtcdConfig
 from libcalico.errors import BadData, Unreachable
+from libcalico.reconcile import Backoff
 from libcalico.rpc import grpc
 
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
 STAGGER_S = 0.05
-FIRST_PAUSE_S = 0.001
-LONGEST_PAUSE_S = 0.05
+NOT_READY_PAUSE = Backoff(0.001, 0.05, growth=1.5)
 RENEW_INTERVAL_S = 0.5
 EXPLAIN_TIMEOUT_S = 1.0
 EXPLANATION_LASTS_S = 2.0
@@ -92,7 +92,7 @@ class Members:
         if order[0].is_ready():
             return order[0]
         clock = asyncio.get_running_loop().time
-        begun_s, pause_s = clock(), FIRST_PAUSE_S
+        begun_s, failures = clock(), 0
         while True:
             await self._renew()
             found = await self._first_ready(order, clock() - begun_s)
@@ -103,8 +103,8 @@ class Members:
                 return found
             if clock() >= deadline_s:
                 raise Unreachable(await self._explain())
-            await asyncio.sleep(pause_s)
-            pause_s = min(LONGEST_PAUSE_S, pause_s * 1.5)
+            failures += 1
+            await asyncio.sleep(NOT_READY_PAUSE.pause_s(failures))
 
     async def _first_ready(self, order: list[Member], passed_s: float) -> Member | None:
         """Let all that should be tried by now connect; the next one's turn comes when those before it have failed."""

@@ -10,7 +10,6 @@ Source: spec/datastore.md 5.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import enum
 import logging
@@ -96,7 +95,7 @@ class Syncer:
             except DatastoreError as error:
                 self._lost(error)
                 log.warning("cannot read the datastore, trying again in %.0f s: %s", RETRY_LIST_S, error)
-                await asyncio.sleep(RETRY_LIST_S)
+                await self._clock.sleep(RETRY_LIST_S)
 
     async def _snapshot(self) -> AsyncIterator[Batch]:
         revision = 0
@@ -149,7 +148,7 @@ class Syncer:
                 self._lost(error)
                 failures = 1 if self._revision > before else failures + 1
                 log.warning("lost the watch at revision %d (failure %d): %s", self._revision, failures, error)
-                await asyncio.sleep(RETRY_WATCH_S)
+                await self._clock.sleep(RETRY_WATCH_S)
                 if self._last_event is None:
                     return  # nothing has happened since the snapshot by which the history could be known again
 

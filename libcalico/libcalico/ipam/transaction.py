@@ -12,18 +12,17 @@ from __future__ import annotations
 import asyncio
 import bisect
 import contextlib
-import random
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from libcalico.datastore.contract import Compare, Datastore, Delete, Get, KeyValue, Put, Target
 from libcalico.errors import CalicoError, ResourceAlreadyExists, ResourceUpdateConflict
+from libcalico.reconcile import Backoff
 
 TRIES = 100
 LARGEST_GROUP = 64
 LARGEST_TRANSACTION = 120
-FIRST_PAUSE_S = 0.001
-LONGEST_PAUSE_S = 0.05
+CONFLICT_PAUSE = Backoff(0.001, 0.05, spread=True)
 WRITTEN_VALUES = 4096
 
 Plan = Callable[["View"], Any]
@@ -278,8 +277,7 @@ class Transactions:
                 for waiting, result in zip(group, results, strict=False):
                     _settle(waiting.done, result)
                 return len(results)
-            pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**attempt)
-            await asyncio.sleep(random.uniform(0, pause))
+            await asyncio.sleep(CONFLICT_PAUSE.pause_s(attempt + 1))
         raise ResourceUpdateConflict(f"IPAM gave up after {TRIES} conflicts with other writers")
 
     async def _plan(self, group: list[_Waiting]) -> tuple[View, list[Any]]:

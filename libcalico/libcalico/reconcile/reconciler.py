@@ -11,13 +11,14 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from libcalico.errors import CalicoError
+from libcalico.reconcile.backoff import Backoff
 from libcalico.reconcile.delta import Delta
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-FIRST_BACKOFF_S = 0.1
-LAST_BACKOFF_S = 30.0
+BACKOFF = Backoff(0.1, 30.0)
+READ_AGAIN_S = 1.0
 
 
 class Driver(Protocol[K, V]):
@@ -119,7 +120,7 @@ class Reconciler(Generic[K, V]):
     def next_try_s(self, now_s: float) -> float | None:
         """Seconds until `apply` has something to do, None = nothing until the next change."""
         if self._stale or any(self._due(key, now_s) for key, _value in self.delta.updates()):
-            return 0.0 if not self._error else LAST_BACKOFF_S / 30
+            return 0.0 if not self._error else READ_AGAIN_S
         times = [failure.next_try_s for failure in self._failures.values()]
         times += [since + self._grace_s for since in self._spared.values()]
         if self._interval_s:
@@ -184,8 +185,7 @@ class Reconciler(Generic[K, V]):
                 self._failures.pop(key, None)
         for key, error in errors.items():
             attempts = self._failures[key].attempts + 1 if key in self._failures else 1
-            pause_s = min(LAST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** (attempts - 1))
-            self._failures[key] = Failure(str(error), attempts, now_s + pause_s)
+            self._failures[key] = Failure(str(error), attempts, now_s + BACKOFF.pause_s(attempts))
             self._report(str(key), error)
 
     def _report(self, what: str, error: Exception) -> None:
