@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from libcalico.ipam.store import ClaimConflict
 from libcalico.model.codec import from_input
 from libcalico.model.ipam_data import Config
 from libcalico.model.keys import BlockKey, HandleKey, key_path
+from libcalico.testing.clock import ManualClock
 
 POOL = "10.61.0.0/24"
 
@@ -49,19 +49,6 @@ class Wire(MemoryDatastore):
             self.lose_answers -= 1
             raise DatastoreError("connection lost")
         return answer
-
-
-class Watch:
-    """A clock that tests move."""
-
-    def __init__(self) -> None:
-        self.time = datetime(2026, 3, 1, 10, 0, tzinfo=UTC)
-
-    def monotonic_s(self) -> float:
-        return self.time.timestamp()
-
-    def now(self) -> datetime:
-        return self.time
 
 
 async def cluster(*hosts: str, cidr: str = POOL, size: int = 29) -> tuple[Wire, AsyncClient]:
@@ -232,7 +219,7 @@ async def test_dying_before_or_after_any_transaction_leaves_no_half() -> None:
 
 async def test_cooling_addresses_are_nobodys_until_their_time_is_over() -> None:
     store, _ = await cluster("a1", cidr="10.61.0.0/30", size=30)
-    watch = Watch()
+    watch = ManualClock()
     service = IpamService(store, "a1", watch)
     await service.set_config(Config(strict_affinity=True, cooldown_s=30))
     await service.auto_assign(num4=4, handle="c1")
@@ -244,7 +231,7 @@ async def test_cooling_addresses_are_nobodys_until_their_time_is_over() -> None:
     with pytest.raises(ResourceAlreadyExists):
         await service.assign_ip("10.61.0.1", "c2")
     assert (await service.release_ips(["10.61.0.1"])).unallocated == ("10.61.0.1",)
-    watch.time += timedelta(seconds=31)
+    watch.at_s += 31
     v4, _ = await service.auto_assign(num4=1, handle="c2")
     assert v4 is not None and v4.addresses == ("10.61.0.0/30",)
     assert await used(store) == {"c2": ["10.61.0.0"]}
