@@ -2,7 +2,7 @@
 
 Each module is one source file in `calico_native/py/`, built twice: compiled by Cython as `calico_native.<name>`,
 and importable as it stands as `calico_native.py.<name>`, the oracle that the tests compare with. What you get by
-`from calico_native import labels` is the compiled one, or the twin when `CALICO_NO_NATIVE=1` is set or the
+`from calico_native import expression` is the compiled one, or the twin when `CALICO_NO_NATIVE=1` is set or the
 compiled one was not built. `implementation` says which: "compiled" or "python".
 """
 
@@ -12,7 +12,7 @@ import importlib
 import os
 import sys
 
-MODULES = ("bitmap", "labels", "net", "netns", "nfnl", "rules")
+MODULES = ("bitmap", "expression", "label_index", "net", "netns", "nfnl", "rules")
 
 
 def _load() -> str:

@@ -19,7 +19,7 @@ def builds(name: str) -> list[Any]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that asks for `labels`, `rules`, `bitmap` or `netns` gets each build of it."""
+    """A test that asks for `expression`, `rules`, `bitmap` or `netns` gets each build of it."""
     for name in calico_native.MODULES:
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, builds(name), ids=[calico_native.implementation, "twin"])

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calico_native import labels as compiled_labels
+from calico_native import expression as compiled_expression
+from calico_native import label_index as compiled_index
 from calico_native import rules as compiled_rules
-from calico_native.py import labels as twin_labels
+from calico_native.py import expression as twin_expression
+from calico_native.py import label_index as twin_index
 from calico_native.py import rules as twin_rules
 
 FAMILIES = st.sampled_from([4, 6])
@@ -124,9 +126,13 @@ HISTORY = st.lists(
 )  # fmt: skip
 
 
-def play(module: Any, history: list[Any]) -> tuple[list[list[tuple[str, str, str]]], Any]:
+COMPILED, TWIN = (compiled_expression, compiled_index), (twin_expression, twin_index)
+
+
+def play(build: tuple[Any, Any], history: list[Any]) -> tuple[list[list[tuple[str, str, str]]], Any]:
     """What the index said at each step, in the order of its promise: starts, then stops; and the index."""
     said: list[tuple[str, str, str]] = []
+    language, module = build
     index = module.LabelIndex(
         lambda selector, item: said.append(("start", selector, item)),
         lambda selector, item: said.append(("stop", selector, item)),
@@ -134,7 +140,7 @@ def play(module: Any, history: list[Any]) -> tuple[list[list[tuple[str, str, str
     steps = []
     for verb, *arguments in history:
         if verb == "update_selector":
-            arguments[1] = module.parse(arguments[1])
+            arguments[1] = language.parse(arguments[1])
         getattr(index, verb)(*arguments)
         steps.append(list(said))
         said.clear()
@@ -144,7 +150,7 @@ def play(module: Any, history: list[Any]) -> tuple[list[list[tuple[str, str, str
 @settings(max_examples=200)
 @given(HISTORY)
 def test_both_indexes_say_the_same(history: list[Any]) -> None:
-    one, other = play(compiled_labels, history)[0], play(twin_labels, history)[0]
+    one, other = play(COMPILED, history)[0], play(TWIN, history)[0]
     assert [sorted(step) for step in one] == [sorted(step) for step in other]
 
 
@@ -152,7 +158,7 @@ def test_both_indexes_say_the_same(history: list[Any]) -> None:
 @given(HISTORY)
 def test_no_item_loses_a_match_before_it_gains_one(history: list[Any]) -> None:
     """Within one step all starts of an item come before its stops, and nothing is said twice."""
-    for step in play(compiled_labels, history)[0]:
+    for step in play(COMPILED, history)[0]:
         assert len(set(step)) == len(step)
         stopped = set()
         for what, _, item in step:
@@ -161,11 +167,11 @@ def test_no_item_loses_a_match_before_it_gains_one(history: list[Any]) -> None:
                 stopped.add(item)
 
 
-@pytest.mark.parametrize("module", [compiled_labels, twin_labels], ids=["compiled", "twin"])
+@pytest.mark.parametrize("build", [COMPILED, TWIN], ids=["compiled", "twin"])
 @settings(max_examples=100)
 @given(history=HISTORY)
-def test_an_index_that_lost_everything_keeps_nothing(module: Any, history: list[Any]) -> None:
-    _, index = play(module, history)
+def test_an_index_that_lost_everything_keeps_nothing(build: tuple[Any, Any], history: list[Any]) -> None:
+    _, index = play(build, history)
     for item in "wxyz":
         index.delete_labels(item)
     for selector in "ABCDE":
@@ -177,12 +183,13 @@ def test_an_index_that_lost_everything_keeps_nothing(module: Any, history: list[
     assert not index.parents
 
 
-@pytest.mark.parametrize("module", [compiled_labels, twin_labels], ids=["compiled", "twin"])
-def test_a_shared_conjunct_does_not_make_updates_slow(module: Any) -> None:
+@pytest.mark.parametrize("build", [COMPILED, TWIN], ids=["compiled", "twin"])
+def test_a_shared_conjunct_does_not_make_updates_slow(build: tuple[Any, Any]) -> None:
     """1000 selectors share `alpha == "beta"`: an item meets at most those that its other labels name, and one more."""
+    language, module = build
     index = module.LabelIndex(lambda *_: None, lambda *_: None)
     for number in range(1000):
-        index.update_selector(number, module.parse(f"alpha == 'beta' && has(ipset-{number})"))
+        index.update_selector(number, language.parse(f"alpha == 'beta' && has(ipset-{number})"))
     assert max(len(bucket) for bucket in index.buckets.values()) == 1 and not index.unfiled
     index.update_labels("item", {"alpha": "beta", "ipset-7": "true"})
     assert index.matches("item") == {7}

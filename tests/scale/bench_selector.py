@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from calico_native import labels as compiled
-from calico_native.py import labels as twin
+from calico_native import expression as compiled
+from calico_native import label_index as compiled_index
+from calico_native.py import expression as twin
+from calico_native.py import label_index as twin_index
 from libcalico import selector
 from tests.scale.report import per_call_us, report
 
@@ -21,12 +23,12 @@ def language(module: ModuleType, build: str) -> None:
     report("selector evaluate", "us", per_call_us(lambda: module.evaluate(node, LABELS), 20_000), build=build)
 
 
-def index_update(module: ModuleType, build: str) -> None:
+def index_update(language: ModuleType, module: ModuleType, build: str) -> None:
     """One endpoint changes one label, against N selectors each of which wants a value of a shared and an own label."""
     for count in SELECTORS:
         index = module.LabelIndex(lambda *_: None, lambda *_: None)
         for number in range(count):
-            index.update_selector(number, module.parse(f"tier == 'web' && customer == 'c{number}'"))
+            index.update_selector(number, language.parse(f"tier == 'web' && customer == 'c{number}'"))
         flips = [{"tier": "web", "customer": f"c{number % count}", "v": str(number)} for number in range(200)]
 
         def update(flips: list[dict[str, str]] = flips, index: object = index) -> None:
@@ -39,9 +41,9 @@ def index_update(module: ModuleType, build: str) -> None:
 
 def main() -> None:
     """All of it."""
-    for module, build in ((compiled, "compiled"), (twin, "python")):
-        language(module, build)
-        index_update(module, build)
+    for expression, label_index, build in ((compiled, compiled_index, "compiled"), (twin, twin_index, "python")):
+        language(expression, build)
+        index_update(expression, label_index, build)
     selector.parse(TEXT)
     report("selector parse, cached", "us", per_call_us(lambda: selector.parse(TEXT), 50_000))
 

@@ -1,20 +1,22 @@
 """Selectors: boolean expressions over labels (spec/selectors.md).
 
-`parse` gives a `Selector` with its canonical text and id; equal text is parsed once. The language itself and the
-label index are in `calico_native.labels`; `translate` builds what the calculation graph evaluates from v3 objects.
+`parse` gives a `Selector` with its canonical text and id; equal text is parsed once. The language itself is in
+`calico_native.expression`, the index in `calico_native.label_index`; `translate` builds what the calculation graph
+evaluates from v3 objects.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from calico_native import labels as _labels
+from calico_native import expression as _expression
+from calico_native import label_index as _label_index
 from libcalico.errors import BadData
 from libcalico.selector.identity import unique_id
 from libcalico.text import TextCache, shown
 
-LabelIndex = _labels.LabelIndex
-Restriction = _labels.Restriction
+LabelIndex = _label_index.LabelIndex
+Restriction = _expression.Restriction
 REMEMBERED_CHARACTERS = 2 << 20
 
 
@@ -27,22 +29,22 @@ class Selector:
 
     __slots__ = ("id", "node", "text")
 
-    def __init__(self, node: _labels.Node) -> None:
+    def __init__(self, node: _expression.Node) -> None:
         self.node = node
-        self.text = _labels.render(node)
+        self.text = _expression.render(node)
         self.id = unique_id("s", self.text)
 
     def evaluate(self, labels: Mapping[str, str]) -> bool:
         """Does an item with these labels match?"""
-        return _labels.evaluate(self.node, labels if isinstance(labels, dict) else dict(labels))
+        return _expression.evaluate(self.node, labels if isinstance(labels, dict) else dict(labels))
 
     def restrictions(self) -> dict[str, Restriction]:
         """What the selector demands of single labels: a necessary condition (spec/selectors.md 10)."""
-        return _labels.restrictions(self.node)
+        return _expression.restrictions(self.node)
 
     def with_prefix(self, prefix: str) -> Selector:
         """The same expression with `prefix` before every label name."""
-        return Selector(_labels.rename(self.node, prefix))
+        return Selector(_expression.rename(self.node, prefix))
 
     def __str__(self) -> str:
         return self.text
@@ -64,8 +66,8 @@ def parse(text: str) -> Selector:
 
 def _parse(text: str) -> Selector:
     try:
-        return Selector(_labels.parse(text))
-    except _labels.ParseError as error:
+        return Selector(_expression.parse(text))
+    except _expression.ParseError as error:
         raise SelectorError(shown(error)) from None
     except RecursionError:
         raise SelectorError("nested too deeply") from None

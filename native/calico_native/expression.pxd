@@ -1,4 +1,4 @@
-# Types for the compiled build of py/labels.py.
+# Types for the compiled build of py/expression.py.
 cdef int ALL, GLOBAL, HAS, EQUAL, NOT_EQUAL, CONTAINS, STARTS_WITH, ENDS_WITH, IN, NOT_IN, NOT, AND, OR
 
 cdef class Node:
@@ -31,15 +31,3 @@ cdef class Parser:
     cdef bint _take_words(self, str first, str second) except -1
     cdef str parse_string(self)
     cdef tuple parse_set(self)
-
-cdef class _Item:
-    cdef public dict labels, effective
-    cdef public tuple parents
-    cdef public set matches
-
-cdef class _Filed:
-    cdef public Node node
-    cdef public str label
-    cdef public tuple values
-    cdef public bint possible
-    cdef public set items
