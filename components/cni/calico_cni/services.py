@@ -10,7 +10,8 @@ from libcalico.client.objects import AsyncClient
 from libcalico.cni.conf import NetConf
 from libcalico.cni.locks import hold_netns
 from libcalico.cni.services import Services
-from libcalico.cni.unfinished import STATE_DIRECTORY, Unfinished
+from libcalico.cni.unfinished import Unfinished
+from libcalico.conventions import STATE_DIRECTORY
 from libcalico.datastore.etcd import EtcdDatastore
 from libcalico.datastore.settings import CALICO, EtcdConfig, etcd_config, first_of, from_network, from_variables
 from libcalico.errors import BadData

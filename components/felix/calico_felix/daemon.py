@@ -43,7 +43,7 @@ from libcalico.datastore.syncer import Batch, Status, Syncer
 from libcalico.errors import BadData, CalicoError, DatastoreError, ResourceDoesNotExist
 from libcalico.ipam.service import IpamService
 from libcalico.kernel.netlink import LinkEvent, Monitor, Overrun, RouteEvent
-from libcalico.model.keys import ResourceKey
+from libcalico.model.keys import AFFINITIES, IPAMConfigKey, ResourceKey, key_path
 from libcalico.obs import logs
 from libcalico.obs.health import Health
 from libcalico.obs.metrics import Metrics
@@ -61,7 +61,7 @@ FALLBACKS_END_S = 120.0
 DATAPLANE_TIMEOUT_S = 30.0
 RESTART_CODE = 129
 SETTINGS = "FelixConfiguration"
-ACTIVE_PREFIXES = (*PREFIXES, "/calico/ipam/v2/host/", "/calico/ipam/v2/config")
+ACTIVE_PREFIXES = (*PREFIXES, AFFINITIES, key_path(IPAMConfigKey()))
 
 
 class RestartNeeded(CalicoError):

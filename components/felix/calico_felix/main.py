@@ -21,6 +21,7 @@ from calico_felix.startup import run_startup
 from calico_felix.teardown import run_teardown
 from libcalico import __version__
 from libcalico.config import Configuration, Value
+from libcalico.conventions import NODENAME_FILE
 from libcalico.datastore.etcd import EtcdDatastore
 from libcalico.datastore.settings import SETTINGS, EtcdConfig, Found, etcd_config, first_of, from_environment, name_of
 from libcalico.errors import BadData, CalicoError
@@ -32,7 +33,6 @@ log = logging.getLogger(__name__)
 CERTIFICATES = ("EtcdCaFile", "EtcdCertFile", "EtcdKeyFile")
 CONFIG_FILE = "/etc/calico/felix.cfg"
 NO_ENDPOINTS = "the default: EtcdEndpoints is not set"
-NODENAME_FILE = "/var/lib/calico/nodename"
 RESTART_PAUSE_S = 2.0
 DESCRIPTORS = 65536
 LONGEST_NAME = 4096

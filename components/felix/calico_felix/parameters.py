@@ -20,6 +20,7 @@ from libcalico.config import (
     socket_path,
     words,
 )
+from libcalico.conventions import INTERFACE_PREFIX, MTU_FILE, NODE_SOCKET, STATE_DIRECTORY
 from libcalico.model.go_regex import go_search
 from libcalico.policy.nft.rules import NftOptions
 
@@ -90,7 +91,7 @@ PARAMETERS = (
     Parameter("EtcdKeyFile", str, "", "client key", datastore=False),
     Parameter("EtcdCertFile", str, "", "client certificate", datastore=False),
     Parameter("EtcdCaFile", str, "", "certificate authority of etcd", datastore=False),
-    Parameter("NodeSocket", socket_path, "/run/calico/node.sock", "UNIX socket of the node API", datastore=False),
+    Parameter("NodeSocket", socket_path, NODE_SOCKET, "UNIX socket of the node API", datastore=False),
     Parameter(
         "DebugSocket",
         socket_path,
@@ -101,7 +102,7 @@ PARAMETERS = (
     Parameter(
         "StateDirectory",
         file_path,
-        "/var/lib/calico",
+        STATE_DIRECTORY,
         "folder of what outlasts a restart: DELs to finish; CALICO_STATE_DIRECTORY is the plug-in's when no agent runs",
         datastore=False,
     ),
@@ -111,7 +112,7 @@ PARAMETERS = (
     Parameter(
         "InterfacePrefix",
         interface_prefixes,
-        ("cali",),
+        (INTERFACE_PREFIX,),
         "prefixes of workload interfaces",
         fatal=True,
         none_refused=True,
@@ -139,7 +140,7 @@ PARAMETERS = (
     Parameter(
         "MTUFile",
         file_path,
-        "/var/lib/calico/mtu",
+        MTU_FILE,
         "file for the MTU of workloads, which the CNI plug-in reads",
         datastore=False,
     ),

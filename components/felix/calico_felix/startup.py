@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from libcalico.client.objects import AsyncClient
+from libcalico.conventions import NODENAME_FILE, STATE_DIRECTORY
 from libcalico.datastore.contract import Datastore
 from libcalico.datastore.settings import EtcdConfig
 from libcalico.errors import BadData, ResourceAlreadyExists, ResourceDoesNotExist
@@ -42,7 +43,7 @@ NO = ("false", "0", "no", "n", "f")
 
 POOL = "default-ipv4-ippool"
 PROFILE = "calico"
-DIRECTORIES = ("/var/run/calico", "/var/lib/calico", "/var/log/calico", "/etc/calico")
+DIRECTORIES = ("/var/run/calico", STATE_DIRECTORY, "/var/log/calico", "/etc/calico")
 MODES = {"": "Never", "off": "Never", "never": "Never", "crosssubnet": "CrossSubnet", "cross-subnet": "CrossSubnet",
          "always": "Always"}  # fmt: skip
 POOL_VARIABLES = {
@@ -83,7 +84,7 @@ class Startup:
         self._client = client
         self._host = host
         self._environment = environment
-        self._nodename_file = Path(environment.get("CALICO_NODENAME_FILE") or "/var/lib/calico/nodename")
+        self._nodename_file = Path(environment.get("CALICO_NODENAME_FILE") or NODENAME_FILE)
 
     async def run(self) -> None:
         """All steps. Raises `BadData` naming the variable for a setting that cannot be used."""

@@ -14,6 +14,7 @@ import socket
 from calico_felix.dataplane import drivers
 from calico_felix.dataplane.foreign_watch import ForeignRules
 from libcalico.config import Configuration
+from libcalico.conventions import VXLAN_DEVICES
 from libcalico.kernel.nft import Nft
 from libcalico.kernel.rtnl import Rtnl
 from libcalico.policy.nft.names import TABLE
@@ -40,7 +41,7 @@ async def _commit(text: str) -> None:
 
 def _clear_routes(mtu_file: str) -> None:
     with Rtnl() as rtnl:
-        for device in (drivers.VXLAN_DEVICE, drivers.VXLAN_DEVICE_V6):
+        for device in VXLAN_DEVICES.values():
             rtnl.delete_link(device)
         for family in (socket.AF_INET, socket.AF_INET6):
             rtnl.apply_routes(rtnl.routes(family, protocol=drivers.OUR_PROTOCOL), ())

@@ -19,10 +19,11 @@ from libcalico.calc.sets import Contribution, SetMembers
 from libcalico.calc.settings import Settings, strange_members
 from libcalico.calc.unsupported import KINDS as UNSUPPORTED_KINDS
 from libcalico.calc.unsupported import unsupported
+from libcalico.conventions import BUILT_IN_PROFILE
 from libcalico.errors import BadData, ParsingDatastoreEntry
 from libcalico.model import codec, defaults, scalars
 from libcalico.model import ipam_data as ipam_model
-from libcalico.model.keys import BlockKey, Key, ResourceKey, parse_key, split_workload_endpoint_name
+from libcalico.model.keys import BLOCKS, RESOURCES, BlockKey, Key, ResourceKey, parse_key, split_workload_endpoint_name
 from libcalico.model.resources import (
     ClusterInformation,
     FelixConfiguration,
@@ -45,11 +46,10 @@ from libcalico.text import is_text, shown
 log = logging.getLogger(__name__)
 
 PREFIXES = (
-    "/calico/resources/v3/projectcalico.org/",
-    "/calico/ipam/v2/assignment/",
+    RESOURCES,
+    BLOCKS,
 )
 FORGED_PREFIXES = ("pcns.", "pcsa.")
-BUILT_IN_PROFILE = "projectcalico-default-allow"
 CLUSTER_INFORMATION = "default"
 KEPT_KINDS = ("ClusterInformation", "FelixConfiguration")
 """A value that cannot be used leaves the former one in force: the absence of these would end the agent."""

@@ -17,6 +17,7 @@ from libcalico.client import initialise, policy_names, pool_rules
 from libcalico.client.node_removal import retire_node
 from libcalico.client.policy_names import POLICY_KINDS, Place
 from libcalico.clock import Clock, SystemClock, rfc3339
+from libcalico.conventions import BUILT_IN_PROFILE
 from libcalico.datastore.contract import Compare, Datastore, Delete, Get, KeyValue, Put, Target
 from libcalico.errors import (
     CalicoError,
@@ -48,7 +49,6 @@ from libcalico.model.resources import (
 from libcalico.model.validation.objects import FIXED_TIERS, validate
 
 R = TypeVar("R", bound=Resource)
-BUILT_IN_PROFILE = "projectcalico-default-allow"
 CONFLICT_TRIES = 5
 CONFLICT_PAUSE_S = 1.0
 

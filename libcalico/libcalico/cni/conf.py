@@ -12,9 +12,7 @@ from typing import Any, NamedTuple
 
 from libcalico.cni import errors
 from libcalico.cni.errors import CniError, shown
-
-NODENAME_FILE = "/var/lib/calico/nodename"
-MTU_FILE = "/var/lib/calico/mtu"
+from libcalico.conventions import NODENAME_FILE
 
 Schema = type | dict[str, Any] | list[Any]
 """A type, an object's members with theirs, or an array with that of its items."""

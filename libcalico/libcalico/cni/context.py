@@ -11,13 +11,15 @@ from typing import Any, TypeVar
 
 from libcalico.client.objects import AsyncClient
 from libcalico.cni import endpoint, errors, labels, versions
-from libcalico.cni.conf import MTU_FILE, NODENAME_FILE, NetConf
+from libcalico.cni.conf import NetConf
 from libcalico.cni.errors import CniError, NotReady, shown
 from libcalico.cni.labels import MesosLabels
 from libcalico.cni.request import Call, parse_arguments
 from libcalico.cni.services import Services
+from libcalico.conventions import MTU_FILE, NODENAME_FILE
 from libcalico.errors import CalicoError, DatastoreError, ResourceDoesNotExist
 from libcalico.ipam.service import IpamService
+from libcalico.model.keys import ROOT
 
 T = TypeVar("T")
 
@@ -143,7 +145,7 @@ async def check_ready(
             try:
                 cluster = await client.get("ClusterInformation", "default")
             except ResourceDoesNotExist:
-                if empty_will_do and not (await client.datastore.range(b"/calico/", limit=1, keys_only=True)).kvs:
+                if empty_will_do and not (await client.datastore.range(ROOT.encode(), limit=1, keys_only=True)).kvs:
                     return
                 raise
     except TimeoutError:

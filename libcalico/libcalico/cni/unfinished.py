@@ -20,10 +20,10 @@ from libcalico.clock import rfc3339
 from libcalico.cni import errors
 from libcalico.cni.errors import CniError, NotReady
 from libcalico.cni.request import Call, CniRequestData
+from libcalico.conventions import STATE_DIRECTORY
 from libcalico.errors import BadData
 from libcalico.kernel import netns
 
-STATE_DIRECTORY = "/var/lib/calico"
 LARGEST = 64 << 10
 """Bytes of one file."""
 MOST = 4096

@@ -17,12 +17,12 @@ from libcalico.cni.result import Addresses
 from libcalico.cni.services import Services
 from libcalico.errors import CalicoError, ResourceDoesNotExist
 from libcalico.ipam import plan as ipam_plan
-from libcalico.model.keys import HandleKey, parse_path
+from libcalico.model.keys import HANDLES, HandleKey, parse_path
 from libcalico.model.resources import WorkloadEndpoint
 
 STATUS_TIMEOUT_S = 2.0
 VALID_ATTACHMENTS = "cni.dev/valid-attachments"
-_HANDLES = b"/calico/ipam/v2/handle/"
+_HANDLES = HANDLES.encode()
 
 
 async def collect_garbage(call: Call, services: Services, notes: list[str]) -> bytes:

@@ -19,10 +19,11 @@ from typing import NamedTuple
 from libcalico.clock import Clock, SystemClock
 from libcalico.datastore.contract import Compacted, Datastore, Event, WatchBatch
 from libcalico.errors import DatastoreError
+from libcalico.model.keys import ROOT
 
 log = logging.getLogger(__name__)
 
-WATCH_ROOT = b"/calico/"
+WATCH_ROOT = ROOT.encode()
 PAGE_SIZE = 1000
 LARGEST_BATCH = 1000
 RETRY_LIST_S = 1.0

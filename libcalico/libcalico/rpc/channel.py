@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from libcalico.conventions import NODE_SOCKET
 from libcalico.kernel.unix_socket import socket_place
 from libcalico.rpc import grpc
 
-NODE_SOCKET = "/run/calico/node.sock"
 API_VERSION = 1
 LARGEST_MESSAGE = 16 * 1024 * 1024
 _OPTIONS = (

@@ -14,9 +14,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from libcalico.conventions import INTERFACE_PREFIX
 from libcalico.errors import BadData
 
-PREFIX = "cali"
 HOST_MAC = "ee:ee:ee:ee:ee:ee"
 NO_MAC = "00:00:00:00:00:00"
 GATEWAY = "169.254.1.1"
@@ -65,13 +65,13 @@ class Wiring(NamedTuple):
 
 def host_interface_name(container_id: str) -> str:
     """The usual name of a host end: `cali` and the first eleven characters of the container id."""
-    return PREFIX + container_id[:11]
+    return INTERFACE_PREFIX + container_id[:11]
 
 
 def hashed_interface_name(container_id: str, interface: str) -> str:
     """The name of a host end when the usual one is not unique: nested containers, second interfaces, collisions."""
     digest = hashlib.sha1(f"{container_id}.{interface}".encode(), usedforsecurity=False).hexdigest()
-    return PREFIX + digest[:11]
+    return INTERFACE_PREFIX + digest[:11]
 
 
 def plan_wiring(

@@ -10,12 +10,13 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterable
 
+from libcalico.conventions import INTERFACE_PREFIX
 from libcalico.errors import BadData
 from libcalico.kernel import objects
 from libcalico.kernel.errors import KernelError
 from libcalico.kernel.objects import Link, Route
 from libcalico.kernel.rtnl import Rtnl
-from libcalico.workload.plan import GATEWAY, PREFIX
+from libcalico.workload.plan import GATEWAY
 
 _DEFAULT: dict[int, str] = {socket.AF_INET: "0.0.0.0/0", socket.AF_INET6: "::/0"}
 _FIRST_METRIC: dict[int, int] = {socket.AF_INET: 0, socket.AF_INET6: 1024}
@@ -74,7 +75,7 @@ def is_calico_end(there: Rtnl, device: int, here: Rtnl) -> bool:
     """The container's interface `device` is one end of a veth pair whose other end is a workload interface here."""
     far = link_at(there, device)
     near = link_at(here, far.lower) if far is not None and far.kind == "veth" else None
-    return near is not None and near.lower == device and near.name.startswith(PREFIX)
+    return near is not None and near.lower == device and near.name.startswith(INTERFACE_PREFIX)
 
 
 def link_at(rtnl: Rtnl, index: int) -> Link | None:

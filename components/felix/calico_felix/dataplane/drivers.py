@@ -17,8 +17,6 @@ log = logging.getLogger(__name__)
 
 OUR_PROTOCOL = 80
 DEVICE_PROTOCOL = 3
-VXLAN_DEVICE = "vxlan.calico"
-VXLAN_DEVICE_V6 = "vxlan-v6.calico"
 LINK_LOCAL = "fe80::/64"
 RTN_UNICAST = 1
 RTN_BLACKHOLE = 6

@@ -28,6 +28,7 @@ from calico_felix.dataplane.workload_neighbours import WorkloadNeighbours
 from libcalico.calc.messages import Endpoint, Flush
 from libcalico.calc.messages import Route as WantedRoute
 from libcalico.clock import Clock
+from libcalico.conventions import VXLAN_DEVICES
 from libcalico.errors import Bug
 from libcalico.kernel import sysctl
 from libcalico.kernel.errors import KernelError
@@ -408,7 +409,7 @@ class Dataplane:
         return {link.ifindex for name, link in self.links.items() if self._is_workload(name)}
 
     def _is_our_device(self, ifindex: int) -> bool:
-        ours = (drivers.VXLAN_DEVICE, drivers.VXLAN_DEVICE_V6)
+        ours = tuple(VXLAN_DEVICES.values())
         return any(link.ifindex == ifindex and (self._is_workload(n) or n in ours) for n, link in self.links.items())
 
     def _refresh_interface_state(self) -> None:

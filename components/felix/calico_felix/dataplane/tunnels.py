@@ -10,6 +10,7 @@ from calico_felix.dataplane.config import DataplaneConfig
 from calico_felix.dataplane.mtu import VXLAN_OVERHEAD
 from libcalico.calc.messages import Route as WantedRoute
 from libcalico.calc.messages import Vtep
+from libcalico.conventions import VXLAN_DEVICES
 from libcalico.kernel.errors import KernelError
 from libcalico.kernel.netlink import Netlink
 from libcalico.kernel.objects import RT_SCOPE_LINK, Link, Neighbour, Route, VxlanAttributes
@@ -18,7 +19,6 @@ from libcalico.reconcile.reconciler import Reconciler
 
 CHECK_S = 10.0
 RETRY_S = 1.0
-DEVICES = {4: drivers.VXLAN_DEVICE, 6: drivers.VXLAN_DEVICE_V6}
 ANYWHERE = {False: "192.0.2.1", True: "2001:db8::1"}
 """Of no network (RFC 5737, 3849): reached by the default route."""
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -81,7 +81,7 @@ class Tunnels:
                 except KernelError as error:
                     self._check_at_s = now_s + RETRY_S
                     self._problems[family] = str(error)
-                    self._on_failure(f"device {DEVICES[family]}", error)
+                    self._on_failure(f"device {VXLAN_DEVICES[family]}", error)
         if self._replan:
             self._replan = False
             self._set_neighbours(self._plan_neighbours())
@@ -89,7 +89,7 @@ class Tunnels:
             await self.neighbours.apply(now_s)
 
     async def _ensure_device(self, family: int, links: dict[str, Link]) -> None:
-        own, name = self._vteps.get((self._config.host, family)), DEVICES[family]
+        own, name = self._vteps.get((self._config.host, family)), VXLAN_DEVICES[family]
         if own is None:
             self._forget_device(family)
             if name in links:
@@ -180,7 +180,7 @@ class Tunnels:
 
     def pending(self) -> list[str]:
         """What could not be programmed and is tried again."""
-        found = [f"device {DEVICES[family]}: {why}" for family, why in self._problems.items()]
+        found = [f"device {VXLAN_DEVICES[family]}: {why}" for family, why in self._problems.items()]
         return found + [f"neighbour {key}: {f.error}" for key, f in self.neighbours.status().failures.items()]
 
 

@@ -5,6 +5,7 @@ Without any endpoint this is the guard: every packet from or to an interface wit
 
 from __future__ import annotations
 
+from libcalico.conventions import VXLAN_DEVICES
 from libcalico.policy.nft.names import FROM_WORKLOAD, TO_WORKLOAD, Identity
 from libcalico.policy.nft.rules import NftOptions
 from libcalico.policy.nft.table import Chain, Map, Set, Table
@@ -12,7 +13,6 @@ from libcalico.policy.nft.table import Chain, Map, Set, Table
 MASQUERADE_POOLS = "masq-ipam-pools"
 ALL_POOLS = "network-ip-pools"
 VXLAN_PEERS = "all-vxlan-net"
-VXLAN_DEVICES = {4: "vxlan.calico", 6: "vxlan-v6.calico"}
 NEIGHBOUR_DISCOVERY = "icmpv6 type { 130, 131, 132, 133, 135, 136 }"
 NEIGHBOUR_RATE = "neighbour-rate"
 NEIGHBOUR_LIMIT = "limit rate 10/second burst 30 packets"

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from libcalico.conventions import INTERFACE_PREFIX
 from libcalico.net import Cidr, collapse
 from libcalico.policy.ir import (
     Action,
@@ -39,7 +40,7 @@ Sets = dict[str, Set]
 class NftOptions(NamedTuple):
     """What the agent's configuration decides about the rendering (spec/felix-config.md)."""
 
-    interface_prefixes: tuple[str, ...] = ("cali",)
+    interface_prefixes: tuple[str, ...] = (INTERFACE_PREFIX,)
     pass_mark: int = 0x20000
     deny: str = "drop"
     endpoint_to_host: str = "drop"
