@@ -19,6 +19,7 @@ import pytest_asyncio
 
 from libcalico.errors import BadData, Unavailable
 from libcalico.obs import debug, http, logs
+from libcalico.obs.figures import Figures
 from libcalico.obs.health import Health
 from libcalico.obs.metrics import Metrics
 from libcalico.testing.clock import ManualClock
@@ -59,11 +60,11 @@ def test_live_and_ready_are_told_apart_in_a_sorted_table() -> None:
 
 
 def test_metrics_of_two_daemons_do_not_meet() -> None:
-    one, other = Metrics(), Metrics()
-    one.counter("felix_things", "things").inc(2)
-    other.gauge("felix_things_total", "things", lambda: 7)
-    assert b"felix_things_total 2.0" in one.render()
-    assert b"felix_things_total 7.0" in other.render()
+    one, other = Figures(), Figures()
+    one.add(lambda: {"felix_applies": 2})
+    other.add(lambda: {"felix_applies": 7})
+    assert b"# TYPE felix_applies counter\nfelix_applies 2.0\n" in Metrics(one).render()
+    assert b"\nfelix_applies 7.0\n" in Metrics(other).render()
 
 
 def broken() -> http.Answer:

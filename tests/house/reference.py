@@ -15,6 +15,7 @@ from libcalico.datastore.settings import SETTINGS, Setting
 from libcalico.errors import BadData
 from libcalico.model import KINDS
 from libcalico.model.felix_fields import FIELDS, parameter_name
+from libcalico.obs.figures import FIGURES
 
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
 REFUSED = ("-1", "!")
@@ -174,10 +175,29 @@ Kinds of upstream that calicoctl does not know; what other tools stored of them 
 """
 
 
+def metrics_page() -> str:
+    """Every figure of the agent."""
+    rows = [
+        (f"`{one.name}`", one.kind, one.unit, one.text, f"`{one.status}`" if one.status else "")
+        for one in sorted(FIGURES)
+    ]
+    return f"""# Metrics
+
+Written from `libcalico/libcalico/obs/figures.py` by `make reference`.
+
+`/metrics` of the agent has these, with `PrometheusMetricsEnabled` (port 9091), and `process_…` and `python_gc_…` of
+every Python process. `status` of the [debug commands](../howto/debug.md) has most of them, under shorter names; those
+that end with `_ms` are in milliseconds there. A figure of the kernel's state appears when the agent has the datastore
+and its settings.
+
+{table(("metric", "kind", "unit", "what", "in `status`"), rows)}"""
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "kinds.md": kinds_page,
     "etcd.md": etcd_page,
+    "metrics.md": metrics_page,
 }
 
 

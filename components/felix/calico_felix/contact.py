@@ -31,11 +31,14 @@ class Contact:
         """It does not answer: what it says may be another thing by now."""
         return not self._syncer.connected or self.age_s > QUIET_S
 
+    def figures(self) -> dict[str, float]:
+        """By the names of `obs.figures`."""
+        return {"felix_datastore_age_seconds": self.age_s}
+
     def facts(self) -> dict[str, Any]:
-        """For `status`. `last_heard_s` is an age in seconds."""
+        """For `status`."""
         return {
             "connected": not self.is_lost,
-            "last_heard_s": round(self.age_s, 1),
             "endpoint": self._datastore.endpoint,
             "reason": self._reason() if self.is_lost else "",
         }

@@ -45,6 +45,7 @@ from libcalico.ipam.service import IpamService
 from libcalico.kernel.netlink import LinkEvent, Monitor, Overrun, RouteEvent
 from libcalico.model.keys import AFFINITIES, IPAMConfigKey, ResourceKey, key_path
 from libcalico.obs import logs
+from libcalico.obs.figures import Figures
 from libcalico.obs.health import Health
 from libcalico.obs.metrics import Metrics
 from libcalico.text import shown
@@ -96,9 +97,11 @@ class Daemon:
         self.finisher: Finisher | None = None
         self.sockets = SocketKeeper()
         self.dataplane: Dataplane | None = None
-        self.metrics = Metrics()
+        self.figures = Figures()
+        for source in (self._own_figures, self.contact.figures):
+            self.figures.add(source)
         self.health = Health(self.clock)
-        self.serving = Serving(self.health, self.metrics)
+        self.serving = Serving(self.health, Metrics(self.figures))
         self.lag_s = 0.0
         self.revision = 0
         self._waiting_for = ""
@@ -141,7 +144,7 @@ class Daemon:
             monitor = await stack.enter_async_context(Monitor(addresses=True, routes=True))
             await dataplane.refresh_links()
             finisher = await self._serve_node_api(stack, dataplane)
-            self._register_metrics(dataplane)
+            self.figures.add(dataplane.figures)
             gc.disable()
             self.health.register("dataplane", DATAPLANE_TIMEOUT_S)
             group.create_task(self._follow_datastore(), name="datastore")
@@ -390,7 +393,7 @@ class Daemon:
             is_unused=lambda name: self.graph.in_sync and dataplane.is_unused(name),
             is_held=lambda name, own: dataplane.is_held(name, own) if self.graph.in_sync else None,
         )
-        node = NodeApi(self.host, dataplane, lambda: self.revision, self._uptime_s)
+        node = NodeApi(self.host, dataplane, self.figures)
         await self.sockets.serve_node(self.configuration["NodeSocket"], WorkloadsService(services), node)
         self._serving_s = self.clock.monotonic_s()
         stack.push_async_callback(self.sockets.close, STOP_GRACE_S)
@@ -419,7 +422,9 @@ class Daemon:
         def dataplane() -> Dataplane | None:
             return self.dataplane
 
-        subject = Subject(self._facts, self._problems, self.configuration, self.graph, dataplane, self.serving)
+        subject = Subject(
+            self._facts, self._problems, self.figures, self.configuration, self.graph, dataplane, self.serving
+        )
         await self.sockets.serve_debug(self.configuration["DebugSocket"], debug_commands(subject))
 
     def _problems(self) -> list[str]:
@@ -443,33 +448,21 @@ class Daemon:
         return [f"node {self.host} {what}: no host has routes to its workloads (calico-felix startup stores it)"]
 
     def _facts(self) -> dict[str, Any]:
-        return {
-            "in_sync": self.graph.in_sync and not self.contact.is_lost,
-            "datastore_revision": self.revision,
-            **self.contact.facts(),
-            **({"reason": self._waits()} if self.dataplane is None else {}),
-            "unfinished_dels": len(self.unfinished.names()),
-            "resyncs": self.syncer.resyncs,
-            "uptime_s": round(self._uptime_s(), 1),
-            "loop_lag_ms": round(self.lag_s * 1000, 2),
-        }
+        """The lines of `status` that are not figures."""
+        reason = {"reason": self._waits()} if self.dataplane is None else {}
+        return {"in_sync": self.graph.in_sync and not self.contact.is_lost, **self.contact.facts(), **reason}
 
-    def _register_metrics(self, dataplane: Dataplane) -> None:
-        gauge = self.metrics.gauge
-        gauge("felix_active_local_endpoints", "Local workload endpoints", lambda: len(dataplane.ruleset.endpoints))
-        gauge("felix_active_local_policies", "Policies and profiles in use", lambda: len(dataplane.ruleset.policies))
-        gauge("felix_ipsets_calico", "Kernel sets", lambda: len(dataplane.ruleset.table.sets))
-        gauge("felix_int_dataplane_failures", "Failures to program the kernel", lambda: dataplane.failures)
-        gauge("felix_ruleset_repairs", "Times that somebody else changed our table", lambda: dataplane.repairs)
-        gauge("felix_resyncs_started", "Snapshots of the datastore", lambda: self.syncer.resyncs)
-        gauge("felix_datastore_revision", "Newest datastore revision seen", lambda: self.revision)
-        gauge("felix_datastore_age_seconds", "Since the datastore was last heard", lambda: self.contact.age_s)
-        gauge("felix_programmed_revision", "Revision that the kernel reflects", lambda: dataplane.programmed_revision)
-        gauge("felix_last_apply_seconds", "Time of the last apply", lambda: dataplane.last_apply_s)
-        gauge("felix_loop_lag_seconds", "How late the event loop last was", lambda: self.lag_s)
-        gauge("felix_ipam_mended_blocks", "Free lists that named used addresses", lambda: self.ipam.mended_free_lists)
-        gauge("felix_unfinished_dels", "DELs that the agent has to finish", lambda: len(self.unfinished.names()))
-        gauge("felix_ignored_objects", "Objects that cannot be used", lambda: len(self.graph.problems))
+    def _own_figures(self) -> dict[str, float]:
+        """What no part of its own counts."""
+        return {
+            "felix_datastore_revision": self.revision,
+            "felix_unfinished_dels": len(self.unfinished.names()),
+            "felix_resyncs_started": self.syncer.resyncs,
+            "felix_uptime_seconds": self._uptime_s(),
+            "felix_loop_lag_seconds": self.lag_s,
+            "felix_ignored_objects": len(self.graph.problems),
+            "felix_ipam_mended_blocks": self.ipam.mended_free_lists,
+        }
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

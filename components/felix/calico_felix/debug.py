@@ -12,6 +12,7 @@ from libcalico.calc.graph import Graph
 from libcalico.config import Configuration
 from libcalico.errors import BadData
 from libcalico.obs.debug import Command, table
+from libcalico.obs.figures import Figures, status_of
 from libcalico.policy.ir import PolicyId
 from libcalico.policy.nft.names import policy_word
 from libcalico.text import escaped, shown
@@ -23,6 +24,7 @@ class Subject(NamedTuple):
 
     facts: Callable[[], dict[str, Any]]
     problems: Callable[[], list[str]]
+    figures: Figures
     configuration: Configuration
     graph: Graph
     dataplane: Callable[[], Dataplane | None]
@@ -61,12 +63,11 @@ def _problems(subject: Subject) -> list[str]:
 
 
 def _status(subject: Subject) -> str:
-    dataplane = subject.dataplane()
     facts = {
         "node": subject.graph.host,
         **subject.facts(),
-        "ignored_objects": len(subject.graph.problems),
-        **(dataplane.describe() if dataplane is not None else {"programmed_revision": 0}),
+        **({"programmed_revision": 0} if subject.dataplane() is None else {}),
+        **status_of(subject.figures.read()),
     }
     return json.dumps(facts, indent=2) + "\n"
 

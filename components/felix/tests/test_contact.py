@@ -35,7 +35,8 @@ async def test_a_datastore_that_answers() -> None:
     contact, syncer = contact_of(MemoryDatastore(), ManualClock(100.0))
     assert contact.is_lost
     await follow(syncer)
-    assert contact.facts() == {"connected": True, "last_heard_s": 0.0, "endpoint": "memory", "reason": ""}
+    assert contact.facts() == {"connected": True, "endpoint": "memory", "reason": ""}
+    assert contact.figures() == {"felix_datastore_age_seconds": 0.0}
     assert contact.detail(7) == "in sync" and not contact.problems(7)
 
 

@@ -17,6 +17,7 @@ from calico_felix.parameters import PARAMETERS
 from calico_felix.serving import Serving
 from libcalico.clock import SystemClock
 from libcalico.config import Configuration
+from libcalico.obs.figures import Figures
 from libcalico.obs.health import Health
 from libcalico.obs.metrics import Metrics
 
@@ -53,7 +54,7 @@ class Ports:
         health.register("dataplane", 0)
         health.report("dataplane")
         self.configuration = Configuration(PARAMETERS)
-        self.serving = Serving(health, Metrics())
+        self.serving = Serving(health, Metrics(Figures()))
 
     def set(self, **settings: str) -> None:
         self.configuration.load_datastore(settings)

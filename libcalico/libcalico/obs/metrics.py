@@ -1,32 +1,27 @@
-"""Metrics in Prometheus' text format. Each daemon has one registry of its own, so that tests do not share it."""
+"""`/metrics` in Prometheus' text format: a daemon's figures, and what prometheus_client says of every process.
+
+Each daemon has one registry of its own, so that tests do not share it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
+
+from libcalico.obs.figures import Figures, exposition
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Metrics:
-    """A registry and the ways to fill it."""
+    """What `/metrics` answers."""
 
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        GCCollector(registry=self.registry)
-
-    def counter(self, name: str, text: str) -> Counter:
-        """Something that only grows."""
-        return Counter(name, text, registry=self.registry)
-
-    def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
-        """Something that is read when it is asked for."""
-        Gauge(name, text, registry=self.registry).set_function(read)
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
 
     def render(self) -> bytes:
         """All of it as text."""
-        return generate_latest(self.registry)
+        return exposition(self._figures.read()).encode() + generate_latest(self._registry)

@@ -13,7 +13,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from calico_felix.dataplane import drivers
 from calico_felix.dataplane.config import DataplaneConfig
@@ -536,18 +536,18 @@ class Dataplane:
         found += [f"settings of {name}: {why}" for name, why in self._unset.items() if why]
         return found
 
-    def describe(self) -> dict[str, Any]:
-        """Figures for people."""
+    def figures(self) -> dict[str, float]:
+        """By the names of `obs.figures`."""
         return {
-            "programmed_revision": self.programmed_revision,
-            "endpoints": len(self.ruleset.endpoints),
-            "policies": len(self.ruleset.policies),
-            "chains": len(self.ruleset.table.chains),
-            "sets": len(self.ruleset.table.sets),
-            "routes": len(self.routes.delta.desired),
-            "applies": self.applies,
-            "failures": self.failures,
-            "repairs": self.repairs,
-            "foreign_accepts": self.foreign.accepts,
-            "last_apply_ms": round(self.last_apply_s * 1000, 2),
+            "felix_programmed_revision": self.programmed_revision,
+            "felix_active_local_endpoints": len(self.ruleset.endpoints),
+            "felix_active_local_policies": len(self.ruleset.policies),
+            "felix_ruleset_chains": len(self.ruleset.table.chains),
+            "felix_ipsets_calico": len(self.ruleset.table.sets),
+            "felix_routes": len(self.routes.delta.desired),
+            "felix_applies": self.applies,
+            "felix_int_dataplane_failures": self.failures,
+            "felix_ruleset_repairs": self.repairs,
+            "felix_foreign_accepts": self.foreign.accepts,
+            "felix_last_apply_seconds": self.last_apply_s,
         }
