@@ -93,10 +93,10 @@ lint: dev ## format, style, types, room order, sizes
 fmt: dev ## put code in shape
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
 
-proto: dev ## compile the protos anew
+proto: dev ## compile the protos
 	@cd libcalico && ../$(BIN)/python -m libcalico.rpc.generate
 
-reference: dev ## write the reference pages anew from the code
+reference: dev ## write the reference pages from the code
 	@$(BIN)/python -m tests.house.reference
 
 dist: $(STAMPS)/venv ## a wheel of every component, each built by itself

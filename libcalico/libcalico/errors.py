@@ -67,7 +67,7 @@ class ResourceAlreadyExists(CalicoError):
 
 
 class ResourceUpdateConflict(CalicoError):
-    """Somebody else wrote first; `existing` holds the current object when known."""
+    """Another writer was first; `existing` holds the current object when known."""
 
     def __init__(self, identifier: object, existing: object = None) -> None:
         self.identifier = identifier

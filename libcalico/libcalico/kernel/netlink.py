@@ -7,7 +7,7 @@
     async with Monitor() as monitor:
         async for event in monitor: ...
 
-A monitor that was overrun says so (`Overrun`): whoever listens reads everything anew.
+A monitor that was overrun says so (`Overrun`): whoever listens reads everything again.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class RouteEvent(NamedTuple):
 
 
 class Overrun(NamedTuple):
-    """Events were lost: read everything anew."""
+    """Events were lost: read everything again."""
 
 
 Event = LinkEvent | AddressEvent | RouteEvent | Overrun

@@ -1,4 +1,4 @@
-"""What others do to one nftables table, as the kernel tells it: a multicast group of netlink, read on the event loop.
+"""What others do to one nftables table, as the kernel reports it: a multicast group of netlink, read on the event loop.
 
 The kernel sends the events of a transaction when it is committed, each with the port of the netlink socket that asked
 for it, and closes them with the new generation and the program's name. What our own sockets asked for never reaches

@@ -67,7 +67,7 @@ class Link(NamedTuple):
 
     `lower` is the index of a veth's other end, or of the device below; `leads_away`: it is in another namespace.
 
-    `ipv4` and `ipv6` are its settings, four bytes each, as they were when the kernel told of it; see `setting`."""
+    `ipv4` and `ipv6` are its settings, four bytes each, as the kernel last reported them; see `setting`."""
 
     ifindex: int
     name: str
@@ -89,7 +89,7 @@ class Link(NamedTuple):
         return _SETTING.unpack_from(values, place * 4)[0] if len(values) >= place * 4 + 4 else None
 
     def with_setting(self, area: str, name: str, value: int) -> Link:
-        """As it is after such a setting was written, of which the kernel tells nothing."""
+        """As it is after such a setting was written, which the kernel does not report."""
         values = bytearray(self.ipv4 if area == "ipv4" else self.ipv6)
         place = IPV4_SETTINGS[name] - 1 if area == "ipv4" else IPV6_SETTINGS[name]
         values[place * 4 : place * 4 + 4] = _SETTING.pack(value)

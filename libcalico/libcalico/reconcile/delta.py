@@ -63,7 +63,7 @@ class Delta(Generic[K, V]):
         self._mark(key)
 
     def replace_actual(self, found: Mapping[K, V]) -> None:
-        """Exactly this is there: the result of reading everything anew."""
+        """Exactly this is there: the result of reading everything again."""
         self._actual = dict(found)
         self._updates = {key: None for key, value in self._desired.items() if self._actual.get(key) != value}
         self._deletes = {key: None for key in self._actual if key not in self._desired}

@@ -1,8 +1,8 @@
 """Bring what there is to what there should be: one generic loop body for routes, neighbours, FDB entries, settings.
 
 A manager owns a `Reconciler` and its `Driver`. It sets desired state whenever it likes (no I/O), and `apply` does
-the work: read anew when asked to, delete what is too much, write what is missing. A key that fails is retried after
-a back-off that doubles, alone: its siblings go on. `next_try_s` tells when to call `apply` again.
+the work: read again when asked to, delete what is too much, write what is missing. A key that fails is retried after
+a back-off that doubles, alone: its siblings go on. `next_try_s` says when to call `apply` again.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Reconciler(Generic[K, V]):
         on_failure: Callable[[str, Exception], None] | None = None,
     ) -> None:
         """`grace_s`: leave an unexpected object alone that long after it was first seen (its owner may be at work).
-        `refresh_interval_s`: read everything anew that often (0 = only when `refresh` is called)."""
+        `refresh_interval_s`: read everything again that often (0 = only when `refresh` is called)."""
         self.name = name
         self.delta: Delta[K, V] = Delta()
         self._driver = driver
@@ -96,7 +96,7 @@ class Reconciler(Generic[K, V]):
         self.delta.delete_desired(key)
 
     def refresh(self) -> None:
-        """Read everything anew at the next `apply`."""
+        """Read everything again at the next `apply`."""
         self._stale = True
 
     def forget(self, key: K) -> None:
@@ -133,7 +133,7 @@ class Reconciler(Generic[K, V]):
             self._stale = True
         self._forgotten.clear()
         if self._stale:
-            self._stale = False  # again, if somebody asks for it meanwhile
+            self._stale = False  # again, if `refresh` is called meanwhile
             try:
                 self.delta.replace_actual(await self._driver.read())
                 self._forget_again()

@@ -23,7 +23,7 @@ from libcalico.errors import (
     ValidationError,
 )
 from libcalico.model import KINDS, Resource, defaults
-from libcalico.model.validation.hints import advice
+from libcalico.model.validation.hints import hint_for
 from libcalico.model.validation.objects import validate as validate_resource
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ def _advice(loaded: Loaded, error: CalicoError) -> Iterator[str]:
     """What would be right, for each bad field of which that is known; equal ones stand in the document's order."""
     seen: Counter[tuple[str, str | None]] = Counter()
     for field in error.fields if isinstance(error, ValidationError) else ():
-        if text := advice(field):
+        if text := hint_for(field):
             member = field.field.partition("[")[0]
             lines, count = loaded.placed.lines_of_value(member, field.value or ""), seen[member, field.value]
             place = f"line {lines[count]}: " if count < len(lines) else ""

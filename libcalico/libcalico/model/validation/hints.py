@@ -39,7 +39,7 @@ BY_TAG = {
 BY_REASON = {"protocol name invalid": PROTOCOLS}
 
 
-def advice(error: FieldError) -> str:
+def hint_for(error: FieldError) -> str:
     """What would be right; "" when the error itself says it, or nothing better is known."""
     found = TAG.search(error.reason)
     if found is None:
