@@ -17,7 +17,8 @@ from libcalico.client.blocking import Client
 from libcalico.datastore.contract import KeyValue, TxnResult
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.errors import BadData, CalicoError, Unreachable
-from libcalico.ipam.service import IpamService, Release
+from libcalico.ipam.release import Release
+from libcalico.ipam.service import IpamService
 
 POOL = {"kind": "IPPool", "metadata": {"name": "pool"}, "spec": {"cidr": "172.29.0.0/16"}}
 HOST = "agent-1"

@@ -14,7 +14,8 @@ from libcalico.client.objects import AsyncClient
 from libcalico.datastore.contract import Delete
 from libcalico.datastore.etcd import EtcdConfig, EtcdDatastore
 from libcalico.errors import DatastoreError, ResourceAlreadyExists
-from libcalico.ipam.service import AssignError, IpamService
+from libcalico.ipam.assignment import AssignError
+from libcalico.ipam.service import IpamService
 from libcalico.model.codec import from_input
 from tests.services import Etcd, etcd
 

@@ -11,7 +11,9 @@ import pytest
 from libcalico.client.objects import AsyncClient
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.errors import BadData, ResourceDoesNotExist, ResourceUpdateConflict
-from libcalico.ipam.service import AssignError, IpamService, Release
+from libcalico.ipam.assignment import AssignError
+from libcalico.ipam.release import Release
+from libcalico.ipam.service import IpamService
 from libcalico.model.codec import from_input
 
 BLOCK = "/calico/ipam/v2/assignment/ipv4/block/10.93.7.0-29"

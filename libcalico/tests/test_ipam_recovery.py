@@ -13,8 +13,11 @@ from libcalico.client.objects import AsyncClient
 from libcalico.datastore.contract import Compare, Delete, Operation, Put, Target, TxnResult
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.errors import BadData, CalicoError, DatastoreError, ResourceAlreadyExists, ResourceDoesNotExist
-from libcalico.ipam.service import AddressCooling, AssignError, IpamService, Release
-from libcalico.ipam.store import ClaimConflict
+from libcalico.ipam.affinity import ClaimConflict
+from libcalico.ipam.assignment import AssignError
+from libcalico.ipam.release import Release
+from libcalico.ipam.service import IpamService
+from libcalico.ipam.usage import AddressCooling
 from libcalico.model.codec import from_input
 from libcalico.model.ipam_data import Config
 from libcalico.model.keys import BlockKey, HandleKey, key_path

@@ -15,7 +15,9 @@ from libcalico.client.objects import AsyncClient
 from libcalico.datastore.contract import TxnResult
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.errors import BadData, ResourceAlreadyExists, ResourceDoesNotExist
-from libcalico.ipam.service import AssignError, IpamService, Release
+from libcalico.ipam.assignment import AssignError
+from libcalico.ipam.release import Release
+from libcalico.ipam.service import IpamService
 from libcalico.model.codec import from_input
 from libcalico.model.ipam_data import Config
 

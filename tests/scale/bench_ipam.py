@@ -11,7 +11,8 @@ from pathlib import Path
 
 from libcalico.client.objects import AsyncClient
 from libcalico.datastore.etcd import EtcdConfig, EtcdDatastore
-from libcalico.ipam.service import IpamService, Release
+from libcalico.ipam.release import Release
+from libcalico.ipam.service import IpamService
 from libcalico.model.codec import from_input
 from tests.scale.report import report
 from tests.services import Etcd

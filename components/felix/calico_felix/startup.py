@@ -21,7 +21,8 @@ from libcalico.conventions import NODENAME_FILE, STATE_DIRECTORY
 from libcalico.datastore.contract import Datastore
 from libcalico.datastore.settings import EtcdConfig
 from libcalico.errors import BadData, ResourceAlreadyExists, ResourceDoesNotExist
-from libcalico.ipam.service import AssignError, IpamService
+from libcalico.ipam.assignment import AssignError
+from libcalico.ipam.service import IpamService
 from libcalico.kernel.rtnl import Rtnl
 from libcalico.model import (
     FelixConfiguration,

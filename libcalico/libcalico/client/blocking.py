@@ -30,7 +30,8 @@ from libcalico.datastore.settings import Found, etcd_config
 from libcalico.errors import BadData, CalicoError
 from libcalico.ipam import audit
 from libcalico.ipam.audit import Audit
-from libcalico.ipam.service import IpamService, Release
+from libcalico.ipam.release import Release
+from libcalico.ipam.service import IpamService
 from libcalico.ipam.store import LOAD_BALANCER
 from libcalico.model import KINDS, Resource, from_input, kind_of_word, list_prefix
 from libcalico.model.resources import API_VERSION, STRUCTS

@@ -15,9 +15,9 @@ from libcalico.cni.context import CALL_TIMEOUT_S, Context
 from libcalico.cni.errors import CniError
 from libcalico.cni.result import Addresses
 from libcalico.errors import CalicoError, DatastoreError, ResourceAlreadyExists, ResourceDoesNotExist, Unreachable
-from libcalico.ipam.assignment import Assigned
+from libcalico.ipam.assignment import Assigned, AssignError, Beside
 from libcalico.ipam.plan import NoQualifiedPool
-from libcalico.ipam.service import AssignError, Beside, Release
+from libcalico.ipam.release import Release
 from libcalico.ipam.transaction import View
 from libcalico.kernel import process
 

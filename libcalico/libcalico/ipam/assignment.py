@@ -1,23 +1,28 @@
-"""One auto-assign: own blocks first, then new claims, then borrowing (spec/ipam.md 7)."""
+"""Assigning addresses: as many as are asked for, or one given address (spec/ipam.md 5-8).
+
+An auto-assign takes from the owner's blocks first, then claims new ones, then borrows from blocks of others.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 from libcalico.clock import rfc3339
-from libcalico.errors import CalicoError
-from libcalico.ipam import plan
-from libcalico.ipam.plan import Pool
-from libcalico.ipam.store import AssignedAddress, Store, host_net
+from libcalico.errors import BadData, CalicoError, ResourceAlreadyExists
+from libcalico.ipam import affinity, plan, usage
+from libcalico.ipam.addresses import AssignedAddress, host_net
+from libcalico.ipam.plan import Owner, Pool
+from libcalico.ipam.store import CONFIG, POOLS, RESERVATIONS, Store
 from libcalico.ipam.transaction import View
-from libcalico.model import ipam_data
 from libcalico.model.ipam_data import Attribute, Block
-from libcalico.model.keys import AffinityKey, BlockKey, key_path
+from libcalico.model.keys import BlockKey, ResourceKey, key_path
 from libcalico.model.scalars import IPNetwork
 
 RECLAIM_AGE_S = 60
+Beside = Callable[[View, Sequence[str]], None]
+"""Called with the assigned CIDRs inside the transaction: what it writes is stored together with them, or not at all."""
 
 
 class Assigned(NamedTuple):
@@ -37,8 +42,18 @@ class Assigned(NamedTuple):
         return "; ".join([text, *self.messages])
 
 
+class AssignError(CalicoError):
+    """An assignment that failed; `v4` and `v6` hold what was assigned before that and must be given back."""
+
+    def __init__(self, cause: Exception | str, v4: Assigned | None = None, v6: Assigned | None = None) -> None:
+        self.cause = cause
+        self.v4 = v4
+        self.v6 = v6
+        super().__init__(str(cause))
+
+
 class Request(NamedTuple):
-    """One IP version's part of an auto-assign."""
+    """One IP version's part of an auto-assign. `searched_host` is whose blocks are searched for lost handles."""
 
     version: int
     wanted: int
@@ -49,17 +64,126 @@ class Request(NamedTuple):
     namespace_labels: Mapping[str, str]
     max_blocks: int
     max_alloc: int
+    searched_host: str
+
+    @property
+    def owner(self) -> Owner:
+        """Who owns the blocks that are assigned from."""
+        return affinity.owner_for(self.host, self.use)
+
+
+class OneAddress(NamedTuple):
+    """An assignment of one given address."""
+
+    network: IPNetwork
+    attribute: Attribute
+    host: str
+    use: str
+    max_alloc: int
+    searched_host: str
+
+
+def attribute_of(handle: str | None, attributes: Mapping[str, str] | None) -> Attribute:
+    """What a block stores of an assignment; raises `BadData` for attributes that are not text."""
+    for name, value in (attributes or {}).items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise BadData(f"attribute {name!r} = {value!r} is not text: other programs could not read the block")
+    return Attribute(handle or None, tuple(sorted((attributes or {}).items())))
+
+
+def assign(
+    store: Store, view: View, request: Request, beside: Beside | None = None
+) -> tuple[Assigned, CalicoError | None]:
+    """Addresses, and the error that ended the search early, if any. `beside` is called when none is missing."""
+    assigned, problem = _assign(store, view, request)
+    if beside is not None and problem is None and not assigned.shortfall:
+        beside(view, assigned.addresses)
+    return assigned, problem
+
+
+def _assign(store: Store, view: View, request: Request) -> tuple[Assigned, CalicoError | None]:
+    handle = request.attribute.handle
+    _need_facts(view, request.owner)
+    if request.max_alloc and handle:
+        held = usage.addresses_of_version(store, view, handle, request.searched_host, request.version)
+        if len(held) >= request.max_alloc:
+            whole = tuple(AssignedAddress(host_net(a)) for a in held[: request.wanted])
+            return Assigned(whole, request.wanted, (), request.version), None
+    return Assignment(store, view, request, _pools_for(store, view, request)).run()
+
+
+def ensure_block(store: Store, view: View, request: Request) -> str:
+    """The CIDR of a block of the owner with a free address, claimed if need be."""
+    _need_facts(view, request.owner)
+    return Assignment(store, view, request, _pools_for(store, view, request)).ensure()
+
+
+def _need_facts(view: View, owner: Owner) -> None:
+    view.need(
+        (CONFIG, False), (POOLS, True), (RESERVATIONS, True), (affinity.affinity_prefix(owner), True),
+        (key_path(ResourceKey("Node", owner.name)), False),
+    )  # fmt: skip
+
+
+def _pools_for(store: Store, view: View, request: Request) -> list[Pool]:
+    host = request.owner.name
+    labels = store.node_labels(view, host, request.use)
+    return plan.select_pools(
+        store.pools(view), request.version, request.pools, host, labels, request.namespace_labels, request.use
+    )
+
+
+def assign_address(store: Store, view: View, request: OneAddress) -> None:
+    """Assign this very address; raises `ResourceAlreadyExists`, or `BadData` when it cannot be assigned at all."""
+    view.need((POOLS, True), (CONFIG, False))
+    network, attribute, use = request.network, request.attribute, request.use
+    address = str(network.network_address)
+    owner = affinity.owner_for(request.host, use)
+    pool = plan.pool_for(store.pools(view), network, enabled_only=True)
+    if pool is None:
+        raise BadData("The provided IP address is not in a configured pool\n")
+    if use and use not in pool.uses:
+        raise BadData(f"IP address {address} is in pool {pool.name}, which does not allow use {use}")
+    if _has_already(store, view, request, address):
+        return
+    cidr = plan.block_cidr(address, pool.block_length)
+    block = store.block(view, cidr) or store.find_block(view, network)
+    cidr = cidr if block is None else block.cidr
+    if block is None:
+        block = affinity.claim(store, view, cidr, owner)
+    elif store.config(view).strict_affinity and block.affinity != str(owner):
+        if block.affinity is None:
+            raise BadData(f"Attempt to assign from block {cidr} with no affinity")
+        raise BadData("Block host affinity does not match")
+    ordinal = block.ordinal(address)
+    if block.allocations[ordinal] is not None:
+        raise ResourceAlreadyExists(address, "Address already assigned in block")
+    store.put_block(view, plan.take_ordinal(block, ordinal, attribute))
+    store.count_handle(view, attribute.handle, cidr, 1)
+
+
+def _has_already(store: Store, view: View, request: OneAddress, address: str) -> bool:
+    """With a limit per handle: does it have this address? Raises `BadData` when it has as many others as it may."""
+    handle, most = request.attribute.handle, request.max_alloc
+    if not most or not handle:
+        return False
+    held = usage.addresses_of_version(store, view, handle, request.searched_host, request.network.version)
+    if address not in held and len(held) >= most:
+        raise BadData(
+            f"handle {handle} already has IP(s) allocated, cannot assign additional IP {address}"
+            f" (maxAllocPerIPVersion={most})"
+        )
+    return address in held
 
 
 class Assignment:
     """One auto-assign against one view: own blocks first, then claims, then borrowing (spec/ipam.md 7)."""
 
-    def __init__(self, store: Store, view: View, request: Request, host: str, kind: str, pools: list[Pool]) -> None:
+    def __init__(self, store: Store, view: View, request: Request, pools: list[Pool]) -> None:
         self.store = store
         self.view = view
         self.request = request
-        self.host = host
-        self.kind = kind
+        self.owner = request.owner
         self.pools = pools
         self.config = store.config(view)
         self.reservations = store.reservations(view)
@@ -72,7 +196,7 @@ class Assignment:
         owned = self._own_blocks()
         for cidr in owned:
             if self._missing():
-                self._take(self.store.claim(self.view, cidr, self.host, self.kind))
+                self._take(affinity.claim(self.store, self.view, cidr, self.owner))
         count = len(owned)
         while self._missing():
             limit = self._limit()
@@ -99,7 +223,7 @@ class Assignment:
     def ensure(self) -> str:
         """A block of ours with a free address, claimed if need be."""
         for cidr in self._own_blocks():
-            block = self.store.claim(self.view, cidr, self.host, self.kind)
+            block = affinity.claim(self.store, self.view, cidr, self.owner)
             if plan.free_count(block, self._reserved(block.network)):
                 return cidr
         claimed = self._claim_new() if self.config.auto_allocate_blocks else None
@@ -121,16 +245,16 @@ class Assignment:
 
     def _own_blocks(self) -> list[str]:
         """Our blocks in the allowed pools, in key order; stale claims are dropped on the way."""
-        affinities = self.store.affinities(self.view, self.host, self.kind, self.request.version)
-        self.view.need(*((key_path(BlockKey(cidr)), False) for cidr in affinities))
+        claimed = affinity.cidrs_of(self.view, self.owner, self.request.version)
+        self.view.need(*((key_path(BlockKey(cidr)), False) for cidr in claimed))
         own = []
-        for cidr in affinities:
+        for cidr in claimed:
             block = self.store.readable_block(self.view, cidr)
             network = host_net(cidr)
             if block is None and self.view.get(key_path(BlockKey(cidr))) is not None:
                 continue  # one that cannot be read costs its own addresses, not the host's assignments
-            if block is not None and block.affinity != f"{self.kind}:{self.host}":
-                self.view.delete(key_path(AffinityKey(self.host, cidr, self.kind)))
+            if block is not None and block.affinity != str(self.owner):
+                self.view.delete(affinity.affinity_path(self.owner, cidr))
             elif any(plan.contains(pool.network, network) for pool in self.pools):
                 own.append(cidr)
             else:
@@ -141,9 +265,9 @@ class Assignment:
         pool = plan.pool_for(self.store.pools(self.view), host_net(cidr), enabled_only=True)
         if pool is None or (block is not None and not plan.is_empty(block)):
             return
-        labels = self.store.node_labels(self.view, self.host, self.request.use)
+        labels = self.store.node_labels(self.view, self.owner.name, self.request.use)
         if not plan.selects(pool.node_selector, labels):
-            self.store.release_affinity(self.view, cidr, self.host, self.kind, True)
+            affinity.release(self.store, self.view, cidr, self.owner, True)
 
     def _take(self, block: Block) -> None:
         """As many addresses as are missing; the block, its handle and our counts are written."""
@@ -170,17 +294,17 @@ class Assignment:
                 if block is None:
                     if cover.overlaps(network):
                         continue
-                    return self.store.create(self.view, cidr, self.host, self.kind)
-                if block.affinity == f"{self.kind}:{self.host}":
+                    return affinity.create(self.store, self.view, cidr, self.owner)
+                if block.affinity == str(self.owner):
                     if plan.free_count(block, reserved):
-                        return self.store.claim(self.view, cidr, self.host, self.kind)
+                        return affinity.claim(self.store, self.view, cidr, self.owner)
                 elif block.affinity and plan.is_empty(block) and plan.free_count(block, reserved):
                     idle.append(block)
         return self._reclaim(idle)
 
     def _first(self, pool: Pool) -> int:
         bits = pool.block_length - pool.network.prefixlen
-        return self.store.first_block(self.host, str(pool.network), 1 << bits) if bits >= 0 else 0
+        return self.store.first_block(self.owner.name, str(pool.network), 1 << bits) if bits >= 0 else 0
 
     def _reclaim(self, idle: list[Block]) -> Block | None:
         now = rfc3339(self.store.clock.now())
@@ -188,14 +312,10 @@ class Assignment:
             if block.claim_time and _age_s(block.claim_time, now) < RECLAIM_AGE_S:
                 continue
             assert block.affinity is not None
-            kind, _, owner = block.affinity.partition(":")
-            former = key_path(AffinityKey(owner, block.cidr, kind))
+            former = affinity.affinity_path(plan.owner_of(block.affinity), block.cidr)
             if self.view.get(former) is not None:
                 self.view.delete(former)
-            fresh = self.store.fresh_block(block.cidr, self.host, self.kind)
-            self.store.put_block(self.view, fresh)
-            self.view.put(key_path(AffinityKey(self.host, block.cidr, self.kind)), ipam_data.CONFIRMED)
-            return fresh
+            return affinity.create(self.store, self.view, block.cidr, self.owner)
         return None
 
     def _borrow(self, messages: list[str]) -> None:

@@ -39,6 +39,23 @@ class Pool(NamedTuple):
     uses: tuple[str, ...]
 
 
+class Owner(NamedTuple):
+    """Who has the affinity of a block: a host, or a load balancer's controller (kind `virtual`)."""
+
+    name: str
+    kind: str = "host"
+
+    def __str__(self) -> str:
+        """As a block stores it: `host:a1`."""
+        return f"{self.kind}:{self.name}"
+
+
+def owner_of(affinity: str) -> Owner:
+    """The owner that a block's `affinity` names."""
+    kind, _, name = affinity.partition(":")
+    return Owner(name, kind)
+
+
 def pool_of(resource: IPPool) -> Pool | None:
     """The pool of a resource, None if its CIDR is not one."""
     spec = resource.spec

@@ -1,24 +1,21 @@
-"""What IPAM's plans read and write: pools, blocks, claims and handles, through a `View`."""
+"""What IPAM's plans read and write: pools, reservations, configuration, blocks and handles, through a `View`."""
 
 from __future__ import annotations
 
 import functools
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-from libcalico.clock import Clock, rfc3339
-from libcalico.errors import BadData, CalicoError, ParsingDatastoreEntry, ResourceDoesNotExist
+from libcalico.clock import Clock
+from libcalico.errors import ParsingDatastoreEntry, ResourceDoesNotExist
 from libcalico.ipam import plan
 from libcalico.ipam.plan import Pool
 from libcalico.ipam.transaction import View
 from libcalico.model import codec, defaults, ipam_data
 from libcalico.model.ipam_data import Block, Config
 from libcalico.model.keys import (
-    AFFINITIES,
     BLOCKS,
-    IPAM,
-    AffinityKey,
     BlockKey,
     HandleKey,
     IPAMConfigKey,
@@ -29,7 +26,6 @@ from libcalico.model.keys import (
 )
 from libcalico.model.resources import IPPool
 from libcalico.model.scalars import IPNetwork, parse_net
-from libcalico.text import shown
 
 POOLS = list_prefix("IPPool")
 RESERVATIONS = list_prefix("IPReservation")
@@ -39,37 +35,26 @@ DECODED_VALUES = 4096
 DECODED_BYTES = 32 << 20
 """Of stored values, whose decoded form takes a few times as much."""
 GHOSTS_SHOWN = 8
-KNOWN_NETWORKS = 16384
+
+T = TypeVar("T")
+FirstBlock = Callable[[str, str, int], int]
+"""(host, pool's CIDR, number of its blocks) -> the number of the block that the host tries first."""
 
 log = logging.getLogger(__name__)
 
 
-class BlockNotEmpty(BadData):
-    """The block still has addresses in use."""
-
-    def __init__(self, cidr: str) -> None:
-        super().__init__(f"block '{cidr}' is not empty")
-
-
-class ClaimConflict(CalicoError):
-    """Another owner has the block."""
-
-    def __init__(self, cidr: str, owner: str | None) -> None:
-        super().__init__(f"{cidr} already claimed by {owner}")
-
-
 class Store:
-    """`first_block(host, pool cidr, blocks)` chooses where a host begins in a pool."""
+    """Reads and writes within a plan. `first_block(host, pool cidr, blocks)` chooses where a host begins in a pool."""
 
-    def __init__(self, clock: Clock, first_block: Callable[[str, str, int], int] | None) -> None:
+    def __init__(self, clock: Clock, first_block: FirstBlock | None) -> None:
         self.clock = clock
-        self.first_block = first_block or (lambda host, _pool, blocks: plan.start_index(host, blocks))
+        self.first_block: FirstBlock = first_block or (lambda host, _pool, blocks: plan.start_index(host, blocks))
         self.mended_free_lists = 0
         """How many blocks were met whose free list named addresses in use."""
         self._decoded: dict[tuple[str, bytes], Any] = {}
         self._decoded_size = 0
 
-    def cached(self, path: str, value: bytes, decode: Callable[[], Any]) -> Any:
+    def cached(self, path: str, value: bytes, decode: Callable[[], T]) -> T:
         """A decoded value, kept as long as the stored bytes stay the same."""
         key = (path, value)
         if key not in self._decoded:
@@ -78,7 +63,8 @@ class Store:
                 self._decoded_size = 0
             self._decoded[key] = decode()
             self._decoded_size += len(value)
-        return self._decoded[key]
+        known: T = self._decoded[key]
+        return known
 
     def pools(self, view: View) -> list[Pool]:
         """Every pool, in name order; one that cannot be read is left out."""
@@ -108,8 +94,7 @@ class Store:
         value = view.get(key_path(key))
         if value is None:
             raise ResourceDoesNotExist(key)
-        labels: Mapping[str, str] = self.cached(key_path(key), value, lambda: codec.decode(key, value).metadata.labels)
-        return labels
+        return self.cached(key_path(key), value, lambda: codec.decode(key, value).metadata.labels)
 
     def block(self, view: View, cidr: str) -> Block | None:
         """A block, None when it does not exist."""
@@ -117,7 +102,7 @@ class Store:
         value = view.get(key_path(key))
         if value is None:
             return None
-        block: Block = self.cached(key_path(key), value, lambda: self._decode_block(key, value))
+        block = self.cached(key_path(key), value, lambda: self._decode_block(key, value))
         if b'"releasedAt"' in value:
             return plan.collect(block, self.clock.now(), self.config(view).cooldown_s)
         return block
@@ -178,27 +163,6 @@ class Store:
         except ParsingDatastoreEntry:
             return None
 
-    @staticmethod
-    def affinity_prefix(host: str, kind: str) -> str:
-        """Below which the claims of an owner are stored."""
-        return f"{AFFINITIES if kind == 'host' else f'{IPAM}{kind}/'}{host}/"
-
-    def affinities(self, view: View, host: str, kind: str, version: int) -> dict[str, str]:
-        """The host's blocks in key order, with the state of each claim."""
-        found = {}
-        for path, value in view.below(self.affinity_prefix(host, kind)).items():
-            key = parse_path(path)
-            if isinstance(key, AffinityKey) and (not version or host_net(key.cidr).version == version):
-                found[key.cidr] = ipam_data.decode_affinity(value)
-        return found
-
-    def affinities_in(self, view: View, network: IPNetwork) -> list[AffinityKey]:
-        """Claims of anybody to blocks inside a network."""
-        prefixes = (AFFINITIES, f"{IPAM}virtual/")
-        view.need(*((prefix, True) for prefix in prefixes))
-        keys = [parse_path(path) for prefix in prefixes for path in view.below(prefix)]
-        return [key for key in keys if isinstance(key, AffinityKey) and plan.contains(network, host_net(key.cidr))]
-
     def handle(self, view: View, handle: str, optimistic: bool = False) -> dict[str, int] | None:
         """Counts by block, None when there is no such handle."""
         value = view.get(key_path(HandleKey(handle)), optimistic)
@@ -236,91 +200,6 @@ class Store:
             view.put(path, ipam_data.encode_handle(blocks))
         else:
             view.delete(path)
-
-    def fresh_block(self, cidr: str, host: str, kind: str) -> Block:
-        """A new block of an owner, claimed now."""
-        now = self.clock.now()
-        return plan.new_block(cidr, f"{kind}:{host}", rfc3339(now), int(now.timestamp() * 1_000_000) * 1000)
-
-    def claim(self, view: View, cidr: str, host: str, kind: str) -> Block:
-        """Own a block: create it, or confirm that it is ours."""
-        block = self.block(view, cidr)
-        affinity = key_path(AffinityKey(host, cidr, kind))
-        if block is None:
-            other = self.overlapping(view, host_net(cidr))
-            if other is not None:
-                raise ClaimConflict(other.cidr, other.affinity)
-            return self.create(view, cidr, host, kind)
-        if block.affinity != f"{kind}:{host}":
-            raise ClaimConflict(cidr, block.affinity)
-        current = view.get(affinity)
-        if current is None or ipam_data.decode_affinity(current) != "confirmed":
-            view.put(affinity, ipam_data.CONFIRMED)
-            block = block._replace(sequence=block.sequence + 1)
-            self.put_block(view, block)  # whoever is about to delete the block meets a conflict
-        return block
-
-    def create(self, view: View, cidr: str, host: str, kind: str) -> Block:
-        """Make a new block of ours; it must not overlap an existing one."""
-        block = self.fresh_block(cidr, host, kind)
-        self.put_block(view, block)
-        view.put(key_path(AffinityKey(host, cidr, kind)), ipam_data.CONFIRMED)
-        return block
-
-    def overlapping(self, view: View, network: IPNetwork) -> Block | None:
-        """An existing block that shares addresses with a network: one of another size, left over by an older pool."""
-        blocks = self.all_blocks(view, network.version)
-        for cidr in self.block_cidrs(view, network.version):
-            if host_net(cidr).overlaps(network):
-                return blocks.get(cidr) or self.block(view, cidr)  # which raises when it cannot be read
-        return None
-
-    def release_affinity(self, view: View, cidr: str, host: str, kind: str, must_be_empty: bool) -> None:
-        """Give a block up; it goes when it is empty, its addresses in use stay."""
-        path = key_path(AffinityKey(host, cidr, kind))
-        block_path = key_path(BlockKey(cidr))
-        view.need((path, False), (block_path, False))
-        known = view.get(path) is not None
-        block = self.block(view, cidr)
-        if block is not None and block.affinity == f"{kind}:{host}":
-            if must_be_empty and not plan.is_empty(block):
-                raise BlockNotEmpty(cidr)
-            if plan.is_empty(block):
-                view.delete(block_path)
-            else:
-                self.put_block(view, plan.disown(block))
-        if known:
-            view.delete(path)
-
-
-class AssignedAddress(str):
-    """An address as `auto_assign` gives it, with the length of its block: `172.29.4.64/26`. Without this type, such a
-    text means the whole range."""
-
-
-@functools.lru_cache(KNOWN_NETWORKS)  # what is longer than any network is none, and raises: it is not kept
-def host_net(text: str) -> IPNetwork:
-    """The network of a CIDR, or the one-address network of an address; raises `BadData`."""
-    network = parse_net(text)
-    if network is None:
-        raise BadData(f"invalid IP address specified: {shown(text)}")
-    return network
-
-
-def address_net(text: str) -> IPNetwork:
-    """The one-address network of an address, also of one with its block's length; raises `BadData`, also for a range,
-    which is a length without an address in it."""
-    address, slash, length = text.partition("/")
-    if slash and not length.isdecimal():
-        raise BadData(f"invalid IP address specified: {text}")
-    network = host_net(address)
-    if slash and not isinstance(text, AssignedAddress):
-        span = host_net(text)
-        if span.num_addresses > 1 and span.network_address == network.network_address:
-            error = BadData(f"invalid IP address specified: {text}")
-            error.add_note(f"it is a range of {span.num_addresses} addresses: give each address that is meant")
-            raise error
-    return network
 
 
 def _decode_pool(path: str, value: bytes) -> Pool | None:

@@ -13,7 +13,7 @@ import asyncio
 import bisect
 import contextlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from libcalico.datastore.contract import Compare, Datastore, Delete, Get, KeyValue, Put, Target
 from libcalico.errors import CalicoError, ResourceAlreadyExists, ResourceUpdateConflict
@@ -25,7 +25,9 @@ LARGEST_TRANSACTION = 120
 CONFLICT_PAUSE = Backoff(0.001, 0.05, spread=True)
 WRITTEN_VALUES = 4096
 
-Plan = Callable[["View"], Any]
+T = TypeVar("T")
+Plan = Callable[["View"], T]
+"""Reads a view and writes to it; it may run several times for one commit, and has no other effect."""
 
 
 class Need(Exception):
@@ -214,7 +216,7 @@ class View:
 
 
 class _Waiting(NamedTuple):
-    plan: Plan
+    plan: Plan[Any]
     done: asyncio.Future[Any]
 
 
@@ -227,7 +229,7 @@ class Transactions:
         self._lock = asyncio.Lock()
         self._waiting: list[_Waiting] = []
 
-    async def run(self, plan: Plan) -> Any:
+    async def run(self, plan: Plan[T]) -> T:
         """The plan's result once its writes are committed; raises what the plan raises.
 
         A caller that is cancelled takes its plan back when nobody has begun to commit it; it never ends the commit of
@@ -236,11 +238,12 @@ class Transactions:
         self._waiting.append(mine)
         try:
             await asyncio.shield(self._flush(mine))
-            return await mine.done
+            result: T = await mine.done
         finally:
             if mine in self._waiting:
                 self._waiting.remove(mine)
             mine.done.cancel()
+        return result
 
     async def _flush(self, mine: _Waiting) -> None:
         async with self._lock:

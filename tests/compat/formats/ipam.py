@@ -18,8 +18,9 @@ from libcalico.client.objects import AsyncClient
 from libcalico.datastore.contract import Delete
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.errors import CalicoError
-from libcalico.ipam.assignment import Assigned
-from libcalico.ipam.service import AssignError, IpamService, Release
+from libcalico.ipam.assignment import Assigned, AssignError
+from libcalico.ipam.release import Release
+from libcalico.ipam.service import IpamService
 from libcalico.model.codec import from_input
 from libcalico.model.ipam_data import Block, Config
 from libcalico.model.keys import ResourceKey, key_path

@@ -14,7 +14,7 @@ from calicoctl.commands.ipam import parsed_address
 from calicoctl.failures import CommandFailed, failed_by, notes_are_shown, show_notes
 from calicoctl.report import Leak, Report, StaleHandle
 from libcalico.errors import CalicoError, ResourceUpdateConflict
-from libcalico.ipam.service import Release
+from libcalico.ipam.release import Release
 
 if TYPE_CHECKING:
     from libcalico.client.blocking import Client
