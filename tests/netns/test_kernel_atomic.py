@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from calico_felix.dataplane.programmer import Programmer
-from calico_felix.dataplane.ruleset import Ruleset
+from calico_felix.dataplane.backends.nft.programmer import Programmer
+from calico_felix.dataplane.backends.nft.ruleset import Ruleset
 from libcalico.calc.graph import Graph
 from libcalico.kernel import netns
 from libcalico.kernel.nft import Nft

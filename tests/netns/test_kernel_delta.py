@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from calico_felix.dataplane.ruleset import Ruleset, address_set
+from calico_felix.dataplane.backends.nft.ruleset import Ruleset, address_set
 from libcalico.calc.graph import Graph
 from libcalico.kernel.nft import Nft
 from libcalico.kernel.nft_elements import ElementBatches

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from calico_felix.dataplane.ruleset import Ruleset
+from calico_felix.dataplane.backends.nft.ruleset import Ruleset
 from calico_native.py import rules as python_rules
 from libcalico.calc.graph import Graph
 from libcalico.kernel import netns

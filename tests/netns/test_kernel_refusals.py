@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from calico_felix.dataplane import refusals
+from calico_felix.dataplane.backends.nft import refusals
+from calico_felix.dataplane.backends.nft.programmer import Programmer
 from calico_felix.dataplane.config import DataplaneConfig
 from calico_felix.dataplane.loop import Dataplane
-from calico_felix.dataplane.programmer import Programmer
 from libcalico.calc.messages import Flush, IPSet, PortMember
 from libcalico.clock import SystemClock
 from libcalico.kernel import netns

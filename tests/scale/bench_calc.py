@@ -8,7 +8,7 @@ import random
 import time
 from typing import Any
 
-from calico_felix.dataplane.ruleset import Ruleset
+from calico_felix.dataplane.backends.nft.ruleset import Ruleset
 from libcalico.calc.graph import Graph
 from libcalico.policy.nft.rules import NftOptions
 from tests.scale.report import report

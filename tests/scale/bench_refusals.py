@@ -13,9 +13,9 @@ import subprocess
 import sys
 import time
 
+from calico_felix.dataplane.backends.nft.programmer import Programmer
 from calico_felix.dataplane.config import DataplaneConfig
 from calico_felix.dataplane.loop import Dataplane
-from calico_felix.dataplane.programmer import Programmer
 from libcalico.calc.messages import Flush, IPSet, PortMember
 from libcalico.clock import SystemClock
 from libcalico.kernel import netns

@@ -17,8 +17,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from calico_felix.dataplane.programmer import Programmer
-from calico_felix.dataplane.ruleset import Ruleset
+from calico_felix.dataplane.backends.nft.programmer import Programmer
+from calico_felix.dataplane.backends.nft.ruleset import Ruleset
 from libcalico.calc.graph import Graph
 from libcalico.kernel import netns
 from libcalico.model.keys import ResourceKey, key_path

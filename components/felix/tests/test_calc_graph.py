@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from calico_felix.dataplane.ruleset import Ruleset
+from calico_felix.dataplane.backends.nft.ruleset import Ruleset
 from libcalico.calc.graph import Graph
 from libcalico.calc.messages import Flush, IPSetDelta
 from libcalico.model.keys import BlockKey, ResourceKey, key_path

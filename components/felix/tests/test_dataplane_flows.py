@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from calico_felix.dataplane import drivers, flows, loop
+from calico_felix.dataplane import connections, drivers, loop
 from calico_felix.dataplane.config import DataplaneConfig
 from calico_felix.dataplane.loop import Dataplane
 from libcalico.calc.messages import Endpoint, Flush, IPSet, Vtep
@@ -108,7 +108,7 @@ def old_flows(monkeypatch: pytest.MonkeyPatch) -> list[set[str] | KernelError]:
             raise told[0]
         return told[0]
 
-    monkeypatch.setattr(flows, "_addresses_of_flows", listed)
+    monkeypatch.setattr(connections, "_addresses_of_flows", listed)
     return told
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calico_felix.dataplane.ruleset import Ruleset
+from calico_felix.dataplane.backends.nft.ruleset import Ruleset
 from calico_felix.departures import Departures
 from calico_felix.parameters import PARAMETERS
 from libcalico.calc.graph import Graph

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from calico_felix.dataplane.ruleset import Ruleset
+from calico_felix.dataplane.backends.nft.ruleset import Ruleset
 from libcalico.calc.messages import Endpoint, Flush, IPSet, IPSetDelta, Member, PortMember
 from libcalico.model.keys import ResourceKey
 from libcalico.net import Cidr

@@ -16,15 +16,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from calico_felix.dataplane import drivers
+from calico_felix.dataplane.backends.nft.programmer import Programmer
+from calico_felix.dataplane.backends.nft.ruleset import Ruleset
 from calico_felix.dataplane.config import DataplaneConfig
-from calico_felix.dataplane.flows import Flows, addresses_of
+from calico_felix.dataplane.connections import Flows, addresses_of
 from calico_felix.dataplane.foreign_watch import ForeignRules
 from calico_felix.dataplane.link_events import LinkEvents
 from calico_felix.dataplane.mtu import MtuFile, host_mtu, workload_mtu
-from calico_felix.dataplane.programmer import Programmer
-from calico_felix.dataplane.ruleset import Ruleset
-from calico_felix.dataplane.tunnels import ANYWHERE, Tunnels
-from calico_felix.dataplane.workload_neighbours import WorkloadNeighbours
+from calico_felix.dataplane.neighbours import WorkloadNeighbours
+from calico_felix.dataplane.vxlan import ANYWHERE, Tunnels
 from libcalico.calc.messages import Endpoint, Flush
 from libcalico.calc.messages import Route as WantedRoute
 from libcalico.clock import Clock

@@ -7,7 +7,7 @@ import contextlib
 import os
 import re
 
-from calico_felix.dataplane.refusals import all_refusals
+from calico_felix.dataplane.backends.nft.refusals import all_refusals
 from libcalico.kernel.errors import KernelError
 from libcalico.kernel.nft import Nft, NftError
 from libcalico.kernel.nft_elements import ElementBatches

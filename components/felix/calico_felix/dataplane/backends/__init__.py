@@ -1,0 +1,1 @@
+"""How policies get into the kernel: one package for each packet filter. Each renders for the interfaces of `Owners`."""
