@@ -11,7 +11,10 @@ LARGEST = 4 * 1024 * 1024
 
 
 def read_small(path: str | os.PathLike[str], largest: int = LARGEST) -> bytes:
-    """The content of a file. Raises `OSError`, also for one that is larger: it is a mistake, or a device."""
+    """The content of a file, or of a pipe as a shell makes one of `<(...)`. Raises `OSError`, also for one that is
+    larger (it is a mistake, or a device), and for a pipe with a name in the file system: its writer may never come."""
+    if is_named_pipe(path):
+        raise OSError(errno.EINVAL, "this is a pipe, not a file", str(path))
     with open(path, "rb") as file:
         content = file.read(largest + 1)
     if len(content) > largest:
@@ -36,6 +39,14 @@ def read_regular(path: str | os.PathLike[str], largest: int = LARGEST) -> bytes:
         return found
     finally:
         os.close(number)
+
+
+def is_named_pipe(path: str | os.PathLike[str]) -> bool:
+    """Is this a fifo of the file system? What `/dev/fd/63` leads to has no path of its own, but `pipe:[4711]`."""
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode) and os.path.exists(os.path.realpath(path))
+    except OSError:
+        return False
 
 
 def is_there(path: str | os.PathLike[str]) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-import calico_native
+from calico_native import rules as chosen
 from calico_native.py import rules as twin
 from libcalico.net import Cidr
 from libcalico.policy.ir import (
@@ -33,7 +33,7 @@ OPEN = Policy(PolicyId("Profile", "", "open"), "", (Rule(Action.ALLOW, 0),), (Ru
 
 @pytest.fixture(params=["default", "twin"])
 def matcher(request: pytest.FixtureRequest) -> Matcher:
-    made = Matcher(twin if request.param == "twin" else calico_native.rules)
+    made = Matcher(twin if request.param == "twin" else chosen)
     made.add_policy(OPEN)
     return made
 

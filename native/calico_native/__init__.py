@@ -3,7 +3,8 @@
 Each module is one source file in `calico_native/py/`, built twice: compiled by Cython as `calico_native.<name>`,
 and importable as it stands as `calico_native.py.<name>`, the oracle that the tests compare with. What you get by
 `from calico_native import expression` is the compiled one, or the twin when `CALICO_NO_NATIVE=1` is set or the
-compiled one was not built. `implementation` says which: "compiled" or "python".
+compiled ones were not built (they are built together). `implementation` says which: "compiled" or "python". A compiled
+module is loaded when it is first imported: `ctypes` and `socket`, which some need, take longer than a short command.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ MODULES = ("bitmap", "expression", "label_index", "net", "netns", "nfnl", "rules
 
 def _load() -> str:
     if os.environ.get("CALICO_NO_NATIVE") != "1":
+        probe = f"calico_native.{MODULES[0]}"
         try:
-            for name in MODULES:
-                importlib.import_module(f"calico_native.{name}")
+            importlib.import_module(probe)
             return "compiled"
         except ImportError as error:
-            if getattr(error, "name", None) not in {f"calico_native.{name}" for name in MODULES}:
+            if getattr(error, "name", None) != probe:
                 raise
     for name in MODULES:
         module = importlib.import_module(f"calico_native.py.{name}")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import calico_native
+from calico_native import nfnl as chosen
 from calico_native.py import nfnl as twin
 
 NEW, DELETE = 12, 14
@@ -163,4 +163,4 @@ def test_both_builds_write_the_same(rows: list[tuple[bool, Any, int, bool]]) -> 
             else str(address)
         )
         changes.append((add, "s", f"ipv{address.version}_addr", interval, [text]))
-    assert calico_native.nfnl.encode_batch("calico", changes) == twin.encode_batch("calico", changes)
+    assert chosen.encode_batch("calico", changes) == twin.encode_batch("calico", changes)

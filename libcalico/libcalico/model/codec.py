@@ -6,6 +6,7 @@ policies and profiles `source` and `destination` are written even when empty.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -39,9 +40,14 @@ RULE_KINDS = ("NetworkPolicy", "GlobalNetworkPolicy", "Profile")
 LIST_MEMBERS = frozenset(("apiversion", "kind", "metadata", "items"))
 LIST_METADATA = frozenset(("selflink", "resourceversion", "continue", "remainingitemcount"))
 ALWAYS_STATUS = ("Node", "Tier")
-_DECODERS = {kind: msgspec.json.Decoder(struct) for kind, struct in STRUCTS.items()}
 _ENCODER = msgspec.json.Encoder()
 T = TypeVar("T")
+
+
+@functools.cache
+def _decoder(kind: str) -> msgspec.json.Decoder[Resource]:
+    """A kind's decoder, made when the first of its objects is read: a program reads a few kinds of them."""
+    return msgspec.json.Decoder(STRUCTS[kind])
 
 
 def parsed(key: Key, value: bytes, read: Callable[[], T]) -> T:
@@ -98,7 +104,7 @@ def _decode_exactly(kind: str, value: bytes) -> Resource | None:
     """The fast way; None when the value must be read as tolerantly as Go does. A FelixConfiguration always must: its
     spec is a table of names here, no struct that refuses."""
     try:
-        return None if kind == "FelixConfiguration" else _DECODERS[kind].decode(value)
+        return None if kind == "FelixConfiguration" else _decoder(kind).decode(value)
     except msgspec.ValidationError:
         return None
 
