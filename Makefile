@@ -67,7 +67,7 @@ test: dev lint pants-check ## everything that can be tested here
 	@$(BIN)/python -m pytest $(ARGS)
 
 unit: dev ## pure code and services in memory
-	@$(BIN)/python -m pytest native/tests libcalico/tests components $(ARGS)
+	@$(BIN)/python -m pytest --hypothesis-profile=quick native/tests libcalico/tests components $(ARGS)
 
 netns: dev ## real kernel, in throw-away namespaces
 	@$(BIN)/python -m pytest tests/netns $(ARGS)

@@ -9,7 +9,7 @@ import pytest
 from libcalico.calc.census import Census
 from libcalico.calc.graph import Graph
 from libcalico.model.keys import Key, key_path
-from tests.damaged import OBJECTS, to_bytes
+from libcalico.testing.damaged import OBJECTS, to_bytes
 
 
 def test_all_at_once_is_named_until_there_is_one_again() -> None:

@@ -12,7 +12,7 @@ import pytest
 from libcalico.cni import delete
 from libcalico.cni.add import POLICY_TIMEOUT_S
 from libcalico.model.codec import from_input
-from tests.cni_world import ID, NODE, World, started
+from libcalico.testing.cni_world import ID, NODE, World, started
 
 
 @pytest.fixture(params=[False, True], ids=["alone", "agent"])

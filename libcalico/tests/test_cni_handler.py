@@ -17,7 +17,7 @@ from libcalico.errors import DatastoreError
 from libcalico.ipam.service import IpamService
 from libcalico.kernel.errors import KernelError
 from libcalico.model.codec import from_input
-from tests.cni_world import ID, NODE, World
+from libcalico.testing.cni_world import ID, NODE, World
 
 
 @pytest.fixture(params=[False, True], ids=["alone", "agent"])

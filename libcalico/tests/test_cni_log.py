@@ -15,7 +15,7 @@ import pytest
 
 from libcalico.cni import CniRequestData, call_log, handle, log_file
 from libcalico.cni.conf import LogFile
-from tests.cni_world import ID, World
+from libcalico.testing.cni_world import ID, World
 
 NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
 

@@ -12,8 +12,8 @@ import pytest
 
 from libcalico.datastore.contract import Delete, Operation, Put
 from libcalico.errors import DatastoreError, Unreachable
+from libcalico.testing.cni_world import World, started
 from libcalico.workload.plan import plan_wiring
-from tests.cni_world import World, started
 
 Writes = Callable[[Operation], bool]
 

@@ -17,7 +17,7 @@ from libcalico.cni.finish import KEPT, LAST_PAUSE_S, Finisher
 from libcalico.cni.unfinished import Unfinished
 from libcalico.errors import DatastoreError, ResourceUpdateConflict, Unreachable
 from libcalico.testing.clock import ManualClock
-from tests.cni_world import ID, World
+from libcalico.testing.cni_world import ID, World
 
 AWAY = Unreachable("etcd is away")
 

@@ -18,8 +18,8 @@ from libcalico.errors import CalicoError
 from libcalico.ipam.service import IpamService
 from libcalico.model.keys import key_path
 from libcalico.model.resources import STRUCTS
-from tests.cni_world import World
-from tests.damaged import BLOCK, HANDLE, HOST, OBJECTS, damages, to_bytes
+from libcalico.testing.cni_world import World
+from libcalico.testing.damaged import BLOCK, HANDLE, HOST, OBJECTS, damages, to_bytes
 
 STORED = {key_path(key).encode(): to_bytes(value) for key, value in OBJECTS.items()}
 Damages = list[tuple[bytes, bytes]]
@@ -74,7 +74,7 @@ async def use_ipam(damaged: Damages, is_fed: bool) -> None:
         await tried(step)
 
 
-@settings(max_examples=200)
+@settings(max_examples=2 * settings().max_examples)
 @given(st.lists(damages(), min_size=1, max_size=3), st.booleans())
 def test_ipam_goes_on(damaged: Damages, is_fed: bool) -> None:
     asyncio.run(use_ipam(damaged, is_fed))
@@ -94,7 +94,7 @@ async def use_client(damaged: Damages) -> None:
     await tried(client.ensure_initialized)
 
 
-@settings(max_examples=150)
+@settings(max_examples=settings().max_examples * 3 // 2)
 @given(st.lists(damages(), min_size=1, max_size=3))
 def test_the_client_goes_on(damaged: Damages) -> None:
     asyncio.run(use_client(damaged))
@@ -133,7 +133,7 @@ def test_what_is_sound_works() -> None:
     assert asyncio.run(use_cni([])) == [0, 1, 0, 0, 0, 0]  # nothing was made for the container that is checked
 
 
-@settings(max_examples=150)
+@settings(max_examples=settings().max_examples * 3 // 2)
 @given(st.lists(damages(), min_size=1, max_size=3))
 def test_cni_calls_go_on(damaged: Damages) -> None:
     asyncio.run(use_cni(damaged))

@@ -24,7 +24,7 @@ from libcalico.datastore.settings import (
     name_of,
 )
 from libcalico.errors import BadData, DatastoreError
-from tests.certificates import Certificates
+from libcalico.testing.certificates import Certificates
 
 URL = {"etcdEndpoints": Found("http://10.0.0.1:2379", "ETCD_ENDPOINTS")}
 

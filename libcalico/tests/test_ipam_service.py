@@ -222,7 +222,7 @@ async def test_a_damaged_block_costs_its_own_addresses_only(is_fed: bool) -> Non
     await service.release_by_handle("h")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=settings().max_examples // 4, deadline=None)
 @example(  # the second conflict must not make what the first has told be forgotten
     [
         *(("assign", 0, 0, 1), ("assign", 0, 0, 1), ("affinities", 0, 0, 0)),

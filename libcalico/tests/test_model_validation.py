@@ -223,7 +223,10 @@ SPECS = {
 
 @pytest.mark.parametrize("kind", sorted(STRUCTS))
 @given(data=st.data())
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=settings().max_examples * 3 // 5,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
 def test_validation_itself_never_fails(kind: str, data: st.DataObject) -> None:
     document = {
         "apiVersion": "projectcalico.org/v3",

@@ -81,7 +81,7 @@ def decide(module: Any, rules: list[Any], packet: Any, members: list[Any], ports
     return int(module.first_decision(made, sets, module.Packet(*packet)))
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings().max_examples)
 @given(st.lists(RULES, max_size=5), packets(), MEMBERS, ENDPOINT_PORTS)
 def test_both_matchers_decide_alike(rules: list[Any], packet: Any, members: list[Any], ports: list[Any]) -> None:
     assert decide(compiled_rules, rules, packet, members, ports) == decide(twin_rules, rules, packet, members, ports)
@@ -147,14 +147,14 @@ def play(build: tuple[Any, Any], history: list[Any]) -> tuple[list[list[tuple[st
     return steps, index
 
 
-@settings(max_examples=200)
+@settings(max_examples=2 * settings().max_examples)
 @given(HISTORY)
 def test_both_indexes_say_the_same(history: list[Any]) -> None:
     one, other = play(COMPILED, history)[0], play(TWIN, history)[0]
     assert [sorted(step) for step in one] == [sorted(step) for step in other]
 
 
-@settings(max_examples=200)
+@settings(max_examples=2 * settings().max_examples)
 @given(HISTORY)
 def test_no_item_loses_a_match_before_it_gains_one(history: list[Any]) -> None:
     """Within one step all starts of an item come before its stops, and nothing is said twice."""
@@ -168,7 +168,7 @@ def test_no_item_loses_a_match_before_it_gains_one(history: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("build", [COMPILED, TWIN], ids=["compiled", "twin"])
-@settings(max_examples=100)
+@settings(max_examples=settings().max_examples)
 @given(history=HISTORY)
 def test_an_index_that_lost_everything_keeps_nothing(build: tuple[Any, Any], history: list[Any]) -> None:
     _, index = play(build, history)

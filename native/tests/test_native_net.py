@@ -79,7 +79,7 @@ TEXTS = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=3000)
+@settings(max_examples=30 * settings().max_examples)
 @given(TEXTS)
 @example("::")
 @example("1::2:3:4:5:6:7:8")

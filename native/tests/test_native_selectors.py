@@ -134,7 +134,7 @@ STEPS = st.lists(
 @pytest.mark.parametrize(
     ("language", "module"), [(compiled, compiled_index), (twin, twin_index)], ids=["compiled", "twin"]
 )
-@settings(max_examples=150)
+@settings(max_examples=settings().max_examples * 3 // 2)
 @given(steps=STEPS)
 def test_index_is_evaluating_everything(language: Any, module: Any, steps: list[Any]) -> None:
     """After any updates the announced matches are those of every selector on every item's effective labels."""

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tests.services import DIE_WITH_US, free_port
+from libcalico.testing.machine import DIE_WITH_US, free_port
 
 HOST_MAC = "ee:ee:ee:ee:ee:ee"
 CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000

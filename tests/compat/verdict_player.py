@@ -26,10 +26,11 @@ from libcalico.clock import SystemClock
 from libcalico.datastore.contract import Delete, Put
 from libcalico.datastore.etcd import EtcdConfig, EtcdDatastore
 from libcalico.model.felix_fields import parameter_name
+from libcalico.testing.etcd import Etcd
+from libcalico.testing.machine import DIE_WITH_US
 from tests.compat.private_host import MEMORY, enter_private_host, sh
 from tests.compat.verdict_lab import ROUND_TAGS, Round, Servers, build_network, ends_of, rounds
 from tests.compat.verdict_probes import Probe, stored_key, verdict_of
-from tests.services import DIE_WITH_US, Etcd
 
 DEBUG_SOCKET = "/run/calico/felix-debug.sock"
 RESTART_CODE = 129

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from tests.services import need
+from libcalico.testing.machine import need
 
 
 @pytest.fixture(autouse=True)

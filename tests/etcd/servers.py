@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.certificates import Certificates, Pair
-from tests.services import DIE_WITH_US, free_port
+from libcalico.testing.certificates import Certificates, Pair
+from libcalico.testing.machine import DIE_WITH_US, free_port
 
 LONGEST_START_S = 60.0
 USERS = (

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from libcalico.client.blocking import Client
-from tests.services import Etcd
+from libcalico.testing.etcd import Etcd
 
 MANY = 3000
 SHELL = 'calicoctl() { %s -m calicoctl.main "$@"; }; %s; exit ${PIPESTATUS[0]}'

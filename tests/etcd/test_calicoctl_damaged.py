@@ -13,8 +13,8 @@ from calicoctl.main import main
 from libcalico.client.blocking import Client
 from libcalico.datastore.contract import Put
 from libcalico.model.keys import ResourceKey, key_path
-from tests.damaged import HOST, LEAVES, OBJECTS, paths, replaced, to_bytes
-from tests.services import Etcd
+from libcalico.testing.damaged import HOST, LEAVES, OBJECTS, paths, replaced, to_bytes
+from libcalico.testing.etcd import Etcd
 
 EACH = 60
 NAMESPACED = ("wep", "policy", "networkset")

@@ -15,8 +15,8 @@ import pytest
 from libcalico.datastore.contract import Compare, Delete, Get, Put, Target
 from libcalico.datastore.etcd import EtcdConfig, EtcdDatastore
 from libcalico.errors import DatastoreError, Unreachable
+from libcalico.testing.machine import free_port
 from tests.etcd.servers import Server, cluster, leader, running
-from tests.services import free_port
 
 ELECTION_S = 3.0
 """etcd's own election takes one to two seconds, in which no member can write."""

@@ -12,10 +12,10 @@ from calico_felix import main as felix
 from calico_felix import startup
 from libcalico.client.blocking import Client
 from libcalico.errors import Unreachable
-from tests.certificates import P256, Certificates
+from libcalico.testing.certificates import P256, Certificates
+from libcalico.testing.machine import free_port
 from tests.etcd.programs import calicoctl, plugin
 from tests.etcd.servers import USER, Server, far_away, running, tls_options, tls_server
-from tests.services import free_port
 
 DEAD = "http://127.0.0.1:9"
 EMPTY = "NAME   \n"

@@ -13,7 +13,7 @@ from libcalico.datastore.etcd import EtcdConfig, EtcdDatastore
 from libcalico.datastore.settings import etcd_config, from_environment
 from libcalico.datastore.syncer import Status, Syncer
 from libcalico.errors import Unreachable
-from tests.certificates import Certificates
+from libcalico.testing.certificates import Certificates
 from tests.etcd.servers import Server, running, tls_options, tls_server
 
 

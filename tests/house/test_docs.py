@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from libcalico.client.blocking import Client
+from libcalico.testing.etcd import Etcd
 from tests.house import reference
-from tests.services import Etcd
 
 ROOT = Path(__file__).parents[2]
 SPEC = ROOT / "docs" / "spec"

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from libcalico.testing.machine import need
 from tests.lab import Cluster
 from tests.lab.demo import POLICY
-from tests.services import need
 
 
 @pytest.fixture(scope="session")

@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 import pytest
 
+from libcalico.testing.machine import need
 from tests.lab import Cluster
 from tests.lab.cluster import BIN
-from tests.services import need
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/howto/cni-runtimes.md"

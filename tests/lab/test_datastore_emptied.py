@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from libcalico.testing.machine import need
 from tests.lab import Cluster, Host, Task
 from tests.lab.agent import Agent
 from tests.lab.cluster import ETCD
 from tests.lab.mesos import PROGRAMS
 from tests.lab.test_first_packet import policy
-from tests.services import need
 
 HOSTS = ("m1", "a1", "a2")
 RESOURCES = "/calico/resources/v3/projectcalico.org/"

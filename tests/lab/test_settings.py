@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from libcalico.testing.machine import need
 from tests.lab.cluster import ADDRESSES, Cluster
-from tests.services import need
 
 DEBUG = "/run/calico/felix-debug.sock"
 

@@ -30,8 +30,8 @@ from libcalico.model.codec import from_input
 from libcalico.model.keys import ResourceKey
 from libcalico.rpc import node_pb2_grpc as stubs
 from libcalico.rpc.channel import open_server
+from libcalico.testing.machine import DIE_WITH_US
 from libcalico.workload.attach import Attacher
-from tests.services import DIE_WITH_US
 
 NODE = "10.0.4.17"
 PREFIX = f"t-cni-{os.getpid()}-"  # of the names of this run's namespaces

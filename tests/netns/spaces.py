@@ -7,7 +7,7 @@ import subprocess
 from typing import Any
 
 from libcalico.kernel import netns, sysctl
-from tests.services import namespace_name
+from libcalico.testing.machine import namespace_name
 
 
 def sh(*argv: str, check: bool = True) -> str:

@@ -21,7 +21,7 @@ from libcalico.policy.nft.base import base_table
 from libcalico.policy.nft.names import FROM_WORKLOAD, TO_WORKLOAD, endpoint_chain
 from libcalico.policy.nft.rules import NftOptions, endpoint_chains, render_policy
 from libcalico.policy.nft.table import Chain, Map, Table
-from tests.services import namespace_name
+from libcalico.testing.machine import namespace_name
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run as root")]
 

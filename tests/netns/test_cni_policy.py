@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from libcalico.model.codec import from_input
+from libcalico.testing.machine import need
 from tests.netns.cni_host import Host, build_plugins
 from tests.scale.bench_cni import start_agent
-from tests.services import need
 
 ANSWERER = """
 import socket

@@ -22,9 +22,9 @@ import pytest
 
 from libcalico.errors import DatastoreError
 from libcalico.obs import debug
+from libcalico.testing.machine import need
 from tests.netns.cni_host import Host, build_plugins, sh
 from tests.scale.bench_cni import start_agent
-from tests.services import need
 
 STORM_S = float(os.environ.get("CALICO_STORM_S", "12"))
 CONTAINERS = 6

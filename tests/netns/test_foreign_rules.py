@@ -17,9 +17,9 @@ import pytest
 from calico_felix.dataplane.foreign import ACCEPT_COMMENT
 from libcalico.obs import debug
 from libcalico.policy.nft.rules import NftOptions
+from libcalico.testing.machine import DIE_WITH_US, need
 from tests.netns.test_base_rules import Box
 from tests.netns.test_felix_repair import WAIT_S, Agent, play, programmed
-from tests.services import DIE_WITH_US, need
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run as root")]
 

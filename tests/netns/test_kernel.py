@@ -22,7 +22,7 @@ from libcalico.kernel.nft import Nft, NftError
 from libcalico.kernel.nft_monitor import NftMonitor
 from libcalico.kernel.objects import Address, Neighbour, Route, VxlanAttributes
 from libcalico.kernel.rtnl import Rtnl
-from tests.services import namespace_name
+from libcalico.testing.machine import namespace_name
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run as root")]
 

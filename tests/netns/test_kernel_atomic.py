@@ -24,8 +24,8 @@ from libcalico.model.keys import ResourceKey, key_path
 from libcalico.policy.ir import Packet
 from libcalico.policy.nft.rules import NftOptions
 from libcalico.policy.nft.table import ElementChange, Table
+from libcalico.testing.machine import DIE_WITH_US, namespace_name, need
 from tests.netns import tun
-from tests.services import DIE_WITH_US, namespace_name, need
 
 NODE, INTERFACE, OUTSIDE = "n1", "cali0123456789a", "outside"
 FLOOD_S, LONGEST_FLOOD_S = 4.0, 60.0

@@ -21,8 +21,8 @@ from libcalico.net import Cidr
 from libcalico.policy.nft import table
 from libcalico.policy.nft.rules import NftOptions
 from libcalico.policy.nft.table import Chain, Map, Table
-from tests.random_policies import NODE, World
-from tests.services import namespace_name
+from libcalico.testing.machine import namespace_name
+from libcalico.testing.random_policies import NODE, World
 
 STEPS = int(os.environ.get("CALICO_DELTA_STEPS", "60"))
 KINDS = ("interval4", "interval6", "hash4", "hash6")

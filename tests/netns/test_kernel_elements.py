@@ -16,8 +16,8 @@ import pytest
 from libcalico.kernel.errors import KernelError
 from libcalico.kernel.nft import Nft
 from libcalico.kernel.nft_elements import ElementBatches
+from libcalico.testing.machine import namespace_name
 from tests.netns.test_kernel_delta import normal
-from tests.services import namespace_name
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run as root")]
 

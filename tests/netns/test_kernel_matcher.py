@@ -20,10 +20,10 @@ from libcalico.model.keys import ResourceKey, key_path
 from libcalico.policy.ir import Direction, Packet, Verdict
 from libcalico.policy.matcher import Matcher
 from libcalico.policy.nft.rules import NftOptions
+from libcalico.testing.machine import namespace_name, need
+from libcalico.testing.random_policies import INTERFACE, NODE, World
 from tests.compat.formats.verdicts import matcher_of
 from tests.netns import tun
-from tests.random_policies import INTERFACE, NODE, World
-from tests.services import namespace_name, need
 
 ROUND = 250
 BATCH = 125

@@ -20,7 +20,7 @@ from libcalico.policy.ir import Action, Direction, IcmpMatch, Policy, PolicyId, 
 from libcalico.policy.nft.names import kernel_set, policy_chain
 from libcalico.policy.nft.rules import NftOptions
 from libcalico.policy.nft.table import Chain
-from tests.services import namespace_name
+from libcalico.testing.machine import namespace_name
 
 GOOD = Rule(Action.ALLOW, 0)
 LIBRARY_REFUSES = Rule(Action.ALLOW, 1, 4, protocol=1, icmp=IcmpMatch(300, None))

@@ -11,7 +11,7 @@ import pytest
 
 from calico_native import netns as compiled
 from calico_native.py import netns as twin
-from tests.services import namespace_name
+from libcalico.testing.machine import namespace_name
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import pytest
 from libcalico.rpc import node_pb2 as pb
 from libcalico.rpc import node_pb2_grpc as stubs
 from libcalico.rpc.channel import API_VERSION, open_channel
+from libcalico.testing.machine import need
 from tests.netns.cni_host import Host
-from tests.services import need
 
 
 @pytest.fixture

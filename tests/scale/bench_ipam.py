@@ -14,8 +14,8 @@ from libcalico.datastore.etcd import EtcdConfig, EtcdDatastore
 from libcalico.ipam.release import Release
 from libcalico.ipam.service import IpamService
 from libcalico.model.codec import from_input
+from libcalico.testing.etcd import Etcd
 from tests.scale.report import report
-from tests.services import Etcd
 
 NODE = "node-1"
 ONE_BY_ONE = 200

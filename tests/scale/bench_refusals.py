@@ -23,8 +23,8 @@ from libcalico.policy.ir import Action, Direction, IcmpMatch, Policy, PolicyId, 
 from libcalico.policy.nft.names import policy_chain
 from libcalico.policy.nft.rules import NftOptions
 from libcalico.policy.nft.table import Chain
+from libcalico.testing.machine import namespace_name
 from tests.scale.report import report
-from tests.services import namespace_name
 
 GOOD, BAD, ROUNDS = 2_000, 400, 3
 ALLOWED = Rule(Action.ALLOW, 0)

@@ -24,8 +24,8 @@ from libcalico.kernel import netns
 from libcalico.model.keys import ResourceKey, key_path
 from libcalico.policy.nft.rules import NftOptions
 from libcalico.policy.nft.table import Table
+from libcalico.testing.machine import namespace_name
 from tests.scale.report import report
-from tests.services import namespace_name
 
 SIZES = (20_000, 50_000)
 ROUNDS = 3

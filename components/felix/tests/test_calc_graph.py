@@ -15,7 +15,7 @@ from libcalico.model.keys import BlockKey, ResourceKey, key_path
 from libcalico.net import Cidr
 from libcalico.policy.ir import DENY_ALL, Action, PolicyId
 from libcalico.policy.nft.rules import NftOptions
-from tests.random_policies import World
+from libcalico.testing.random_policies import World
 
 HOST = "here"
 

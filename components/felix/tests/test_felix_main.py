@@ -9,7 +9,7 @@ import pytest
 from calico_felix.main import AgentConfiguration, main, settle_etcd, settle_node_name
 from libcalico.errors import BadData
 from libcalico.obs import logs
-from tests.certificates import Certificates
+from libcalico.testing.certificates import Certificates
 
 NO_FILE = {"CALICO_NODENAME_FILE": "/nowhere"}
 

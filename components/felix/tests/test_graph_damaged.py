@@ -20,7 +20,7 @@ from libcalico.config import Configuration
 from libcalico.errors import BadData
 from libcalico.model.keys import Key, ResourceKey, key_path, parse_key
 from libcalico.policy.nft.rules import NftOptions
-from tests.damaged import HOST, OBJECTS, damaged_values, damages, to_bytes
+from libcalico.testing.damaged import HOST, OBJECTS, damaged_values, damages, to_bytes
 
 STORED = {key_path(key).encode(): to_bytes(value) for key, value in OBJECTS.items()}
 
@@ -50,7 +50,7 @@ def render(flush: Flush) -> str:
     return str(ruleset.table.render_replace())
 
 
-@settings(max_examples=400)
+@settings(max_examples=4 * settings().max_examples)
 @given(damages())
 def test_one_damaged_object_counts_as_absent(damage: tuple[bytes, bytes]) -> None:
     path, value = damage
@@ -65,7 +65,7 @@ def test_one_damaged_object_counts_as_absent(damage: tuple[bytes, bytes]) -> Non
         assert flush == result(rest)[1]
 
 
-@settings(max_examples=150)
+@settings(max_examples=settings().max_examples * 3 // 2)
 @given(st.lists(damages(), min_size=1, max_size=8))
 def test_what_is_mended_leaves_no_trace(found: list[tuple[bytes, bytes]]) -> None:
     graph, _ = result(STORED)
@@ -118,7 +118,7 @@ def test_settings_that_cannot_be_used_are_bad_data(value: bytes) -> None:
     ],
 )
 def test_numbers_that_the_kernel_does_not_know_stay_outside(key: Key, where: tuple[Any, ...], leaf: Any) -> None:
-    from tests.damaged import replaced
+    from libcalico.testing.damaged import replaced
 
     graph, _ = result({**STORED, key_path(key).encode(): to_bytes(replaced(OBJECTS[key], where, leaf))})
     assert list(graph.problems) == [str(key)]

@@ -13,9 +13,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from libcalico.testing.machine import DIE_WITH_US
 from tests.compat.cni_player import cases
 from tests.compat.contract import Options, Result
-from tests.services import DIE_WITH_US
 
 PLAYERS = 2
 

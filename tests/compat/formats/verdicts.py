@@ -27,9 +27,9 @@ from libcalico.model.resources import STRUCTS
 from libcalico.net import Cidr
 from libcalico.policy.ir import Direction, Packet, Verdict
 from libcalico.policy.matcher import Matcher
+from libcalico.testing.machine import DIE_WITH_US
 from tests.compat.contract import Options, Result, Shape, json_lines, judged, unknown_members
 from tests.compat.verdict_probes import protocol_of, stored_key, verdict_of
-from tests.services import DIE_WITH_US
 
 TOPOLOGY = "verdicts-topology.json"
 PLAYERS = 2

@@ -1,68 +1,16 @@
-"""Shared fixtures: what a test needs is probed once; when it is missing the test is skipped, in CI it fails."""
+"""A real etcd for tests."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import random
-import re
 import shutil
-import socket
 import subprocess
 import time
 import urllib.request
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+from libcalico.testing.machine import DIE_WITH_US, free_port
 
-NAMESPACES = "/run/netns"
 LONGEST_START_S = 60.0
-OWNED = re.compile(r"t-[a-z]+-([0-9]+)-.*")
-EPHEMERAL = max(20_000, int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0]))
-DIE_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
-"""Before a command: it ends with the process that starts it, however that ends."""
-
-
-def need(condition: bool, what: str, how: str) -> None:
-    """Skip (or, in CI, fail) with a sentence that says how to get it."""
-    if condition:
-        return
-    text = f"needs {what}: {how}"
-    if os.environ.get("CI"):
-        pytest.fail(text)
-    pytest.skip(text)
-
-
-@pytest.fixture(scope="session")
-def root() -> None:
-    """The right to make namespaces."""
-    need(os.geteuid() == 0, "root", "run as root")
-
-
-def namespace_name(area: str) -> str:
-    """A name for a network namespace that says which run it belongs to."""
-    return f"t-{area}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def sweep() -> None:
-    """Remove the network namespaces of test runs that were killed."""
-    names = os.listdir(NAMESPACES) if os.geteuid() == 0 and os.path.isdir(NAMESPACES) else []
-    for name in names:
-        owner = OWNED.fullmatch(name)
-        if owner is not None and not os.path.exists(f"/proc/{owner[1]}"):
-            subprocess.run(["ip", "netns", "del", name], check=False)
-
-
-def free_port() -> int:
-    """A TCP port that is free now, and that the kernel does not give to whoever asks for any."""
-    while True:
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            port = random.SystemRandom().randrange(10_000, EPHEMERAL)
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 class Etcd:
@@ -125,13 +73,3 @@ class Etcd:
             self._process.kill()
             self._process.wait()
             self._process = None
-
-
-@pytest.fixture(scope="module")
-def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
-    """A running etcd for one test module."""
-    need(shutil.which("etcd") is not None, "etcd", "apt-get install etcd-server")
-    server = Etcd(tmp_path_factory.mktemp("etcd"))
-    server.start()
-    yield server
-    server.kill()

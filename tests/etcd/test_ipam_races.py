@@ -17,9 +17,7 @@ from libcalico.errors import DatastoreError, ResourceAlreadyExists
 from libcalico.ipam.assignment import AssignError
 from libcalico.ipam.service import IpamService
 from libcalico.model.codec import from_input
-from tests.services import Etcd, etcd
-
-__all__ = ["etcd"]
+from libcalico.testing.etcd import Etcd
 
 CLIENTS = 64
 

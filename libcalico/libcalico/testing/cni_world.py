@@ -38,16 +38,20 @@ class FakeKernel:
         self.dies_after = -1  # inspections until the last container's namespace is gone
 
     def is_host(self, path: str) -> bool:
+        """Is it the host's own namespace?"""
         return path == "/host"
 
     async def host_addresses(self) -> list[str]:
+        """The addresses of the host, in the order of its interfaces."""
         return ["192.0.2.7", NODE]
 
     def check_netns(self, path: str) -> None:
+        """Only `/nowhere` is missing."""
         if path == "/nowhere":
             raise KernelError(f"open network namespace {path}", 2)
 
     async def attach(self, wiring: Wiring, path: str) -> str:
+        """Wire, unless `fail` says otherwise; the container's MAC."""
         await asyncio.sleep(self.pause_s)
         if self.fail is not None:
             raise self.fail
@@ -61,11 +65,13 @@ class FakeKernel:
         return wiring.mac or f"0a:00:00:00:00:{len(self.boxes):02x}"
 
     async def complete(self, wiring: Wiring, path: str) -> None:
+        """Wire what lacks."""
         self.completed += 1
         assert self.host[wiring.host_interface] == (path, wiring.container_interface)
         self.boxes[path, wiring.container_interface] = wiring
 
     async def detach(self, path: str, interface: str, names: Iterable[str]) -> None:
+        """Remove a container's interface, and host interfaces by name."""
         gone = self.boxes.pop((path, interface), None)
         if gone is not None:
             self.host.pop(gone.host_interface, None)
@@ -75,6 +81,7 @@ class FakeKernel:
                 self.boxes.pop(far, None)
 
     async def inspect(self, path: str, interface: str, host_interface: str) -> Inspection:
+        """What stands of a wiring, on both ends."""
         self.dies_after -= 1
         if self.dies_after == 0:
             self.host.clear()
@@ -95,14 +102,18 @@ class FakeKernel:
         return Inspection(outside, container, routed, families, far_name)
 
     async def is_used_elsewhere(self, path: str, host_interface: str) -> bool:
+        """Does the host interface lead to another container?"""
         seen = await self.inspect(path, "eth0", host_interface)
         return seen.host is not None and not seen.leads_here
 
     async def host_interfaces(self) -> dict[str, object]:
+        """Every host interface."""
         return dict.fromkeys(self.host)
 
 
 class World:
+    """A cluster of one host, as a CNI call sees it; `wait_error` and `connect_error` are what fails."""
+
     def __init__(self) -> None:
         self.store = MemoryDatastore()
         self.client = AsyncClient(self.store)
@@ -145,6 +156,7 @@ class World:
             raise self.wait_error
 
     async def start(self, cidr: str = "172.29.0.0/26", **spec: Any) -> None:
+        """A cluster with one pool and this node."""
         await self.client.ensure_initialized()
         pool = {"cidr": cidr, "blockSize": 31 if cidr.endswith("/31") else 26, **spec}
         for kind, name, body in (("IPPool", "pool", pool), ("Node", NODE, {})):
@@ -165,6 +177,7 @@ class World:
         conf: dict[str, Any] | None = None,
         **members: Any,
     ) -> CniAnswer:
+        """One CNI call, as a runtime makes it; `members` are members of its configuration."""
         merged: dict[str, Any] = {
             "name": "calico",
             "type": "calico",
@@ -187,20 +200,24 @@ class World:
         return await handle(CniRequestData(program, environment, data), self.services)
 
     async def ok(self, command: str, *args: Any, **kwargs: Any) -> Any:
+        """A call that succeeds; its result."""
         answer = await self.call(command, *args, **kwargs)
         assert answer.exit_code == 0, answer.stdout.decode()
         return json.loads(answer.stdout) if answer.stdout else None
 
     async def refused(self, command: str, *args: Any, **kwargs: Any) -> Any:
+        """A call that fails; its error."""
         answer = await self.call(command, *args, **kwargs)
         assert answer.exit_code == 1
         assert answer.stderr
         return json.loads(answer.stdout)
 
     async def endpoints(self) -> list[Any]:
+        """Every workload endpoint that is stored."""
         return list((await self.client.list("WorkloadEndpoint")).items)
 
     async def held(self) -> set[str]:
+        """Every address that is assigned, out of the blocks."""
         found = set()
         for kv in (await self.store.range(b"/calico/ipam/v2/assignment/")).kvs:
             block = json.loads(kv.value)
@@ -210,6 +227,7 @@ class World:
         return found
 
     async def is_clean(self) -> bool:
+        """Is nothing left of any workload?"""
         handles = (await self.store.range(b"/calico/ipam/v2/handle/")).kvs
         return not (await self.endpoints() or await self.held() or handles or self.kernel.host or self.kernel.boxes)
 

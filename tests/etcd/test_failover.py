@@ -16,7 +16,8 @@ from libcalico.datastore.contract import Compacted
 from libcalico.datastore.etcd import EtcdConfig, EtcdDatastore
 from libcalico.datastore.syncer import Status, Syncer
 from libcalico.errors import DatastoreError
-from tests.services import Etcd, free_port, need
+from libcalico.testing.etcd import Etcd
+from libcalico.testing.machine import free_port, need
 
 PREFIX = "/calico/resources/"
 USER, PASSWORD = "root", "swordfish"

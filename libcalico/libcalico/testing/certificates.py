@@ -7,10 +7,6 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
-
-from tests.services import need
-
 P256 = "EC -pkeyopt ec_paramgen_curve:P-256"
 EXTENSIONS = "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n"
 
@@ -25,11 +21,18 @@ class Pair(NamedTuple):
 class Certificates:
     """An authority, and what it has signed, in one folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, is_signed: bool = False) -> None:
         self.folder = folder
-        self.ca = self.authority("ca")
-        self.server = self.sign("server")
-        self.client = self.sign("client")
+        self.ca, self.server, self.client = self._pair("ca"), self._pair("server"), self._pair("client")
+        if not is_signed:
+            self.authority("ca")
+            self.sign("server")
+            self.sign("client")
+
+    def copy(self, folder: Path) -> Certificates:
+        """The same authority and certificates in another folder."""
+        shutil.copytree(self.folder, folder, dirs_exist_ok=True)
+        return Certificates(folder, is_signed=True)
 
     def authority(self, name: str) -> Pair:
         """A certificate that may sign others; one of this name is replaced."""
@@ -64,10 +67,3 @@ class Certificates:
 
     def _openssl(self, words: str) -> None:
         subprocess.run(["openssl", *words.split()], check=True, capture_output=True, timeout=60)
-
-
-@pytest.fixture
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """A new authority, with a certificate of a server and one of a client."""
-    need(shutil.which("openssl") is not None, "openssl", "apt-get install openssl")
-    return Certificates(tmp_path_factory.mktemp("certificates"))

@@ -1,0 +1,64 @@
+"""The fixtures of every distribution's tests, as a plug-in of pytest: `-p libcalico.testing.plugin`.
+
+What a test needs is probed once; when it is missing the test is skipped, in CI it fails. Hypothesis has two profiles:
+`whole`, which is the default, and `quick`, a fifth of it, for `make unit`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from libcalico.testing.certificates import Certificates
+from libcalico.testing.etcd import Etcd
+from libcalico.testing.machine import need, remove_dead_namespaces
+
+pytest.register_assert_rewrite(
+    *(f"libcalico.testing.{name}" for name in ("cni_world", "datastore_contract", "following"))
+)
+
+# Else gRPC's threads come to life in a child between fork and exec, and abort.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
+settings.register_profile("whole", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", settings.get_profile("whole"), max_examples=20)
+settings.load_profile("whole")
+
+
+@pytest.fixture(scope="session")
+def root() -> None:
+    """The right to make namespaces."""
+    need(os.geteuid() == 0, "root", "run as root")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def sweep() -> None:
+    """Nothing stands of test runs that were killed."""
+    remove_dead_namespaces()
+
+
+@pytest.fixture(scope="module")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
+    """A running etcd for one test module."""
+    need(shutil.which("etcd") is not None, "etcd", "apt-get install etcd-server")
+    server = Etcd(tmp_path_factory.mktemp("etcd"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def signed(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """An authority, with a certificate of a server and one of a client; only to be copied."""
+    need(shutil.which("openssl") is not None, "openssl", "apt-get install openssl")
+    return Certificates(tmp_path_factory.mktemp("signed"))
+
+
+@pytest.fixture
+def certificates(signed: Certificates, tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """An authority of the test's own, with a certificate of a server and one of a client."""
+    return signed.copy(tmp_path_factory.mktemp("certificates"))
