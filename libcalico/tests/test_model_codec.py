@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from libcalico.errors import BadData, ParsingDatastoreEntry
 from libcalico.model import codec
+from libcalico.model.base import Metadata
 from libcalico.model.keys import ResourceKey
 from libcalico.model.resources import (
     STRUCTS,
     EntityRule,
     FelixConfiguration,
     GlobalNetworkPolicy,
-    Metadata,
     NetworkPolicy,
     NetworkPolicySpec,
     Node,

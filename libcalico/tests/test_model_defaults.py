@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from libcalico.model import codec, defaults
-from libcalico.model.resources import GlobalNetworkPolicy, IPPool, Metadata, NetworkPolicy, Tier, WorkloadEndpoint
+from libcalico.model.base import Metadata
+from libcalico.model.resources import GlobalNetworkPolicy, IPPool, NetworkPolicy, Tier, WorkloadEndpoint
 
 
 def _filled(kind: str, spec: dict[str, Any], **metadata: Any) -> Any:

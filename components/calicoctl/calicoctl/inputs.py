@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from calicoctl import streams
 from calicoctl.failures import CommandFailed, notes_of
-from calicoctl.words import kind_advice
+from calicoctl.words import TYPED, kind_advice
 from libcalico.errors import BadData
 from libcalico.manifest.yaml_input import Placed, decode, load_placed
 from libcalico.model import Resource, from_input
@@ -106,7 +107,7 @@ def _load_file(file: str, data: bytes, loaded: list[Loaded], problems: list[Prob
         problems.append(Problem(file, BadData(f"{file}: {error}")))
         return
     try:
-        objects = load_placed(text, check_list)
+        objects = load_placed(text, partial(check_list, kinds=TYPED))
     except BadData as error:
         problems.append(Problem(", ".join([file, *notes_of(error)]), error))
         return
@@ -125,7 +126,7 @@ def _read(document: Any) -> Resource:
             f"error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {shape} into Go value of type"
             " []unstructured.Unstructured"
         )
-    return from_input(document)
+    return from_input(document, TYPED)
 
 
 def _line(placed: Placed, error: BadData) -> int:

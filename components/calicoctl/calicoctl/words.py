@@ -6,16 +6,19 @@ from typing import Any
 
 from libcalico.errors import BadData, OperationNotSupported
 from libcalico.model import KINDS, kind_of_word
-from libcalico.model.resources import API_VERSION, STRUCTS
+from libcalico.model.base import API_VERSION
+from libcalico.model.resources import STRUCTS
 
 DEFAULT_NAMESPACE = "default"
-KINDS_ARE = f"the kinds are: {', '.join(sorted(STRUCTS))}"
+TYPED = tuple(sorted(kind for kind in STRUCTS if KINDS[kind].words))
+"""The kinds that a command line and a file may name; the others are written by programs only, as upstream has it."""
+KINDS_ARE = f"the kinds are: {', '.join(TYPED)}"
 
 
 def kind_of(word: str) -> str:
     """The kind that a word means; raises `BadData` for one that is not there."""
     kind = kind_of_word(word)
-    if kind is None or kind not in STRUCTS:
+    if kind is None or kind not in TYPED:
         error = BadData(f"resource type '{word}' is not supported")
         error.add_note(KINDS_ARE)
         raise error
@@ -27,9 +30,9 @@ def kind_advice(document: dict[str, Any]) -> str:
     kind, version = document.get("kind"), document.get("apiVersion")
     if not kind:
         return f"kind is missing; {KINDS_ARE}"
-    if kind not in STRUCTS:
+    if kind not in TYPED:
         meant = kind_of_word(kind) if isinstance(kind, str) else None
-        return f"kind: write {meant}" if meant in STRUCTS else f"there is no such kind; {KINDS_ARE}"
+        return f"kind: write {meant}" if meant in TYPED else f"there is no such kind; {KINDS_ARE}"
     return "" if version == API_VERSION else f"apiVersion: write {API_VERSION}"
 
 

@@ -34,7 +34,8 @@ from libcalico.ipam.release import Release
 from libcalico.ipam.service import IpamService
 from libcalico.ipam.store import LOAD_BALANCER
 from libcalico.model import KINDS, Resource, from_input, kind_of_word, list_prefix
-from libcalico.model.resources import API_VERSION, STRUCTS
+from libcalico.model.base import API_VERSION
+from libcalico.model.resources import STRUCTS
 
 T = TypeVar("T")
 

@@ -13,8 +13,8 @@ from libcalico.datastore.settings import SETTINGS, EtcdConfig, Found, etcd_confi
 from libcalico.errors import BadData
 from libcalico.files import is_there, read_small
 from libcalico.manifest import yaml_input
+from libcalico.model.base import API_VERSION
 from libcalico.model.lenient import Place, WrongType, as_text
-from libcalico.model.resources import API_VERSION
 
 DEFAULT_FILE = "/etc/calico/calicoctl.cfg"
 UNPARSED = "failed to parse config as YAML/JSON"

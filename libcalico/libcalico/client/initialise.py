@@ -10,8 +10,9 @@ from libcalico.clock import Clock, rfc3339
 from libcalico.datastore.contract import Compare, Datastore, Put, Target
 from libcalico.errors import CalicoError, DatastoreError, ResourceUpdateConflict
 from libcalico.model import codec
+from libcalico.model.base import Metadata
 from libcalico.model.keys import ResourceKey, key_path
-from libcalico.model.resources import ClusterInformation, ClusterInformationSpec, Metadata, Tier, TierSpec
+from libcalico.model.resources import ClusterInformation, ClusterInformationSpec, Tier, TierSpec
 from libcalico.model.validation.objects import FIXED_TIERS
 
 TRIES = 10

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from libcalico.client import initialise, policy_names, pool_rules
+from libcalico.client import initialise, peer_rules, policy_names, pool_rules
 from libcalico.client.node_removal import retire_node
 from libcalico.client.policy_names import POLICY_KINDS, Place
 from libcalico.clock import Clock, SystemClock, rfc3339
@@ -30,14 +30,14 @@ from libcalico.errors import (
     ValidationError,
 )
 from libcalico.model import codec, defaults
+from libcalico.model.base import API_VERSION, Metadata
+from libcalico.model.bgp import BGPPeer
 from libcalico.model.keys import ResourceKey, key_path, list_prefix, parse_key, parse_path
 from libcalico.model.kinds import KINDS
 from libcalico.model.resources import (
-    API_VERSION,
     ClusterInformation,
     GlobalNetworkPolicy,
     IPPool,
-    Metadata,
     NetworkPolicy,
     Node,
     Profile,
@@ -262,6 +262,8 @@ class AsyncClient:
             if errors:
                 raise ValidationError(errors)
             filled = pool_rules.canonical(filled)
+        if isinstance(filled, BGPPeer) and (missing := await peer_rules.missing_filters(self.datastore, filled)):
+            raise ValidationError(missing)
         errors = validate(filled)
         if isinstance(filled, IPPool) and not errors and former is None:
             errors = await pool_rules.block_size_errors(self.datastore, filled)

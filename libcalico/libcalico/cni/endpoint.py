@@ -30,6 +30,7 @@ from libcalico.errors import (
     ValidationError,
 )
 from libcalico.model import codec, defaults
+from libcalico.model.base import API_VERSION, Metadata
 from libcalico.model.keys import (
     ResourceKey,
     key_path,
@@ -39,16 +40,7 @@ from libcalico.model.keys import (
     workload_endpoint_name,
     workload_endpoint_prefix,
 )
-from libcalico.model.resources import (
-    API_VERSION,
-    EntityRule,
-    Metadata,
-    Profile,
-    ProfileSpec,
-    Rule,
-    WorkloadEndpoint,
-    WorkloadEndpointSpec,
-)
+from libcalico.model.resources import EntityRule, Profile, ProfileSpec, Rule, WorkloadEndpoint, WorkloadEndpointSpec
 from libcalico.model.validation.objects import validate
 
 ORCHESTRATOR = "cni"

@@ -4,6 +4,7 @@
 checks and fills in, `ipam_data` what IPAM stores.
 """
 
+from libcalico.model.base import API_VERSION, Metadata
 from libcalico.model.codec import decode, encode, from_input, to_json
 from libcalico.model.keys import (
     AffinityKey,
@@ -24,7 +25,6 @@ from libcalico.model.keys import (
 )
 from libcalico.model.kinds import KINDS, Kind, kind_of_word
 from libcalico.model.resources import (
-    API_VERSION,
     ICMP,
     IPNAT,
     ClusterInformation,
@@ -36,7 +36,6 @@ from libcalico.model.resources import (
     GlobalNetworkSet,
     IPPool,
     IPPoolSpec,
-    Metadata,
     NetworkPolicy,
     NetworkPolicySpec,
     NetworkSet,

@@ -7,17 +7,18 @@ policies and profiles `source` and `destination` are written even when empty.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, TypeVar
 
 import msgspec
 
 from libcalico.errors import BadData, ParsingDatastoreEntry
+from libcalico.model.base import API_VERSION, Metadata
 from libcalico.model.felix_fields import ORDER
 from libcalico.model.keys import Key, ResourceKey, key_path
 from libcalico.model.lenient import Place, UnknownField, WrongText, WrongType, fold_struct
 from libcalico.model.numbers import json_number, plain
-from libcalico.model.resources import API_VERSION, STRUCTS, Metadata, Resource
+from libcalico.model.resources import STRUCTS, Resource
 
 RULE_ORDER = {
     name: place
@@ -179,8 +180,8 @@ def _sorted_maps(value: Any, name: str = "") -> Any:
     return plain(value) if isinstance(value, float) else value
 
 
-def from_input(document: Any) -> Resource:
-    """The object that a user's document describes, strictly read.
+def from_input(document: Any, kinds: Container[str] = STRUCTS) -> Resource:
+    """The object that a user's document describes, strictly read; `kinds` are those that it may be of.
 
     Raises `BadData` with upstream's words: unknown kind or version, unknown member, wrong type."""
     kind = document.get("kind") if isinstance(document, dict) else None
@@ -190,17 +191,17 @@ def from_input(document: Any) -> Resource:
     for name, value in (("kind", kind), ("apiVersion", version)):
         if isinstance(value, (dict, list)):
             raise WrongType(Place("TypeMeta", name), "string", value)
-    if version != API_VERSION or kind not in STRUCTS:
+    if version != API_VERSION or not isinstance(kind, str) or kind not in kinds:
         raise BadData(f"unknown resource type ({_word(kind)}) and/or version ({_word(version)})")
     found: Resource = fold_struct(STRUCTS[kind], document, strict=True)
     metadata = msgspec.structs.replace(found.metadata, self_link="")
     return msgspec.structs.replace(found, kind=kind, api_version=API_VERSION, metadata=metadata)
 
 
-def check_list(document: dict[str, Any]) -> None:
+def check_list(document: dict[str, Any], kinds: Container[str] = STRUCTS) -> None:
     """Refuse a `...List` of a user's file whose kind, version or members are none of ours; its items are not read."""
     kind, version = document.get("kind"), document.get("apiVersion")
-    if version != API_VERSION or not isinstance(kind, str) or kind.removesuffix("List") not in STRUCTS:
+    if version != API_VERSION or not isinstance(kind, str) or kind.removesuffix("List") not in kinds:
         raise BadData(f"unknown resource type ({_word(kind)}) and/or version ({_word(version)})")
     for name in sorted(document):
         if name.lower() not in LIST_MEMBERS:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from libcalico.model.bgp import BGPConfiguration, BGPConfigurationSpec, CalicoNodeStatus
 from libcalico.model.keys import workload_endpoint_name
 from libcalico.model.resources import (
     FelixConfiguration,
@@ -55,6 +56,8 @@ def before_write(resource: Resource) -> Resource:
             return _felix(resource)
         case WorkloadEndpoint():
             return _endpoint_name(resource)
+        case BGPConfiguration():
+            return _bgp(resource)
     return resource
 
 
@@ -105,6 +108,17 @@ def _felix(configuration: FelixConfiguration) -> FelixConfiguration:
     return _replace(configuration, spec=spec)
 
 
+def _bgp(configuration: BGPConfiguration) -> BGPConfiguration:
+    spec = configuration.spec
+    aggregation = spec.service_load_balancer_aggregation
+    filled = _replace(
+        spec,
+        log_severity_screen=spec.log_severity_screen or "Info",
+        service_load_balancer_aggregation="Enabled" if aggregation is None else aggregation,
+    )
+    return _replace(configuration, spec=filled)
+
+
 def _endpoint_name(endpoint: WorkloadEndpoint) -> WorkloadEndpoint:
     if endpoint.metadata.name:
         return endpoint
@@ -133,7 +147,16 @@ def for_storage(resource: Resource) -> Resource:
                 ORCHESTRATOR_LABEL: resource.spec.orchestrator,
             }
             return _replace(resource, metadata=_replace(metadata, labels=labels))
+        case BGPConfiguration():
+            return _replace(resource, spec=_without_empty_lists(resource.spec))
+        case CalicoNodeStatus():
+            return _replace(resource, spec=_replace(resource.spec, classes=resource.spec.classes or None))
     return resource
+
+
+def _without_empty_lists(spec: BGPConfigurationSpec) -> BGPConfigurationSpec:
+    advertised = [_replace(prefix, communities=prefix.communities or None) for prefix in spec.prefix_advertisements]
+    return _replace(spec, prefix_advertisements=advertised)
 
 
 def name_note(name: str) -> str:

@@ -91,7 +91,7 @@ def _go_type(wanted: Any) -> str:
     origin = typing.get_origin(wanted)
     if origin is typing.Annotated:
         form: str = wanted.__metadata__[0].form
-        return {"duration": "string", "time": "string"}.get(form, form)
+        return {"duration": "string", "time": "string", "flag": "bool"}.get(form, form)
     if origin is list:
         return "[]" + _go_type(typing.get_args(wanted)[0])
     if origin is dict:
@@ -142,7 +142,7 @@ def fold_struct(struct: type[Any], value: Any, strict: bool, place: Place | None
 def _fold(wanted: Any, value: Any, strict: bool, place: Place) -> Any:
     origin = typing.get_origin(wanted)
     if origin is typing.Annotated:
-        return _fold_wire(wanted.__metadata__[0], value, place)
+        return _fold_wire(wanted.__metadata__[0], value, strict, place)
     if origin in (types.UnionType, typing.Union):
         (option,) = [option for option in typing.get_args(wanted) if option not in NO_VALUE]
         return _fold(option, value, strict, place)
@@ -190,7 +190,9 @@ def _fold_scalar(wanted: Any, value: Any, place: Place) -> Any:
     raise WrongType(place, _go_type(wanted), value)
 
 
-def _fold_wire(wire: Wire, value: Any, place: Place) -> Any:
+def _fold_wire(wire: Wire, value: Any, strict: bool, place: Place) -> Any:
+    if wire.form == "flag" and isinstance(value, str) and not strict:
+        return value  # as it is stored
     if wire.form in RANGES:
         return _integer(value, place, wire.form)
     try:
@@ -230,6 +232,12 @@ def _as_number(value: Any, place: Place) -> int:
     raise ValueError(f"invalid AS Number format ({value})")
 
 
+def _flag(value: Any, place: Place) -> str:
+    if not isinstance(value, bool):
+        raise WrongType(place, "bool", value)
+    return "true" if value else "false"
+
+
 def _port(value: Any, place: Place) -> int | str:
     return scalars.canonical_port(value if isinstance(value, str) else _integer(value, place, "uint16"))
 
@@ -267,6 +275,7 @@ def _number(value: Any, place: Place) -> int | float:
 
 _WIRE_FORMS: dict[str, Callable[[Any, Place], Any]] = {
     "asnumber": _as_number,
+    "flag": _flag,
     "port": _port,
     "protocol": _protocol,
     "dscp": _protocol,

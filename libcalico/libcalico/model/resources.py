@@ -10,88 +10,33 @@ from typing import Any
 
 import msgspec
 
+from libcalico.model.base import Metadata, Struct, always
+from libcalico.model.bgp import BGPConfiguration, BGPFilter, BGPPeer, BlockAffinity, CalicoNodeStatus, IPReservation
 from libcalico.model.wire_types import DSCP, ASNumber, Int, Number, Port, Protocol, Time, Uint16
 
-API_VERSION = "projectcalico.org/v3"
 
-
-class _Struct(
-    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, rename="camel", gc=False
-):
-    pass
-
-
-def always(value: Any) -> Any:
-    """A member that is written even when it has its default."""
-    return msgspec.field(default_factory=lambda: value)
-
-
-class OwnerReference(_Struct, frozen=True):
-    """What owns an object, as Kubernetes keeps it: stored, and never acted on."""
-
-    api_version: str = always("")
-    kind: str = always("")
-    name: str = always("")
-    uid: str = always("")
-    controller: bool | None = None
-    block_owner_deletion: bool | None = None
-
-
-class ManagedFields(_Struct, frozen=True):
-    """Who set which members, as Kubernetes keeps it: stored, and never acted on."""
-
-    manager: str = ""
-    operation: str = ""
-    api_version: str = ""
-    time: Time | None = None
-    fields_type: str = ""
-    fields_v1: dict[str, Any] | None = msgspec.field(name="fieldsV1", default=None)
-    subresource: str = ""
-
-
-class Metadata(_Struct, frozen=True):
-    """What every object has (spec/resources.md 1.1). `resource_version` is never stored; `self_link`, which older
-    releases printed, is read and dropped."""
-
-    name: str = ""
-    generate_name: str = ""
-    namespace: str = ""
-    self_link: str = ""
-    uid: str = ""
-    resource_version: str = ""
-    generation: Int = 0
-    creation_timestamp: Time | None = None
-    deletion_timestamp: Time | None = None
-    deletion_grace_period_seconds: Int | None = None
-    labels: dict[str, str] = {}
-    annotations: dict[str, str] = {}
-    owner_references: list[OwnerReference] = []
-    finalizers: list[str] = []
-    managed_fields: list[ManagedFields] = []
-
-
-class ICMP(_Struct, frozen=True):
+class ICMP(Struct, frozen=True):
     """ICMP type and code; no code means every code of the type."""
 
     type: Int | None = None
     code: Int | None = None
 
 
-class ServiceAccountMatch(_Struct, frozen=True):
+class ServiceAccountMatch(Struct, frozen=True):
     """Service accounts by name, by selector, or both (ANDed)."""
 
     names: list[str] = []
     selector: str = ""
 
 
-class ServiceMatch(_Struct, frozen=True):
+class ServiceMatch(Struct, frozen=True):
     """A Kubernetes service: accepted and stored, matches nothing here."""
 
     name: str = ""
     namespace: str = ""
 
 
-class EntityRule(_Struct, frozen=True):
+class EntityRule(Struct, frozen=True):
     """One end of a rule (spec/resources.md 3)."""
 
     nets: list[str] = []
@@ -105,27 +50,27 @@ class EntityRule(_Struct, frozen=True):
     service_accounts: ServiceAccountMatch | None = None
 
 
-class HTTPPath(_Struct, frozen=True):
+class HTTPPath(Struct, frozen=True):
     """One path of an HTTP match."""
 
     exact: str = ""
     prefix: str = ""
 
 
-class HTTPMatch(_Struct, frozen=True):
+class HTTPMatch(Struct, frozen=True):
     """Passed on to application layers only."""
 
     methods: list[str] = []
     paths: list[HTTPPath] = []
 
 
-class RuleMetadata(_Struct, frozen=True):
+class RuleMetadata(Struct, frozen=True):
     """Notes on a rule."""
 
     annotations: dict[str, str] = {}
 
 
-class Rule(_Struct, frozen=True):
+class Rule(Struct, frozen=True):
     """One rule; `protocol` is a name or a number."""
 
     action: str = ""
@@ -140,7 +85,7 @@ class Rule(_Struct, frozen=True):
     metadata: RuleMetadata | None = None
 
 
-class NetworkPolicySpec(_Struct, frozen=True):
+class NetworkPolicySpec(Struct, frozen=True):
     """Spec of a NetworkPolicy; `order` None is after all numbers."""
 
     tier: str = ""
@@ -153,7 +98,7 @@ class NetworkPolicySpec(_Struct, frozen=True):
     performance_hints: list[str] = []
 
 
-class GlobalNetworkPolicySpec(_Struct, frozen=True):
+class GlobalNetworkPolicySpec(Struct, frozen=True):
     """Spec of a GlobalNetworkPolicy."""
 
     tier: str = ""
@@ -170,14 +115,14 @@ class GlobalNetworkPolicySpec(_Struct, frozen=True):
     performance_hints: list[str] = []
 
 
-class TierSpec(_Struct, frozen=True):
+class TierSpec(Struct, frozen=True):
     """Order and end of a tier."""
 
     order: Number | None = None
     default_action: str | None = None
 
 
-class ProfileSpec(_Struct, frozen=True):
+class ProfileSpec(Struct, frozen=True):
     """Rules and labels that endpoints take from a profile."""
 
     ingress: list[Rule] = []
@@ -185,7 +130,7 @@ class ProfileSpec(_Struct, frozen=True):
     labels_to_apply: dict[str, str] = {}
 
 
-class NetworkSetSpec(_Struct, frozen=True):
+class NetworkSetSpec(Struct, frozen=True):
     """Addresses and networks."""
 
     nets: list[str] = []
@@ -195,14 +140,14 @@ class GlobalNetworkSetSpec(NetworkSetSpec, frozen=True):
     """The same for the set of the whole cluster; error messages name the struct."""
 
 
-class IPNAT(_Struct, frozen=True):
+class IPNAT(Struct, frozen=True):
     """A floating address of an endpoint."""
 
     internal_ip: str = msgspec.field(default="", name="internalIP")
     external_ip: str = msgspec.field(default="", name="externalIP")
 
 
-class WorkloadEndpointPort(_Struct, frozen=True, omit_defaults=False):
+class WorkloadEndpointPort(Struct, frozen=True, omit_defaults=False):
     """A named port; host port and address are always written."""
 
     name: str = ""
@@ -212,7 +157,7 @@ class WorkloadEndpointPort(_Struct, frozen=True, omit_defaults=False):
     host_ip: str = msgspec.field(default="", name="hostIP")
 
 
-class QoSControls(_Struct, frozen=True):
+class QoSControls(Struct, frozen=True):
     """Limits of an endpoint; 0 is none."""
 
     ingress_bandwidth: Int = 0
@@ -232,7 +177,7 @@ class QoSControls(_Struct, frozen=True):
     dscp: DSCP | None = None
 
 
-class WorkloadEndpointSpec(_Struct, frozen=True):
+class WorkloadEndpointSpec(Struct, frozen=True):
     """One interface of one workload (spec/resources.md 5.3)."""
 
     orchestrator: str = ""
@@ -254,7 +199,7 @@ class WorkloadEndpointSpec(_Struct, frozen=True):
     qos_controls: QoSControls | None = msgspec.field(default=None, name="qosControls")
 
 
-class IPPoolSpec(_Struct, frozen=True):
+class IPPoolSpec(Struct, frozen=True):
     """A range of addresses (spec/resources.md 6.1)."""
 
     cidr: str = ""
@@ -270,7 +215,7 @@ class IPPoolSpec(_Struct, frozen=True):
     assignment_mode: str | None = None
 
 
-class NodeBGPSpec(_Struct, frozen=True):
+class NodeBGPSpec(Struct, frozen=True):
     """Addresses of a node as its neighbours see them."""
 
     as_number: ASNumber | None = None
@@ -280,35 +225,35 @@ class NodeBGPSpec(_Struct, frozen=True):
     route_reflector_cluster_id: str = msgspec.field(default="", name="routeReflectorClusterID")
 
 
-class OrchRef(_Struct, frozen=True):
+class OrchRef(Struct, frozen=True):
     """What an orchestrator calls the node."""
 
     node_name: str = ""
     orchestrator: str = always("")
 
 
-class NodeWireguardSpec(_Struct, frozen=True):
+class NodeWireguardSpec(Struct, frozen=True):
     """Addresses of the WireGuard interface."""
 
     interface_ipv4_address: str = msgspec.field(default="", name="interfaceIPv4Address")
     interface_ipv6_address: str = msgspec.field(default="", name="interfaceIPv6Address")
 
 
-class NodeAddress(_Struct, frozen=True):
+class NodeAddress(Struct, frozen=True):
     """An address of a node; `type` is CalicoNodeIP, InternalIP or ExternalIP."""
 
     address: str = always("")
     type: str = ""
 
 
-class NodeInterface(_Struct, frozen=True):
+class NodeInterface(Struct, frozen=True):
     """An interface of a node."""
 
     name: str = ""
     addresses: list[str] = []
 
 
-class NodeSpec(_Struct, frozen=True):
+class NodeSpec(Struct, frozen=True):
     """A host of the cluster (spec/resources.md 7.1)."""
 
     bgp: NodeBGPSpec | None = None
@@ -322,7 +267,7 @@ class NodeSpec(_Struct, frozen=True):
     interfaces: list[NodeInterface] = []
 
 
-class NodeStatus(_Struct, frozen=True):
+class NodeStatus(Struct, frozen=True):
     """What a node reports."""
 
     wireguard_public_key: str = ""
@@ -330,7 +275,7 @@ class NodeStatus(_Struct, frozen=True):
     pod_cidrs: list[str] = msgspec.field(default_factory=list, name="podCIDRs")
 
 
-class ClusterInformationSpec(_Struct, frozen=True):
+class ClusterInformationSpec(Struct, frozen=True):
     """Facts about the cluster; `datastore_ready` False is the lock."""
 
     cluster_guid: str = msgspec.field(default="", name="clusterGUID")
@@ -340,7 +285,7 @@ class ClusterInformationSpec(_Struct, frozen=True):
     variant: str = ""
 
 
-class Condition(_Struct, frozen=True, omit_defaults=False):
+class Condition(Struct, frozen=True, omit_defaults=False):
     """A fact about an object, as Kubernetes words it."""
 
     type: str = ""
@@ -351,13 +296,13 @@ class Condition(_Struct, frozen=True, omit_defaults=False):
     message: str = ""
 
 
-class ConditionsStatus(_Struct, frozen=True):
+class ConditionsStatus(Struct, frozen=True):
     """Status of a kind that reports conditions."""
 
     conditions: list[Condition] = []
 
 
-class NetworkPolicy(_Struct, frozen=True):
+class NetworkPolicy(Struct, frozen=True):
     """A policy of one namespace."""
 
     kind: str = ""
@@ -366,7 +311,7 @@ class NetworkPolicy(_Struct, frozen=True):
     spec: NetworkPolicySpec = NetworkPolicySpec()
 
 
-class GlobalNetworkPolicy(_Struct, frozen=True):
+class GlobalNetworkPolicy(Struct, frozen=True):
     """A policy of the whole cluster."""
 
     kind: str = ""
@@ -375,7 +320,7 @@ class GlobalNetworkPolicy(_Struct, frozen=True):
     spec: GlobalNetworkPolicySpec = GlobalNetworkPolicySpec()
 
 
-class Tier(_Struct, frozen=True):
+class Tier(Struct, frozen=True):
     """A group of policies that is evaluated together."""
 
     kind: str = ""
@@ -385,7 +330,7 @@ class Tier(_Struct, frozen=True):
     status: ConditionsStatus = ConditionsStatus()
 
 
-class Profile(_Struct, frozen=True):
+class Profile(Struct, frozen=True):
     """Rules and labels for the endpoints that name it."""
 
     kind: str = ""
@@ -394,7 +339,7 @@ class Profile(_Struct, frozen=True):
     spec: ProfileSpec = ProfileSpec()
 
 
-class NetworkSet(_Struct, frozen=True):
+class NetworkSet(Struct, frozen=True):
     """Networks with labels, seen by the policies of one namespace."""
 
     kind: str = ""
@@ -403,7 +348,7 @@ class NetworkSet(_Struct, frozen=True):
     spec: NetworkSetSpec = NetworkSetSpec()
 
 
-class GlobalNetworkSet(_Struct, frozen=True):
+class GlobalNetworkSet(Struct, frozen=True):
     """Networks with labels, seen everywhere."""
 
     kind: str = ""
@@ -412,7 +357,7 @@ class GlobalNetworkSet(_Struct, frozen=True):
     spec: GlobalNetworkSetSpec = GlobalNetworkSetSpec()
 
 
-class WorkloadEndpoint(_Struct, frozen=True):
+class WorkloadEndpoint(Struct, frozen=True):
     """One interface of one workload."""
 
     kind: str = ""
@@ -421,7 +366,7 @@ class WorkloadEndpoint(_Struct, frozen=True):
     spec: WorkloadEndpointSpec = WorkloadEndpointSpec()
 
 
-class IPPool(_Struct, frozen=True):
+class IPPool(Struct, frozen=True):
     """A range that workloads get their addresses from."""
 
     kind: str = ""
@@ -431,7 +376,7 @@ class IPPool(_Struct, frozen=True):
     status: ConditionsStatus | None = None
 
 
-class Node(_Struct, frozen=True):
+class Node(Struct, frozen=True):
     """A host."""
 
     kind: str = ""
@@ -441,7 +386,7 @@ class Node(_Struct, frozen=True):
     status: NodeStatus = NodeStatus()
 
 
-class FelixConfiguration(_Struct, frozen=True):
+class FelixConfiguration(Struct, frozen=True):
     """Settings of the node agent: `spec` maps JSON names to values (`felix_fields.FIELDS` has them all)."""
 
     kind: str = ""
@@ -450,7 +395,7 @@ class FelixConfiguration(_Struct, frozen=True):
     spec: dict[str, Any] = {}
 
 
-class ClusterInformation(_Struct, frozen=True):
+class ClusterInformation(Struct, frozen=True):
     """Facts about the cluster."""
 
     kind: str = ""
@@ -471,6 +416,12 @@ Resource = (
     | Node
     | FelixConfiguration
     | ClusterInformation
+    | BGPConfiguration
+    | BGPPeer
+    | BGPFilter
+    | IPReservation
+    | BlockAffinity
+    | CalicoNodeStatus
 )
 STRUCTS: dict[str, type[Resource]] = {
     struct.__name__: struct
@@ -486,5 +437,11 @@ STRUCTS: dict[str, type[Resource]] = {
         Node,
         FelixConfiguration,
         ClusterInformation,
+        BGPConfiguration,
+        BGPPeer,
+        BGPFilter,
+        IPReservation,
+        BlockAffinity,
+        CalicoNodeStatus,
     )
 }

@@ -11,7 +11,7 @@ import msgspec
 
 from calicoctl import cluster
 from calicoctl.failures import CommandFailed, failed_by
-from calicoctl.words import kind_of, namespace_for, refuse_read_only
+from calicoctl.words import TYPED, kind_of, namespace_for, refuse_read_only
 from libcalico.client.blocking import Client
 from libcalico.errors import BadData, CalicoError, ResourceDoesNotExist, ResourceUpdateConflict
 from libcalico.model import ResourceKey, from_input, to_json
@@ -49,7 +49,7 @@ def _patch_one(client: Client, kind: str, name: str, namespace: str, arguments: 
     else:
         raise _invalid_patch('the patch must be an object, such as {"metadata": {"labels": {"a": "b"}}}')
     try:
-        resource = from_input(patched)
+        resource = from_input(patched, TYPED)
     except UnknownField:
         raise
     except BadData as error:

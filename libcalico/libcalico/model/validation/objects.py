@@ -12,6 +12,7 @@ from typing import Any
 
 from libcalico.errors import FieldError
 from libcalico.model import scalars
+from libcalico.model.bgp import BGPConfiguration, BGPFilter, BGPPeer, BlockAffinity, CalicoNodeStatus, IPReservation
 from libcalico.model.numbers import go_number
 from libcalico.model.resources import (
     ClusterInformation,
@@ -28,6 +29,7 @@ from libcalico.model.resources import (
     WorkloadEndpoint,
     WorkloadEndpointSpec,
 )
+from libcalico.model.validation import bgp
 from libcalico.model.validation.common import annotation_errors, is_selector, tag
 from libcalico.model.validation.felix import felix_errors
 from libcalico.model.validation.limits import condition_errors, policy_limits
@@ -62,6 +64,12 @@ def _by_kind(resource: Resource) -> Errors:
         Node: _node_errors,
         FelixConfiguration: felix_errors,
         ClusterInformation: lambda _resource: iter(()),
+        BGPConfiguration: bgp.configuration_errors,
+        BGPPeer: bgp.peer_errors,
+        BGPFilter: bgp.filter_errors,
+        IPReservation: bgp.reservation_errors,
+        BlockAffinity: bgp.affinity_errors,
+        CalicoNodeStatus: bgp.status_errors,
     }
     return checks[type(resource)](resource)
 
@@ -326,16 +334,16 @@ def _endpoint_port(port: Any) -> Errors:
 
 def _node_errors(node: Node) -> Errors:
     spec = node.spec
-    bgp = spec.bgp
-    if bgp is not None:
-        if bgp.ipv4_address and not scalars.is_cidr(bgp.ipv4_address, 4):
-            yield tag("IPv4Address", bgp.ipv4_address, "cidrv4")
-        if bgp.ipv6_address and not scalars.is_cidr(bgp.ipv6_address, 6):
-            yield tag("IPv6Address", bgp.ipv6_address, "cidrv6")
-        if bgp.ipv4_ipip_tunnel_addr and not scalars.is_address(bgp.ipv4_ipip_tunnel_addr, 4):
-            yield tag("IPv4IPIPTunnelAddr", bgp.ipv4_ipip_tunnel_addr, "ipv4")
-        if bgp.route_reflector_cluster_id and not scalars.is_address(bgp.route_reflector_cluster_id, 4):
-            yield tag("RouteReflectorClusterID", bgp.route_reflector_cluster_id, "ipv4")
+    routing = spec.bgp
+    if routing is not None:
+        if routing.ipv4_address and not scalars.is_cidr(routing.ipv4_address, 4):
+            yield tag("IPv4Address", routing.ipv4_address, "cidrv4")
+        if routing.ipv6_address and not scalars.is_cidr(routing.ipv6_address, 6):
+            yield tag("IPv6Address", routing.ipv6_address, "cidrv6")
+        if routing.ipv4_ipip_tunnel_addr and not scalars.is_address(routing.ipv4_ipip_tunnel_addr, 4):
+            yield tag("IPv4IPIPTunnelAddr", routing.ipv4_ipip_tunnel_addr, "ipv4")
+        if routing.route_reflector_cluster_id and not scalars.is_address(routing.route_reflector_cluster_id, 4):
+            yield tag("RouteReflectorClusterID", routing.route_reflector_cluster_id, "ipv4")
     for field, value, good, name in (
         (
             "IPv4VXLANTunnelAddr",
@@ -372,8 +380,8 @@ def _node_errors(node: Node) -> Errors:
         ):
             if value and not scalars.is_address(value, version):
                 yield tag(field, value, f"ipv{version}")
-    if bgp is not None and not any(
-        (bgp.as_number is not None, bgp.ipv4_address, bgp.ipv6_address, bgp.ipv4_ipip_tunnel_addr,
-         bgp.route_reflector_cluster_id)
+    if routing is not None and not any(
+        (routing.as_number is not None, routing.ipv4_address, routing.ipv6_address, routing.ipv4_ipip_tunnel_addr,
+         routing.route_reflector_cluster_id)
     ):  # fmt: skip
         yield FieldError("BGP", "&{<nil>    }", "Spec.BGP should not be empty")
