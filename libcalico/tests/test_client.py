@@ -33,10 +33,10 @@ def calico() -> Iterator[Client]:
         yield client
 
 
-@pytest.mark.parametrize("kind", ["WorkloadEndpont", "BGPPeer", "", None])
+@pytest.mark.parametrize("kind", ["WorkloadEndpont", "HostEndpoint", "", None])
 def test_a_kind_that_is_not_there_names_those_that_are(calico: Client, kind: Any) -> None:
     for call in (lambda: calico.list(kind), lambda: calico.get(kind, "x"), lambda: calico.delete(kind, "x")):
-        with pytest.raises(BadData, match=r"there is no kind .*: the kinds are ClusterInformation, .*WorkloadEndpoint"):
+        with pytest.raises(BadData, match=r"there is no kind .*: the kinds are BGPConfiguration, .*WorkloadEndpoint"):
             call()
 
 
@@ -189,7 +189,7 @@ def test_an_operation_may_be_told_its_host(calico: Client) -> None:
 
 def test_an_object_needs_a_kind_that_is_there(calico: Client) -> None:
     for call in (calico.apply, calico.create, calico.update, calico.replace):
-        with pytest.raises(BadData, match="an object needs its kind: add 'kind', one of ClusterInformation, "):
+        with pytest.raises(BadData, match="an object needs its kind: add 'kind', one of BGPConfiguration, "):
             call({"metadata": {"name": "a"}})
         with pytest.raises(BadData, match="there is no kind 'networkset': write 'NetworkSet'"):
             call({**POOL, "kind": "networkset"})

@@ -48,8 +48,9 @@ _FILE = """  -f --filename=<FILENAME>    File, directory (.yaml, .yml, .json), o
   --skip-empty                An input without resources is not an error.
 """
 _KINDS = """
-<KIND> is one of clusterInformation, felixConfiguration, globalNetworkPolicy (gnp), globalNetworkSet, ipPool (pool),
-networkPolicy (np), networkSet, node, profile, tier, workloadEndpoint (wep), in any case, singular or plural.
+<KIND> is one of bgpConfiguration, bgpFilter, bgpPeer, clusterInformation, felixConfiguration, globalNetworkPolicy
+(gnp), globalNetworkSet, ipPool (pool), ipReservation, networkPolicy (np), networkSet, node, profile, tier,
+workloadEndpoint (wep), in any case, singular or plural.
 """
 _OPTIONS = "[--config=<CONFIG>] [--context=<CONTEXT>] [--allow-version-mismatch]"
 

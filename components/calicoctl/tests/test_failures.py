@@ -14,8 +14,8 @@ import pytest
 
 import calicoctl.main
 from calicoctl import failures
+from calicoctl.words import TYPED
 from libcalico.datastore.memory import MemoryDatastore
-from libcalico.model.resources import STRUCTS
 from tests.compat.calicoctl_player import Outcome, run_calicoctl
 
 HEAD = "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkSet\nmetadata: "
@@ -125,9 +125,9 @@ def test_what_cannot_be_read_is_named_with_its_line_all_at_once() -> None:
 @pytest.mark.parametrize(
     ("right", "wrong", "advice"),
     [
-        ("kind: GlobalNetworkSet\n", "", "kind is missing; the kinds are: ClusterInformation, FelixConfiguration, "),
+        ("kind: GlobalNetworkSet\n", "", "kind is missing; the kinds are: BGPConfiguration, BGPFilter, "),
         ("kind: GlobalNetworkSet", "kind: GlobalNetworkSets", "kind: write GlobalNetworkSet"),
-        ("kind: GlobalNetworkSet", "kind: Pod", "there is no such kind; the kinds are: ClusterInformation, "),
+        ("kind: GlobalNetworkSet", "kind: Pod", "there is no such kind; the kinds are: BGPConfiguration, "),
         ("projectcalico.org/v3", "v3", "apiVersion: write projectcalico.org/v3"),
     ],
 )
@@ -185,7 +185,7 @@ def test_a_file_that_is_not_utf_8_is_named(tmp_path: Path, command: str, from_st
 def test_an_unknown_kind_is_answered_with_the_kinds(command: str) -> None:
     first, second = told(command).stderr.splitlines()
     assert first.endswith("resource type 'nodess' is not supported")
-    assert second == f"the kinds are: {', '.join(sorted(STRUCTS))}"
+    assert second == f"the kinds are: {', '.join(TYPED)}"
 
 
 def test_what_nobody_thought_of_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

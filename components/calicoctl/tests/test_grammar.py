@@ -7,9 +7,9 @@ import re
 import pytest
 
 from calicoctl import grammar
+from calicoctl.words import TYPED
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.model import kind_of_word
-from libcalico.model.resources import STRUCTS
 from tests.compat.calicoctl_player import run_calicoctl
 
 
@@ -64,7 +64,7 @@ def test_help_offers_what_is_there() -> None:
 def test_help_lists_every_kind() -> None:
     (listed,) = re.findall(r"<KIND> is one of (.*), in any case", " ".join(grammar.COMMANDS["get"].split()))
     kinds = [kind_of_word(word) for word in re.findall(r"\w+", listed)]
-    assert {kind for kind in kinds if kind} == set(STRUCTS)
+    assert {kind for kind in kinds if kind} == set(TYPED)
     assert None not in kinds
     for command in ("delete", "patch", "label"):
         assert listed in " ".join(grammar.COMMANDS[command].split())
