@@ -66,8 +66,8 @@ demo-down: dev ## remove a demo that was kept
 test: dev lint pants-check ## everything that can be tested here
 	@$(BIN)/python -m pytest $(ARGS)
 
-unit: dev ## pure code and services in memory
-	@$(BIN)/python -m pytest --hypothesis-profile=quick native/tests libcalico/tests components $(ARGS)
+unit: dev ## pure code and services in memory, with fewer examples than `make test` takes
+	@$(BIN)/python -m pytest -m 'not slow' --hypothesis-profile=quick native/tests libcalico/tests components $(ARGS)
 
 netns: dev ## real kernel, in throw-away namespaces
 	@$(BIN)/python -m pytest tests/netns $(ARGS)

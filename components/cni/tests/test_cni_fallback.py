@@ -37,7 +37,8 @@ def test_bad_flags_are_code_100(arguments: list[str]) -> None:
     assert (found.exit_code, json.loads(found.stdout)["code"]) == (1, 100)
 
 
-def test_a_datastore_test_without_a_datastore_is_code_100() -> None:
+def test_a_datastore_test_without_a_datastore_is_code_100(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(main, "TEST_TIMEOUT_S", 0.2)
     stdin = json.dumps({"name": "x", "etcd_endpoints": "http://127.0.0.1:1"}).encode()
     found = main.answer("calico", ["-t"], {}, stdin)
     shown = json.loads(found.stdout)

@@ -268,6 +268,7 @@ async def test_add_is_not_done_twice_after_a_silence_either(tmp_path: Path) -> N
     assert (code, json.loads(out)["code"]) == (1, 11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["DEL", "CHECK"])
 async def test_what_may_be_repeated_is_done_by_the_fallback_after_a_silence(tmp_path: Path, command: str) -> None:
     build(tmp_path, 60_000, 2_100)

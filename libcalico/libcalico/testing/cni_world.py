@@ -32,6 +32,8 @@ class FakeKernel:
         self.boxes: dict[tuple[str, str], Wiring] = {}
         self.fail: Exception | None = None
         self.pause_s = 0.0
+        self.may_go_on = asyncio.Event()
+        self.may_go_on.set()
         self.completed = 0
         self.down: set[tuple[str, str]] = set()
         self.unrouted: set[int] = set()
@@ -53,6 +55,7 @@ class FakeKernel:
     async def attach(self, wiring: Wiring, path: str) -> str:
         """Wire, unless `fail` says otherwise; the container's MAC."""
         await asyncio.sleep(self.pause_s)
+        await self.may_go_on.wait()
         if self.fail is not None:
             raise self.fail
         standing = self.host.get(wiring.host_interface)
