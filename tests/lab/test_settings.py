@@ -60,7 +60,7 @@ def test_health_and_metrics_follow_the_datastore_without_a_restart(lab: Cluster)
 def test_the_severity_follows_the_datastore_without_a_restart(lab: Cluster) -> None:
     patch(lab, logSeverityScreen="Debug")
     lab.mesos("a1").launch("seen-in-the-log", serve=False)
-    lab.wait("debug lines", lambda: "[DEBUG] calico_felix.daemon: flush at revision" in lab.log("felix-a1"))
+    lab.wait("debug lines", lambda: "[DEBUG] calico_felix.follower: flush at revision" in lab.log("felix-a1"))
     patch(lab, logSeverityScreen="Info")
     lab.mesos("a1").close()
     assert lab.agents["a1"].poll() is None

@@ -31,6 +31,11 @@ class Contact:
         """It does not answer: what it says may be another thing by now."""
         return not self._syncer.connected or self.age_s > QUIET_S
 
+    @property
+    def endpoint(self) -> str:
+        """Where the datastore is, or is looked for."""
+        return self._datastore.endpoint
+
     def figures(self) -> dict[str, float]:
         """By the names of `obs.figures`."""
         return {"felix_datastore_age_seconds": self.age_s}

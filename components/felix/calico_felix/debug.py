@@ -3,49 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any
 
 from calico_felix.dataplane.loop import Dataplane
-from calico_felix.serving import Serving
-from libcalico.calc.graph import Graph
+from calico_felix.report import Report
 from libcalico.config import Configuration
 from libcalico.errors import BadData
 from libcalico.obs.debug import Command, table
-from libcalico.obs.figures import Figures, status_of
 from libcalico.policy.ir import PolicyId
 from libcalico.policy.nft.names import policy_word
 from libcalico.text import escaped, shown
 
 
-class Subject(NamedTuple):
-    """What the commands look at. `facts` are for `status`, `problems` those of the whole process. `dataplane` is None
-    while the agent waits for the datastore and its settings."""
-
-    facts: Callable[[], dict[str, Any]]
-    problems: Callable[[], list[str]]
-    figures: Figures
-    configuration: Configuration
-    graph: Graph
-    dataplane: Callable[[], Dataplane | None]
-    serving: Serving
-
-
-def debug_commands(subject: Subject) -> dict[str, Command]:
+def debug_commands(report: Report) -> dict[str, Command]:
     """Commands by name."""
 
     def opened() -> Dataplane:
-        dataplane = subject.dataplane()
-        if dataplane is None:
+        if report.dataplane is None:
             raise BadData("nothing is programmed by this agent yet: `problems` says what it waits for")
-        return dataplane
+        return report.dataplane
 
     return {
-        "status": lambda _words: _status(subject),
-        "config": lambda _words: _config(subject.configuration),
+        "status": lambda _words: json.dumps(report.status(), indent=2) + "\n",
+        "config": lambda _words: _config(report.configuration),
         "show": lambda words: _show(words, opened()),
-        "pending": lambda _words: _lines([*opened().pending(), *subject.serving.problems()]),
-        "problems": lambda _words: _lines(_problems(subject)),
+        "pending": lambda _words: _lines([*opened().pending(), *report.serving.problems()]),
+        "problems": lambda _words: _lines(report.problems()),
         "table": lambda _words: opened().ruleset.table.render_replace(),
         "resync": lambda _words: _resync(opened()),
     }
@@ -53,23 +37,6 @@ def debug_commands(subject: Subject) -> dict[str, Command]:
 
 def _lines(lines: Iterable[str]) -> str:
     return ("\n".join(map(escaped, lines)) or "nothing") + "\n"
-
-
-def _problems(subject: Subject) -> list[str]:
-    """The datastore, objects that cannot be used, settings, and the ports that they name and that cannot be had."""
-    graph = subject.graph
-    objects = [f"{name}: {problem}" for found in (graph.problems, graph.unsupported) for name, problem in found.items()]
-    return [*subject.problems(), *objects, *subject.configuration.warnings, *subject.serving.problems()]
-
-
-def _status(subject: Subject) -> str:
-    facts = {
-        "node": subject.graph.host,
-        **subject.facts(),
-        **({"programmed_revision": 0} if subject.dataplane() is None else {}),
-        **status_of(subject.figures.read()),
-    }
-    return json.dumps(facts, indent=2) + "\n"
 
 
 def _config(configuration: Configuration) -> str:

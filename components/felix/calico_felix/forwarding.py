@@ -13,11 +13,16 @@ KEYS = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
 
 
 class Forwarding:
-    """The kernel's switches."""
+    """The kernel's switches; left alone until `start` is called."""
 
     def __init__(self) -> None:
-        self._keys = [key for key in KEYS if "ipv6" not in key or sysctl.has_ipv6()]
+        self._keys: list[str] = []
         self._problems: dict[str, str] = {}
+
+    def start(self) -> None:
+        """Settings ask for forwarding."""
+        self._keys = [key for key in KEYS if "ipv6" not in key or sysctl.has_ipv6()]
+        self.ensure()
 
     def ensure(self) -> None:
         """Switch on what is off; what fails is logged once and tried at the next call."""

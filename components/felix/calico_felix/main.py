@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import calico_native
-from calico_felix.daemon import RESTART_CODE, Daemon, RestartNeeded, Sources, banner
+from calico_felix.daemon import RESTART_CODE, Daemon, Sources, banner
 from calico_felix.foreign import FOREIGN
 from calico_felix.parameters import PARAMETERS
+from calico_felix.settings_source import RestartNeeded
 from calico_felix.startup import run_startup
 from calico_felix.teardown import run_teardown
 from libcalico import __version__

@@ -1,4 +1,5 @@
-"""The agent's HTTP ports: `/liveness` and `/readiness` on one, `/metrics` on the other.
+"""Where other programs find the agent: its sockets (`sockets`), and its HTTP ports, `/liveness` and `/readiness` on
+one, `/metrics` on the other.
 
 Where they are is settings' business, which may change at any time, and a port that cannot be had (it is taken, or its
 host is no address of this machine) must not cost more than itself: it is reported once, and tried until it works.
@@ -13,6 +14,7 @@ import os
 import socket
 from collections.abc import Mapping
 
+from calico_felix.sockets import SocketKeeper
 from libcalico.config import Configuration
 from libcalico.obs import http
 from libcalico.obs.health import Health
@@ -104,9 +106,10 @@ class Page:
 
 
 class Serving:
-    """Both ports."""
+    """Both ports, and the `sockets` by whose paths other programs find the agent."""
 
     def __init__(self, health: Health, metrics: Metrics) -> None:
+        self.sockets = SocketKeeper()
         self._pages = (
             Page("Health", {"/liveness": lambda: _page(health.live()), "/readiness": lambda: _page(health.ready())}),
             Page("PrometheusMetrics", {"/metrics": lambda: http.Answer(200, CONTENT_TYPE, metrics.render())}),
@@ -124,6 +127,7 @@ class Serving:
     async def run(self) -> None:
         """Serve, for ever."""
         async with asyncio.TaskGroup() as group:
+            group.create_task(self.sockets.watch())
             for page in self._pages:
                 group.create_task(page.run())
 

@@ -70,8 +70,8 @@ async def test_one_that_refuses_is_lost_at_once_and_says_why() -> None:
 
 async def test_the_agent_tells_it_in_every_place() -> None:
     daemon = Daemon(Sources("here", Configuration(PARAMETERS), MemoryDatastore()))
-    daemon.dataplane = cast(Dataplane, object())
-    facts = daemon._facts()
-    assert facts["connected"] is False and facts["in_sync"] is False
-    assert any(line.startswith("datastore memory: no answer for ") for line in daemon._problems())
-    json.dumps(facts)
+    daemon.report.dataplane = cast(Dataplane, object())
+    status = daemon.report.status()
+    assert status["connected"] is False and status["in_sync"] is False
+    assert any(line.startswith("datastore memory: no answer for ") for line in daemon.report.problems())
+    json.dumps(status)

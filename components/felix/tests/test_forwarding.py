@@ -25,6 +25,9 @@ def test_what_cannot_be_switched_on_is_said_once_and_tried_on(
     monkeypatch.setattr(sysctl, "ensure", ensure)
     monkeypatch.setattr(sysctl, "has_ipv6", lambda: True)
     switches = Forwarding()
+    switches.ensure()
+    assert switches.problems() == []  # not before settings ask for it
+    switches.start()
     for _ in range(3):
         switches.ensure()
         (problem,) = switches.problems()
