@@ -18,7 +18,7 @@ BROAD_ALLOWED = {
     "components/calicoctl/calicoctl/main.py": 1,
     "libcalico/libcalico/ipam/transaction.py": 1,
     "libcalico/libcalico/model/codec.py": 2,
-    "libcalico/libcalico/calc/graph.py": 1,
+    "libcalico/libcalico/calc/report.py": 1,
     "libcalico/libcalico/obs/http.py": 1,
     "libcalico/libcalico/cni/finish.py": 1,
     "libcalico/libcalico/cni/handler.py": 1,

@@ -85,7 +85,7 @@ class Departures:
                 interface = graph.sole_interface(key)
                 return bool(interface) and self._stands(interface)
             case "Profile":
-                return graph.policies.is_profile_used(key.name)
+                return graph.profiles.is_used(key.name)
             case "Node":
                 return graph.routing.is_node_used(key.name)
         return key.kind in ALWAYS and graph.knows(key)

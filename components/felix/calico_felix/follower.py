@@ -188,7 +188,7 @@ class Follower:
 
     def has_profile(self, name: str) -> bool:
         """Is there such a profile, and not about to go?"""
-        return self.graph.policies.has_profile(name) and ResourceKey("Profile", name) not in self.departures
+        return self.graph.profiles.has(name) and ResourceKey("Profile", name) not in self.departures
 
     def losses(self) -> list[str]:
         """Objects that are gone from the datastore, and that this host or most of the cluster uses."""

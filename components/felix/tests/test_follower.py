@@ -109,7 +109,7 @@ def test_a_profile_that_is_about_to_go_is_not_there_for_a_new_container() -> Non
     follower.flush()
     assert follower.has_profile("p")
     take_in(follower, (profile, ""))
-    assert follower.graph.policies.has_profile("p") and not follower.has_profile("p")
+    assert follower.graph.profiles.has("p") and not follower.has_profile("p")
 
 
 def test_what_goes_all_at_once_is_named(caplog: pytest.LogCaptureFixture) -> None:

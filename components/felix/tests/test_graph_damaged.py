@@ -90,8 +90,9 @@ def test_what_is_mended_leaves_no_trace(found: list[tuple[bytes, bytes]]) -> Non
 
 
 def _sent(graph: Graph) -> Any:
-    outs = (graph._policies_out, graph._endpoints_out, graph._routes_out, graph._vteps_out)
-    return [out.sent for out in outs], graph._pools_sent, graph._configuration_sent, graph.datastore_ready
+    routing = graph.routing
+    outs = (graph._rules._out, graph._endpoints._out, routing._routes, routing._vteps)
+    return [out.sent for out in outs], routing._pools_sent, graph._settings._sent, graph.datastore_ready
 
 
 @given(damaged_values(ResourceKey("FelixConfiguration", "default")))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from libcalico.calc.messages import Route, Vtep
+from libcalico.calc.messages import Pools, Route, Vtep
 from libcalico.calc.outbox import Pending
 from libcalico.model.ipam_data import Block
 from libcalico.model.keys import BlockKey, Key
@@ -91,17 +91,17 @@ def _mac(text: str, name: str) -> str:
 class Routing:
     """Pools, nodes and blocks in; routes and tunnel ends out."""
 
-    def __init__(self, host: str, routes: Pending[str, Route], vteps: Pending[tuple[str, int], Vtep]) -> None:
+    def __init__(self, host: str) -> None:
         self._host = host
-        self._routes = routes
-        self._vteps = vteps
+        self._routes: Pending[str, Route] = Pending()
+        self._vteps: Pending[tuple[str, int], Vtep] = Pending()
+        self._pools_sent: Pools | None = None
         self._pools: dict[str, PoolFacts] = {}
         self._nodes: dict[str, NodeFacts] = {}
         self._blocks: dict[str, Block] = {}
         self._of_block: dict[str, set[str]] = {}
         self._blocks_of: dict[str, set[str]] = {}
         self._dirty: dict[str, None] = {}
-        self.pools_changed = False
 
     @property
     def pools(self) -> dict[str, PoolFacts]:
@@ -156,7 +156,6 @@ class Routing:
             self._pools.pop(name, None)
         else:
             self._pools[name] = facts
-        self.pools_changed = True
         self._dirty.update(dict.fromkeys(self._blocks))
         for node in self._nodes:
             self._refresh_vteps(node)
@@ -188,8 +187,14 @@ class Routing:
                 self._blocks_of.setdefault(node, set()).add(cidr)
         self._dirty[cidr] = None
 
-    def resolve(self, attempt: Callable[[Key, Callable[[], None]], bool]) -> None:
-        """Put the routes of all that has changed into the outbox; a block with which `attempt` fails has none."""
+    def flush(
+        self, attempt: Callable[[Key, Callable[[], None]], bool]
+    ) -> tuple[dict[str, Route | None], dict[tuple[str, int], Vtep | None], Pools | None]:
+        """What has changed since the last flush; a block with which `attempt` fails has no routes."""
+        self._resolve(attempt)
+        return self._routes.flush(), self._vteps.flush(), self._flush_pools()
+
+    def _resolve(self, attempt: Callable[[Key, Callable[[], None]], bool]) -> None:
         for cidr in self._dirty:
             fresh: dict[str, Route] = {}
             if not attempt(BlockKey(cidr), partial(self._collect_routes, cidr, fresh)):
@@ -201,6 +206,17 @@ class Routing:
             if fresh:
                 self._of_block[cidr] = set(fresh)
         self._dirty.clear()
+
+    def _flush_pools(self) -> Pools | None:
+        facts = [pool for pool in self._pools.values() if not pool.load_balancer_only]
+        pools = Pools(
+            frozenset(str(pool.network) for pool in facts),
+            frozenset(str(pool.network) for pool in facts if pool.nat_outgoing),
+        )
+        if pools == self._pools_sent:
+            return None
+        self._pools_sent = pools
+        return pools
 
     def _collect_routes(self, cidr: str, routes: dict[str, Route]) -> None:
         routes.update((route.destination, route) for route in self._routes_of(self._blocks.get(cidr)))

@@ -7,7 +7,7 @@ however many there are. Members of a large item are compared and moved as sets, 
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import NamedTuple
 
 from libcalico.calc.messages import IPSet, IPSetDelta, Member, PortMember
@@ -113,7 +113,7 @@ class SetMembers:
             self._index.delete_labels(key)
             del self._items[key]
 
-    def update_profile_labels(self, profile: str, labels: dict[str, str]) -> None:
+    def inherit(self, profile: str, labels: Mapping[str, str]) -> None:
         """What endpoints inherit from a profile."""
         if labels:
             self._index.update_parent_labels(profile, labels)

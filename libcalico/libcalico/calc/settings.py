@@ -29,6 +29,7 @@ class Settings:
         self._found: dict[str, FelixConfiguration] = {}
         self.labels: Mapping[str, str] = {}
         """The Node's labels."""
+        self._sent: dict[str, str] | None = None
 
     def update(self, name: str, found: FelixConfiguration | None) -> None:
         """A FelixConfiguration is new, changed or gone."""
@@ -53,6 +54,14 @@ class Settings:
             values.update({name: _text(value) for name, value in found.spec.items() if name != SELECTOR})
             values.update(_annotated(found.metadata.annotations))
         return values
+
+    def flush(self) -> dict[str, str] | None:
+        """The merged values, when they are others than at the last flush."""
+        merged = self.merged()
+        if merged == self._sent:
+            return None
+        self._sent = merged
+        return merged
 
     def _ranked(self) -> Iterator[FelixConfiguration]:
         chosen = [found for name, found in self._found.items() if self._selects(name, found)]
