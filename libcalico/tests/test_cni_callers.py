@@ -189,7 +189,7 @@ async def test_check_sees_an_interface_that_is_down_and_a_lost_default_route(wor
 async def test_check_sees_an_endpoint_that_forgot_an_address(world: World) -> None:
     previous = await world.ok("ADD", cniVersion="1.0.0")
     (stored,) = await world.endpoints()
-    await world.services.open_ipam(world.client, NODE).assign_ip("172.29.0.9", f"calico.{stored.spec.container_id}")
+    await world.host.open_ipam(world.client, NODE).assign_ip("172.29.0.9", f"calico.{stored.spec.container_id}")
     wiring = world.kernel.boxes["/box", "eth0"]
     world.kernel.boxes["/box", "eth0"] = wiring._replace(addresses=("172.29.0.0", "172.29.0.9"))
     more = {**previous, "ips": [*previous["ips"], {"address": "172.29.0.9/32", "interface": 1}]}
@@ -337,6 +337,6 @@ async def test_a_negative_time_for_policy_is_the_usual_one(world: World) -> None
     async def wait(key: object, revision: int, timeout_s: float) -> None:
         waits.append(timeout_s)
 
-    world.services.wait_programmed = wait
+    world.host.wait_programmed = wait  # type: ignore[method-assign]
     await world.ok("ADD", policy_setup_timeout_seconds=-5)
     assert waits == [POLICY_TIMEOUT_S]

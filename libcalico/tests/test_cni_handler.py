@@ -59,7 +59,7 @@ async def test_a_failure_at_any_stage_leaves_nothing(world: World, stage: str, m
         world.kernel.fail = KernelError("create link eth0", 12)
     else:
         name = {"endpoint": "create_endpoint", "profile": "ensure_profile"}[stage]
-        monkeypatch.setattr(f"libcalico.cni.endpoint.{name}", broken)
+        monkeypatch.setattr(f"libcalico.workload.endpoint.{name}", broken)
         if world.has_agent and stage == "endpoint":
             monkeypatch.setattr(world.store, "txn", broken)
     await world.refused("ADD")
@@ -146,7 +146,7 @@ async def test_an_endpoint_that_the_agent_has_not_heard_of_is_not_overwritten(
     (before,) = await world.endpoints()
     await world.kernel.detach("/box", "eth0", [])
     world.has_agent = True
-    monkeypatch.setattr(world.services, "is_unused", lambda _name: True)
+    monkeypatch.setattr(world.host, "is_unused", lambda _name: True)
     await world.ok("ADD")
     (after,) = await world.endpoints()
     assert (after.metadata.uid, after.spec.ip_networks) == (before.metadata.uid, before.spec.ip_networks)
@@ -167,10 +167,10 @@ async def test_an_agent_spares_requests(world: World) -> None:
                 ipam.observe(kv.key.decode(), kv.value, kv.mod_revision)
 
     watch()
-    world.services.open_ipam = lambda _client, _node: ipam
-    world.services.has_profile = lambda _name: True
-    world.services.datastore_ready = lambda: True
-    world.services.wait_programmed = go_on
+    world.host.open_ipam = lambda client, node: ipam  # type: ignore[method-assign]
+    world.host.has_profile = lambda name: True  # type: ignore[method-assign]
+    world.host.datastore_ready = lambda: True  # type: ignore[method-assign]
+    world.host.wait_programmed = go_on  # type: ignore[method-assign]
     await world.ok("ADD", "warm", "/box2")
     watch()
     before = world.store.requests
@@ -518,7 +518,7 @@ async def mesos(world: World, command: str, conf: dict[str, Any]) -> CniAnswer:
         "CNI_PATH": "/opt/cni",
         "PATH": "/bin",
     }
-    answer = await handle(CniRequestData("calico", environment, json.dumps(whole).encode()), world.services)
+    answer = await handle(CniRequestData("calico", environment, json.dumps(whole).encode()), world.host)
     assert answer.exit_code == 0, answer.stdout
     return answer
 
@@ -572,10 +572,10 @@ async def test_status(world: World) -> None:
 
 
 async def test_version_and_no_command(world: World) -> None:
-    shown = await handle(CniRequestData("calico", {"CNI_COMMAND": "VERSION"}, b""), world.services)
+    shown = await handle(CniRequestData("calico", {"CNI_COMMAND": "VERSION"}, b""), world.host)
     assert json.loads(shown.stdout)["supportedVersions"][-1] == "1.1.0"
     assert shown.stdout.count(b"\n") == 1
-    about = await handle(CniRequestData("calico-ipam", {}, b""), world.services)
+    about = await handle(CniRequestData("calico-ipam", {}, b""), world.host)
     assert (about.exit_code, about.stdout) == (0, b"")
     assert about.stderr.startswith(b"Calico CNI IPAM ")
 

@@ -36,7 +36,7 @@ async def test_a_relative_path_begins_where_the_caller_is(
     environment = {"CNI_COMMAND": "DEL", "CNI_CONTAINERID": ID, "CNI_IFNAME": "eth0", "CNI_PATH": "/x"}
     conf = b'{"name": "calico", "ipam": {"type": "calico-ipam"}, "log_file_path": "logs/cni.log"}'
     caller = {call_log.DIRECTORY: str(tmp_path / "caller")}
-    assert (await handle(CniRequestData("calico", environment | caller, conf), world.services)).exit_code == 0
+    assert (await handle(CniRequestData("calico", environment | caller, conf), world.host)).exit_code == 0
     assert "ADD eth0" in (tmp_path / "own.log").read_text()
     assert "DEL eth0" in (tmp_path / "caller" / "logs" / "cni.log").read_text()
 
@@ -69,13 +69,13 @@ async def test_what_the_library_says_meanwhile_is_in_the_file_of_that_call_alone
 ) -> None:
     caplog.set_level(logging.WARNING)
     caplog.set_level(logging.WARNING, "libcalico")
-    real = world.services.open_ipam
+    real = world.host.open_ipam
 
     def chatty(client: object, node: str) -> object:
         logging.getLogger("libcalico.cni.x").warning("line\nof %s", node)
         return real(client, node)  # type: ignore[arg-type]
 
-    world.services.open_ipam = chatty  # type: ignore[assignment]
+    world.host.open_ipam = chatty  # type: ignore[assignment]
     paths = [tmp_path / f"{number}.log" for number in range(2)]
     await asyncio.gather(
         *(world.ok("ADD", f"c{number}", f"/b{number}", log_file_path=str(path)) for number, path in enumerate(paths))

@@ -175,13 +175,13 @@ async def test_an_endpoint_whose_policy_does_not_come_waits_no_longer_than_its_c
     async def never(*_arguments: Any) -> None:
         await asyncio.sleep(60)
 
-    programmed, world.services.wait_programmed = world.services.wait_programmed, never  # type: ignore[assignment]
+    programmed, world.host.wait_programmed = world.host.wait_programmed, never  # type: ignore[assignment]
     first = asyncio.ensure_future(world.call("ADD", policy_setup_timeout_seconds=300))
     while ("/box", "eth0") not in world.kernel.boxes:
         await asyncio.sleep(0.01)
     async with asyncio.timeout(10):
         await cancel(first, 1)
-        world.services.wait_programmed = programmed
+        world.host.wait_programmed = programmed  # type: ignore[method-assign]
         await world.ok("ADD")
     await ended(first)
     assert await is_whole(world)
@@ -192,7 +192,7 @@ async def test_a_call_ends_in_time_whatever_it_waits_for(world: World, monkeypat
         await asyncio.sleep(60)
 
     monkeypatch.setattr("libcalico.cni.handler.CALL_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(world.services, "wait_programmed", never)
+    monkeypatch.setattr(world.host, "wait_programmed", never)
     async with asyncio.timeout(10):
         shown = await world.refused("ADD", policy_setup_timeout_seconds=300)
     assert shown["code"] == 11
@@ -342,17 +342,17 @@ async def test_garbage_collection_knows_networks_whose_names_begin_alike(world: 
 async def test_a_step_that_hangs_does_not_hang_its_caller(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor does it let the next call come to the container before it has ended."""
     monkeypatch.setattr("libcalico.cni.handler.CALL_TIMEOUT_S", 0.1)
-    monkeypatch.setattr("libcalico.cni.services.LINGER_S", 0.1)
+    monkeypatch.setattr("libcalico.workload.locks.LINGER_S", 0.1)
     world.kernel.may_go_on.clear()
     shown = await world.refused("ADD")
-    assert (shown["code"], world.services.is_busy) == (11, True)
+    assert (shown["code"], world.host.locks.is_busy) == (11, True)
     monkeypatch.undo()
     deletion = asyncio.ensure_future(world.ok("DEL"))
     done, _ = await asyncio.wait([deletion], timeout=0.1)
     assert not done
     world.kernel.may_go_on.set()
     await deletion
-    assert (await world.is_clean(), world.services.is_busy) == (True, False)
+    assert (await world.is_clean(), world.host.locks.is_busy) == (True, False)
 
 
 @pytest.mark.parametrize("command", ["ADD", "DEL"])

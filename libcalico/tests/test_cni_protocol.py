@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libcalico.cni import endpoint, labels, names, result, versions
+from libcalico.cni import labels, names, result, versions
 from libcalico.cni.conf import read_conf
 from libcalico.cni.errors import CniError
 from libcalico.cni.request import CniRequestData, parse_arguments, parse_request
 from libcalico.cni.result import Addresses, Interfaces
 from libcalico.errors import ValidationError
+from libcalico.workload import endpoint
 
 ENVIRONMENT = {
     "CNI_COMMAND": "ADD",

@@ -29,8 +29,8 @@ class Store:
         self.world = World()
         self.clock = ManualClock(100.0)
         self.kept = Unfinished(str(directory))
-        self.world.services.unfinished = self.kept
-        self.world.services.clock = self.clock
+        self.world.kept = self.kept
+        self.world.host.clock = self.clock
         self.is_away = False
         self.asked = 0
         for name in ("range", "txn"):
@@ -48,7 +48,7 @@ class Store:
 
     def restart(self) -> None:
         """Another process, which knows the folder alone."""
-        self.finisher = Finisher(self.world.services, Unfinished(str(self.kept.directory.parents[1])), self._answers)
+        self.finisher = Finisher(self.world.host, Unfinished(str(self.kept.directory.parents[1])), self._answers)
 
     def _answers(self) -> bool:
         return not self.is_away

@@ -120,7 +120,7 @@ async def use_cni(damaged: Damages) -> list[int]:
             "CNI_COMMAND": command, "CNI_CONTAINERID": container, "CNI_NETNS": "/box", "CNI_IFNAME": "eth0",
             "CNI_PATH": "/opt/cni",
         }  # fmt: skip
-        answer = await handle(CniRequestData("calico", environment, json.dumps(conf).encode()), world.services)
+        answer = await handle(CniRequestData("calico", environment, json.dumps(conf).encode()), world.host)
         if answer.exit_code:
             found = json.loads(answer.stdout)
             assert "panicked" not in found["msg"], found

@@ -23,8 +23,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import calico_cni.host
 import calico_cni.main
-import calico_cni.services
 from libcalico.client.objects import AsyncClient
 from libcalico.clock import SystemClock, rfc3339
 from libcalico.cni import handler  # noqa: F401

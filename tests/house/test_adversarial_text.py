@@ -14,7 +14,7 @@ from calico_felix.parameters import PARAMETERS
 from calicoctl.output.documents import to_yaml
 from libcalico import durations, selector
 from libcalico.client import connection
-from libcalico.cni import endpoint, labels, request
+from libcalico.cni import labels, request
 from libcalico.config import Configuration
 from libcalico.errors import CalicoError
 from libcalico.manifest import yaml_input
@@ -24,6 +24,7 @@ from libcalico.model.keys import ResourceKey, parse_path
 from libcalico.model.validation.objects import validate
 from libcalico.policy.ir import Action, Direction, Policy, PolicyId, Rule
 from libcalico.policy.nft.rules import NftOptions, render_rule
+from libcalico.workload import endpoint
 
 OCTETS = 1_000_000
 LIMIT_S = 10.0

@@ -21,17 +21,17 @@ from pathlib import Path
 from typing import Any
 
 from libcalico.client.objects import AsyncClient
-from libcalico.cni import Services
 from libcalico.cni.server import WorkloadsService
 from libcalico.cni.unfinished import Unfinished
 from libcalico.datastore.etcd import EtcdConfig, EtcdDatastore
 from libcalico.errors import CalicoError
 from libcalico.model.codec import from_input
-from libcalico.model.keys import ResourceKey
 from libcalico.rpc import node_pb2_grpc as stubs
 from libcalico.rpc.channel import open_server
 from libcalico.testing.machine import DIE_WITH_US
 from libcalico.workload.attach import Attacher
+from libcalico.workload.host import EtcdMembers, PlainHost
+from libcalico.workload.locks import Locks
 
 NODE = "10.0.4.17"
 PREFIX = f"t-cni-{os.getpid()}-"  # of the names of this run's namespaces
@@ -185,15 +185,8 @@ class Host:
     async def agent(self) -> AsyncIterator[WorkloadsService]:
         """The agent's service for this host."""
 
-        async def connect(_conf: Any) -> AsyncClient:
-            return self.client
-
-        async def wait(key: ResourceKey, revision: int, timeout_s: float) -> None:
-            return None
-
-        attacher = Attacher(self.path)
-        unfinished = Unfinished(str(self.directory))
-        service = WorkloadsService(Services(attacher, connect, wait, own_node=NODE, unfinished=unfinished))
+        agent = AgentWithoutPolicy(self)
+        service = WorkloadsService(agent, Unfinished(str(self.directory)))
         server = open_server(str(self.socket))
         stubs.add_WorkloadsServicer_to_server(service, server)
         await server.start()
@@ -201,7 +194,7 @@ class Host:
             yield service
         finally:
             await server.stop(1)
-            attacher.close()
+            agent.attacher.close()
 
     def interfaces(self) -> list[str]:
         return [link["ifname"] for link in self.ip("link") if link["ifname"].startswith("cali")]
@@ -222,3 +215,14 @@ class Host:
             out = sh("ip", "-n", name, "-j", "link", check=False)
             found += [f"{name} {link['ifname']}" for link in json.loads(out or "[]") if link["ifname"] != "lo"]
         return found
+
+
+class AgentWithoutPolicy(PlainHost):
+    """What the agent gives to those who attach workloads, without a policy engine."""
+
+    def __init__(self, host: Host, locks: Locks | None = None) -> None:
+        super().__init__(Attacher(host.path), own_node=NODE, locks=locks)
+        self._client = host.client
+
+    async def connect(self, etcd: EtcdMembers) -> AsyncClient:
+        return self._client

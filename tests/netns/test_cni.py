@@ -22,9 +22,9 @@ from pathlib import Path
 
 import pytest
 
-from libcalico.cni import errors, locks
-from libcalico.cni.errors import CniError
-from libcalico.cni.locks import hold_netns
+from libcalico.workload import locks
+from libcalico.workload.errors import TryAgain
+from libcalico.workload.locks import hold_netns
 from tests.netns.cni_host import ID, NODE, PREFIX, Host, build_plugins, sh
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run as root")]
@@ -33,7 +33,8 @@ pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="ne
 KILLER = """
 import os, signal, sys
 from libcalico.kernel.rtnl import Rtnl
-from libcalico.cni import addresses, endpoint
+from libcalico.cni import addresses
+from libcalico.workload import endpoint
 POINTS = [
     (addresses, "assign", "-"), (addresses, "assign", "+"), (Rtnl, "create_veth", "-"), (Rtnl, "create_veth", "+"),
     (Rtnl, "set_link", "+"), (Rtnl, "replace_address", "+"), (Rtnl, "create_route", "+"),
@@ -163,10 +164,9 @@ async def test_a_container_that_another_call_holds_for_long_is_an_answer(
     monkeypatch.setattr(locks, "LOCK_FILE", str(tmp_path / "new" / "netns.lock"))
     box, other = host.box(), host.box()
     async with hold_netns(box):
-        with pytest.raises(CniError, match="another call has been at work") as caught:
+        with pytest.raises(TryAgain, match="another call has been at work"):
             async with hold_netns(box):
                 pass
-    assert caught.value.code == errors.TRY_AGAIN
     async with hold_netns(box), hold_netns(other), hold_netns("/run/netns/gone"), hold_netns(""):
         pass
     assert os.stat(locks.LOCK_FILE).st_mode & 0o777 == 0o600

@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from libcalico.cni import locks
 from libcalico.cni.finish import Finisher
-from libcalico.cni.locks import hold_netns
-from libcalico.cni.services import Services
 from libcalico.cni.unfinished import Unfinished
-from libcalico.workload.attach import Attacher
-from tests.netns.cni_host import ID, NODE, Host, build_plugins, sh
+from libcalico.workload import locks
+from libcalico.workload.locks import Locks, hold_netns
+from tests.netns.cni_host import ID, AgentWithoutPolicy, Host, build_plugins, sh
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run as root")]
 
@@ -36,20 +34,13 @@ async def host(root: None, tmp_path: Path) -> AsyncIterator[Host]:
 async def finish(host: Host) -> Finisher:
     """One look of an agent that has just started, and what it says then."""
 
-    async def connect(_conf: object) -> object:
-        return host.client
-
-    async def wait(*_arguments: object) -> None:
-        return None
-
-    attacher = Attacher(host.path)
+    agent = AgentWithoutPolicy(host, Locks(hold_netns))
     kept = Unfinished(str(host.directory))
-    services = Services(attacher, connect, wait, own_node=NODE, hold_netns=hold_netns, unfinished=kept)  # type: ignore[arg-type]
-    finisher = Finisher(services, kept, lambda: True)
+    finisher = Finisher(agent, kept, lambda: True)
     try:
         await finisher.look()
     finally:
-        attacher.close()
+        agent.attacher.close()
     return finisher
 
 

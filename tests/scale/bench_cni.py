@@ -35,7 +35,7 @@ from libcalico.ipam.service import IpamService
 from libcalico.rpc import node_pb2_grpc as stubs
 from libcalico.rpc.channel import open_server
 from libcalico.workload.attach import Attacher
-from libcalico.cni import Services
+from libcalico.workload.host import PlainHost
 from libcalico.cni.server import WorkloadsService
 
 async def feed(datastore, ipam):
@@ -54,15 +54,15 @@ async def feed(datastore, ipam):
 async def main(endpoint, socket, netns, node):
     client = AsyncClient(EtcdDatastore(EtcdConfig((endpoint,))))
     ipam = IpamService(client.datastore, node)
-    async def connect(_conf): return client
-    async def wait(*_args): return None
-    services = Services(
-        Attacher(netns), connect, wait, open_ipam=lambda _client, _node: ipam, own_node=node,
-        datastore_ready=lambda: True, has_profile=lambda name: True,
-    )
+    class Agent(PlainHost):
+        async def connect(self, etcd): return client
+        def open_ipam(self, client, node): return ipam
+        def datastore_ready(self): return True
+        def has_profile(self, name): return True
+    host = Agent(Attacher(netns), own_node=node)
     ipam_watch = asyncio.create_task(feed(client.datastore, ipam))
     server = open_server(socket)
-    stubs.add_WorkloadsServicer_to_server(WorkloadsService(services), server)
+    stubs.add_WorkloadsServicer_to_server(WorkloadsService(host), server)
     await server.start()
     await server.wait_for_termination()
 

@@ -28,9 +28,9 @@ def answer(
 ) -> CniAnswer:
     """What the program prints and how it ends; `limit_s` 0 = the usual limit of a call."""
     if arguments == ["-v"]:
-        from libcalico.cni.services import VERSION
+        from libcalico.cni.versions import PLUGIN
 
-        return CniAnswer(0, f"{VERSION}\n".encode())
+        return CniAnswer(0, f"{PLUGIN}\n".encode())
     if arguments == ["-t"] and program == "calico":
         return asyncio.run(_test_datastore(stdin, environment))
     if arguments == ["-upgrade"]:
@@ -45,29 +45,34 @@ def _refuse(text: str) -> CniAnswer:
 
 
 async def _call(request: CniRequestData, limit_s: float) -> CniAnswer:
-    from calico_cni.services import open_services
+    from calico_cni.host import open_host
     from libcalico.cni import handle
+    from libcalico.cni.unfinished import Unfinished
+    from libcalico.conventions import STATE_DIRECTORY
 
-    async with open_services(request.environment) as services:
-        result = await handle(request, services, limit_s)
-        if services.is_busy:  # a step hangs in the kernel: it must not hold the caller up
+    kept = Unfinished(request.environment.get("CALICO_STATE_DIRECTORY") or STATE_DIRECTORY)
+    async with open_host(request.environment) as host:
+        result = await handle(request, host, limit_s, kept)
+        if host.locks.is_busy:  # a step hangs in the kernel: it must not hold the caller up
             _print(result)
             os._exit(result.exit_code)
         return result
 
 
 async def _test_datastore(stdin: bytes, environment: Mapping[str, str]) -> CniAnswer:
-    from calico_cni.services import etcd_settings, open_services
+    from calico_cni.host import etcd_settings, open_host
     from libcalico.cni.conf import read_conf
     from libcalico.cni.context import check_ready
     from libcalico.cni.request import parse_conf_object
     from libcalico.errors import CalicoError
+    from libcalico.workload.host import EtcdMembers
 
     try:
         conf, _ = read_conf(parse_conf_object(stdin))
-        endpoints = etcd_settings(conf, environment).endpoints
-        async with open_services(environment) as services, asyncio.timeout(TEST_TIMEOUT_S):
-            await check_ready(await services.connect(conf))
+        etcd = EtcdMembers(conf.etcd, conf.etcd_problem)
+        endpoints = etcd_settings(etcd, environment).endpoints
+        async with open_host(environment) as host, asyncio.timeout(TEST_TIMEOUT_S):
+            await check_ready(await host.connect(etcd))
     except TimeoutError:
         details = f"no answer in {TEST_TIMEOUT_S:g} s from {', '.join(endpoints) or 'etcd'}"
     except CalicoError as error:

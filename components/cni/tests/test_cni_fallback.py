@@ -10,9 +10,16 @@ from typing import Any
 import pytest
 
 from calico_cni import logs, main
-from calico_cni.services import etcd_settings
+from calico_cni.host import etcd_settings
 from libcalico.cni.conf import read_conf
 from libcalico.errors import BadData
+from libcalico.workload.host import EtcdMembers
+
+
+def members(conf: dict[str, Any]) -> EtcdMembers:
+    """As a lenient call reads them: a DEL passes over what it does not need."""
+    found, _ = read_conf(conf, lenient=True)
+    return EtcdMembers(found.etcd, found.etcd_problem)
 
 
 @pytest.fixture(autouse=True)
@@ -58,25 +65,24 @@ def test_a_datastore_test_without_a_datastore_is_code_100(monkeypatch: pytest.Mo
     ],
 )
 def test_where_the_datastore_is(conf: dict[str, Any], environment: dict[str, str], endpoints: str, source: str) -> None:
-    config = etcd_settings(read_conf(conf)[0], environment)
+    config = etcd_settings(members(conf), environment)
     assert config.endpoints == (endpoints,) and config.source.startswith(source)
 
 
 @pytest.mark.parametrize("name", ["etcd_endpoints", "etcd_ca_cert_file", "datastore_type"])
 def test_a_damaged_configuration_never_means_another_cluster(name: str) -> None:
     """Not for a DEL either, which passes over what it does not need."""
-    conf, _ = read_conf({name: 7}, lenient=True)
     with pytest.raises(BadData, match=f"{name} is 7, wanted string"):
-        etcd_settings(conf, {"ETCD_ENDPOINTS": "http://b:1"})
+        etcd_settings(members({name: 7}), {"ETCD_ENDPOINTS": "http://b:1"})
 
 
 def test_user_and_certificates_come_from_the_environment_too() -> None:
     environment = {"ETCD_USERNAME": "calico", "CALICO_ETCD_PASSWORD": "s3cret", "ETCD_CERT_FILE": "/x.pem"}
-    conf = read_conf({"etcd_endpoints": "http://a:1"})[0]
+    etcd = members({"etcd_endpoints": "http://a:1"})
     with pytest.raises(BadData, match=r"open /x\.pem: no such file"):
-        etcd_settings(conf, environment)
+        etcd_settings(etcd, environment)
     del environment["ETCD_CERT_FILE"]
-    config = etcd_settings(conf, environment)
+    config = etcd_settings(etcd, environment)
     assert (config.username, config.password) == ("calico", "s3cret")
 
 

@@ -20,10 +20,10 @@ import grpc
 import pytest
 
 from libcalico.cni.context import CALL_TIMEOUT_S
-from libcalico.cni.services import LINGER_S
 from libcalico.rpc import node_pb2 as pb
 from libcalico.rpc import node_pb2_grpc as stubs
 from libcalico.rpc.channel import open_server
+from libcalico.workload.locks import LINGER_S
 
 SOURCE = Path(__file__).parents[1] / "shim" / "shim.c"
 STUB = f"""#!{sys.executable} -I

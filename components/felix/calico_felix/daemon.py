@@ -21,7 +21,7 @@ from calico_felix.dataplane.loop import Dataplane
 from calico_felix.debug import debug_commands
 from calico_felix.follower import Follower
 from calico_felix.forwarding import Forwarding
-from calico_felix.host_services import HostServices
+from calico_felix.host_services import AgentHost
 from calico_felix.links import follow_links
 from calico_felix.node_api import NodeApi
 from calico_felix.parameters import dataplane_config
@@ -47,7 +47,6 @@ from libcalico.model.keys import AFFINITIES, IPAMConfigKey, key_path
 from libcalico.obs.figures import Figures
 from libcalico.obs.health import Health
 from libcalico.obs.metrics import Metrics
-from libcalico.workload.attach import Attacher
 
 log = logging.getLogger(__name__)
 
@@ -148,15 +147,15 @@ class Daemon:
         return dataplane
 
     async def _serve_node_api(self, stack: AsyncExitStack, dataplane: Dataplane) -> Finisher:
-        attacher = Attacher()
-        stack.callback(attacher.close)
-        host = HostServices(self.client, self.ipam, self.follower, self.clock)
-        services = host.services(attacher, dataplane, self.unfinished)
+        host = AgentHost(self.client, self.ipam, self.follower, dataplane, self.clock)
+        stack.callback(host.close)
         self.report.figures.add(dataplane.figures)
         node = NodeApi(self.host, dataplane, self.report.figures)
-        await self.serving.sockets.serve_node(self.configuration["NodeSocket"], WorkloadsService(services), node)
+        await self.serving.sockets.serve_node(
+            self.configuration["NodeSocket"], WorkloadsService(host, self.unfinished), node
+        )
         stack.push_async_callback(self.serving.sockets.close, STOP_GRACE_S)
-        self.report.finisher = Finisher(services, self.unfinished, self._is_reachable)
+        self.report.finisher = Finisher(host, self.unfinished, self._is_reachable)
         return self.report.finisher
 
     def _is_reachable(self) -> bool:

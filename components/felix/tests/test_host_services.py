@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
+from calico_felix.dataplane.loop import Dataplane
 from calico_felix.follower import Follower
-from calico_felix.host_services import FALLBACKS_END_S, HostServices
+from calico_felix.host_services import FALLBACKS_END_S, AgentHost
 from libcalico.client.objects import AsyncClient
 from libcalico.clock import SystemClock
-from libcalico.cni.locks import HOLD_TIMEOUT_S, hold_netns
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.ipam.service import IpamService
+from libcalico.workload.locks import HOLD_TIMEOUT_S, hold_netns
 
 LONG_S = HOLD_TIMEOUT_S / 2
 """Who has to wait for a container, waits for longer."""
@@ -24,7 +26,7 @@ class Host:
         self.client = AsyncClient(MemoryDatastore(), clock)
         self.ipam = IpamService(self.client.datastore, "here", clock)
         self.follower = Follower("here", self.ipam, clock, lambda _values: "")
-        self.services = HostServices(self.client, self.ipam, self.follower, clock)
+        self.services = AgentHost(self.client, self.ipam, self.follower, cast(Dataplane, None), clock)
 
 
 def test_until_the_watch_has_reported_everything_calls_ask_the_datastore() -> None:

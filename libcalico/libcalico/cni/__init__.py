@@ -2,6 +2,5 @@
 
 from libcalico.cni.handler import handle
 from libcalico.cni.request import CniAnswer, CniRequestData
-from libcalico.cni.services import Services, WaitProgrammed
 
-__all__ = ["CniAnswer", "CniRequestData", "Services", "WaitProgrammed", "handle"]
+__all__ = ["CniAnswer", "CniRequestData", "handle"]

@@ -8,15 +8,13 @@ from contextlib import AsyncExitStack, contextmanager
 
 import msgspec
 
-from libcalico.cni import addresses, endpoint, errors, names, result
+from libcalico.cni import addresses, errors, names, result
 from libcalico.cni.conf import NetConf, read_conf
-from libcalico.cni.context import Context, open_context, read_mtu
+from libcalico.cni.context import Context, alone, open_context, read_mtu
 from libcalico.cni.delete import remove_under_former_name
-from libcalico.cni.endpoint import NewEndpoint
 from libcalico.cni.errors import CniError
 from libcalico.cni.request import Call
 from libcalico.cni.result import Addresses, Interfaces
-from libcalico.cni.services import Services
 from libcalico.errors import (
     CalicoError,
     DatastoreError,
@@ -30,15 +28,17 @@ from libcalico.kernel import objects
 from libcalico.kernel.errors import KernelError
 from libcalico.model.keys import ResourceKey
 from libcalico.model.resources import WorkloadEndpoint
-from libcalico.workload import plan
+from libcalico.workload import endpoint, plan
 from libcalico.workload.attach import Inspection, leads_elsewhere
+from libcalico.workload.endpoint import NewEndpoint
+from libcalico.workload.host import Host
 
 POLICY_TIMEOUT_S = 2.0
 _TRUE = frozenset({"1", "true"})
 _log = logging.getLogger(__name__)
 
 
-async def add(call: Call, services: Services, notes: list[str]) -> bytes:
+async def add(call: Call, host: Host, notes: list[str]) -> bytes:
     """The result of an ADD."""
     conf, _ = read_conf(call.conf)
     _refuse_unsupported(call, conf, notes)
@@ -47,11 +47,11 @@ async def add(call: Call, services: Services, notes: list[str]) -> bytes:
         from libcalico.cni import readiness_gates
 
         readiness_gates.check_urls(conf.readiness_gates)
-    context = await open_context(call, conf, services, notes)
+    context = await open_context(call, conf, host, notes)
     if conf.readiness_gates:
         await readiness_gates.wait_ready(conf.readiness_gates)
     _refuse_impossible(context, mtu)
-    return await services.one_at_a_time(call, _Addition(context, mtu).run, context.gone.set)
+    return await alone(call, host, _Addition(context, mtu).run, context.gone.set)
 
 
 def _refuse_unsupported(call: Call, conf: NetConf, notes: list[str]) -> None:
@@ -73,7 +73,7 @@ def _refuse_unsupported(call: Call, conf: NetConf, notes: list[str]) -> None:
 def _refuse_impossible(context: Context, mtu: int) -> None:
     """Everything that can be refused is refused before the first effect."""
     call = context.call
-    attacher = context.services.attacher
+    attacher = context.host.attacher
     if attacher.is_host(call.netns) and call.environment.get("CNI_NETNS_OVERRIDE", "").lower() not in _TRUE:
         text = "plugin's netns and netns from CNI_NETNS should not be the same"
         raise CniError(errors.OWN_NAMESPACE, text)
@@ -131,7 +131,7 @@ class _Addition:
     async def run(self) -> bytes:
         usual = plan.host_interface_name(self._context.call.container_id)
         try:
-            if self._context.services.is_unused(usual) and self._is_simple():
+            if self._context.host.is_unused(usual) and self._is_simple():
                 return await self._run_at_once(usual)
         except ResourceAlreadyExists:
             pass  # stored before: the long way tells what it is
@@ -197,11 +197,11 @@ class _Addition:
     @contextmanager
     def _reserved(self, host_interface: str) -> Iterator[bool]:
         """The name of the host end is ours meanwhile; False when another call has it."""
-        services = self._context.services
+        locks = self._context.host.locks
         try:
-            yield services.reserve(host_interface, self._owner)
+            yield locks.reserve(host_interface, self._owner)
         finally:
-            services.unreserve(host_interface, self._owner)
+            locks.unreserve(host_interface, self._owner)
 
     # --- otherwise
 
@@ -248,7 +248,7 @@ class _Addition:
         """The usual name of the host end, or the hashed one when that could be another's."""
         call = self._context.call
         if usual and not is_further and "." not in call.container_id and not await self._context.is_held(usual):
-            seen = await self._context.services.attacher.inspect(call.netns, call.interface, usual)
+            seen = await self._context.host.attacher.inspect(call.netns, call.interface, usual)
             far = seen.container.link if seen.container is not None else None
             if seen.host is None or not leads_elsewhere(seen.host.link, far):
                 return usual
@@ -264,7 +264,7 @@ class _Addition:
             undone = "release the addresses"
             try:
                 found = await context.unless_gone(addresses.run_plugin(context, "ADD"))
-            except (CniError, TimeoutError):
+            except (CalicoError, TimeoutError):
                 if context.gone.is_set():  # it may have assigned some
                     self._push(undo, undone, lambda: addresses.run_plugin(context, "DEL"))
                 raise
@@ -273,8 +273,8 @@ class _Addition:
         return found
 
     async def _wire(self, undo: AsyncExitStack, host_interface: str, ips: Sequence[str], mac: str) -> str:
-        call, attacher = self._context.call, self._context.services.attacher
-        await self._context.services.protect(ips)
+        call, attacher = self._context.call, self._context.host.attacher
+        await self._context.host.protect(ips)
         made = await attacher.attach(self._wiring(host_interface, ips, mac), call.netns)
         self._undo(undo, "remove the interface", lambda: attacher.detach(call.netns, call.interface, [host_interface]))
         return made
@@ -297,7 +297,7 @@ class _Addition:
         """A repeated ADD, or a further network on the same interface: the endpoint as it is, made whole again."""
         context = self._context
         spec = existing.spec
-        seen = await context.services.attacher.inspect(context.call.netns, context.call.interface, spec.interface_name)
+        seen = await context.host.attacher.inspect(context.call.netns, context.call.interface, spec.interface_name)
         stands = seen.is_wired
         if seen.host is not None and not stands:
             raise CniError(errors.GENERAL, _why_taken(existing, seen, context.call))
@@ -308,7 +308,7 @@ class _Addition:
             await self._claim(existing, ips)
         mac = seen.container.link.mac if stands and seen.container is not None else spec.mac
         if stands and not _is_complete(seen, ips):  # an agent was killed over it, say
-            await context.services.attacher.complete(self._wiring(spec.interface_name, ips, mac), context.call.netns)
+            await context.host.attacher.complete(self._wiring(spec.interface_name, ips, mac), context.call.netns)
         elif not stands:
             mac = await self._wire(undo, spec.interface_name, ips, mac)
         cidrs = spec.ip_networks or [f"{ip}/{128 if ':' in ip else 32}" for ip in ips]
@@ -344,7 +344,7 @@ class _Addition:
     async def _ensure_profile(self) -> None:
         """Before the endpoint: then the endpoint's own revision has it all, and no endpoint lacks its profile."""
         context = self._context
-        if not context.conf.policy_type and not context.services.has_profile(context.call.network):
+        if not context.conf.policy_type and not context.host.has_profile(context.call.network):
             await endpoint.ensure_profile(context.client, context.call.network)
 
     async def _finish(self, stored: WorkloadEndpoint) -> None:
@@ -353,7 +353,7 @@ class _Addition:
         key = ResourceKey(endpoint.KIND, stored.metadata.name, stored.metadata.namespace)
         timeout_s = float(context.conf.policy_timeout_s) or POLICY_TIMEOUT_S
         try:
-            programmed = context.services.wait_programmed(key, int(stored.metadata.resource_version), timeout_s)
+            programmed = context.host.wait_programmed(key, int(stored.metadata.resource_version), timeout_s)
             await context.unless_gone(programmed)
         except TimeoutError:
             text = f"policy of endpoint {stored.metadata.name} is not programmed after {timeout_s:g} s"

@@ -105,7 +105,7 @@ async def _pool_cidr(context: Context, entry: str) -> str:
 
 def attributes(context: Context) -> dict[str, str]:
     """What is stored with each address."""
-    now = context.services.clock.now()
+    now = context.host.clock.now()
     fraction = f"{now.microsecond:06d}".rstrip("0")
     moment = now.strftime("%Y-%m-%d %H:%M:%S") + (f".{fraction}" if fraction else "")
     return {"node": context.node, "timestamp": f"{moment} +0000 UTC"}

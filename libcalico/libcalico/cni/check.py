@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from libcalico.cni import addresses, endpoint, errors, result
+from libcalico.cni import addresses, errors, result
 from libcalico.cni.conf import Schema, check_types, read_conf
 from libcalico.cni.context import Context, open_context
 from libcalico.cni.errors import CniError
 from libcalico.cni.request import Call
-from libcalico.cni.services import Services
 from libcalico.errors import ResourceDoesNotExist
 from libcalico.kernel import objects
 from libcalico.model.resources import WorkloadEndpoint
+from libcalico.workload import endpoint
 from libcalico.workload.attach import Inspection
+from libcalico.workload.host import Host
 
 _PREVIOUS: Schema = {
     "interfaces": [{"name": str, "mac": str, "sandbox": str}],
@@ -35,17 +36,17 @@ class Expected(NamedTuple):
     mac: str
 
 
-async def check(call: Call, services: Services, notes: list[str]) -> bytes:
+async def check(call: Call, host: Host, notes: list[str]) -> bytes:
     """CHECK of `calico`."""
     conf, _ = read_conf(call.conf)
     expected = _expected(call)
-    context = await open_context(call, conf, services, notes)
+    context = await open_context(call, conf, host, notes)
     stored = await _stored(context)
     ours = frozenset(endpoint.bare_addresses(stored))
     if not ours or not ours <= expected.addresses:
         text = f"endpoint {stored.metadata.name} has {stored.spec.ip_networks}"
         raise _mismatch(f"{text}, prevResult {sorted(expected.addresses)}")
-    seen = await services.attacher.inspect(call.netns, call.interface, stored.spec.interface_name)
+    seen = await host.attacher.inspect(call.netns, call.interface, stored.spec.interface_name)
     _check_inside(call, stored, seen, expected)
     _check_outside(stored, seen, ours)
     if conf.ipam_type == addresses.OWN_PLUGIN:
@@ -58,12 +59,12 @@ async def check(call: Call, services: Services, notes: list[str]) -> bytes:
     return b""
 
 
-async def check_addresses(call: Call, services: Services, notes: list[str]) -> bytes:
+async def check_addresses(call: Call, host: Host, notes: list[str]) -> bytes:
     """CHECK of `calico-ipam`: with a previous result, the handle must hold its addresses."""
     conf, _ = read_conf(call.conf)
     previous = _previous(call)
     if previous is not None:
-        context = await open_context(call, conf, services, notes)
+        context = await open_context(call, conf, host, notes)
         _check_held(frozenset(result.previous_addresses(previous)), await held_addresses(context, ()))
     return b""
 

@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from libcalico.client.objects import AsyncClient
-from libcalico.cni import endpoint, errors, labels, versions
+from libcalico.cni import errors, labels, versions
 from libcalico.cni.conf import NetConf
 from libcalico.cni.errors import CniError, NotReady, shown
 from libcalico.cni.labels import MesosLabels
 from libcalico.cni.request import Call, parse_arguments
-from libcalico.cni.services import Services
 from libcalico.conventions import MTU_FILE, NODENAME_FILE
 from libcalico.errors import CalicoError, DatastoreError, ResourceDoesNotExist
 from libcalico.ipam.service import IpamService
 from libcalico.model.keys import ROOT
+from libcalico.workload import endpoint
+from libcalico.workload.errors import CallerGone
+from libcalico.workload.host import EtcdMembers, Host
 
 T = TypeVar("T")
 
@@ -45,26 +47,26 @@ class Context:
     namespace: str
     client: AsyncClient
     ipam: IpamService
-    services: Services
+    host: Host
     notes: list[str] = field(default_factory=list)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the caller has gone: nobody will hear the answer."""
 
     def check_wanted(self) -> None:
-        """`CniError` when the caller has gone."""
+        """`CallerGone` when the caller has gone."""
         if self.gone.is_set():
-            raise CniError(errors.TRY_AGAIN, "the caller went away: try again later")
+            raise CallerGone
 
     async def is_held(self, host_interface: str) -> bool:
         """Another endpoint of this node has a host end of this name."""
         own = endpoint.endpoint_key(self.node, self.namespace, self.call.container_id, self.call.interface)
-        known = self.services.is_held(host_interface, own)
+        known = self.host.is_held(host_interface, own)
         if known is not None:
             return known
         return await endpoint.is_name_held(self.client, self.node, self.call.container_id, host_interface, own)
 
     async def unless_gone(self, wait: Coroutine[Any, Any, T]) -> T:
-        """The outcome of something that may be broken off, and is when the caller goes (`CniError`)."""
+        """The outcome of something that may be broken off, and is when the caller goes (`CallerGone`)."""
         task, gone = asyncio.ensure_future(wait), asyncio.ensure_future(self.gone.wait())
         try:
             await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -83,11 +85,20 @@ class Context:
         return f"{self.call.network}.{self.call.container_id}"
 
 
-async def open_context(call: Call, conf: NetConf, services: Services, notes: list[str]) -> Context:
+async def alone(
+    call: Call, host: Host, work: Callable[[], Coroutine[Any, Any, T]], on_gone: Callable[[], object] = lambda: None
+) -> T:
+    """Do a call's work alone at its container (at its addresses, when it is one of `calico-ipam`, for which one of
+    `calico` may be waiting)."""
+    netns = call.netns if call.program == "calico" else ""
+    return await host.locks.one_at_a_time(f"{call.program} {call.container_id}", netns, work, on_gone)
+
+
+async def open_context(call: Call, conf: NetConf, host: Host, notes: list[str]) -> Context:
     """Node name, namespace, datastore; the datastore must be ready. Every step has a deadline."""
     lenient = call.command in {"DEL", "GC"}
     if call.program == "calico" and call.command != "DEL":
-        check_nodename_file(conf, call.command != "ADD", services)
+        check_nodename_file(conf, call.command != "ADD", host)
     try:
         arguments = parse_arguments(call.arguments)
     except CniError as error:
@@ -102,13 +113,11 @@ async def open_context(call: Call, conf: NetConf, services: Services, notes: lis
     namespace = arguments.get("CNI_TEST_NAMESPACE") or endpoint.legal_namespace(found.namespace) or DEFAULT_NAMESPACE
     if found.namespace and not endpoint.legal_namespace(found.namespace):
         raise CniError(errors.GENERAL, f"label {labels.NAMESPACE} = {shown(found.namespace)} cannot name a namespace")
-    client = await _connect(conf, services)
-    if call.program == "calico" and not services.datastore_ready():
+    client = await _connect(conf, host)
+    if call.program == "calico" and not host.datastore_ready():
         await check_ready(client, empty_will_do=call.command == "DEL")
-    node = node_name(conf, services, notes)
-    return Context(
-        call, conf, arguments, found, node, namespace, client, services.open_ipam(client, node), services, notes
-    )
+    node = node_name(conf, host, notes)
+    return Context(call, conf, arguments, found, node, namespace, client, host.open_ipam(client, node), host, notes)
 
 
 def _conventional_labels(call: Call, conf: NetConf, notes: list[str]) -> tuple[tuple[str, str], ...]:
@@ -120,10 +129,10 @@ def _conventional_labels(call: Call, conf: NetConf, notes: list[str]) -> tuple[t
     return conf.cni_labels
 
 
-async def _connect(conf: NetConf, services: Services) -> AsyncClient:
+async def _connect(conf: NetConf, host: Host) -> AsyncClient:
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            return await services.connect(conf)
+            return await host.connect(EtcdMembers(conf.etcd, conf.etcd_problem))
     except TimeoutError:
         raise CniError(
             errors.TRY_AGAIN, f"error creating calico client: no answer in {CONNECT_TIMEOUT_S:.0f} s: try again later"
@@ -158,11 +167,11 @@ async def check_ready(
         raise NotReady
 
 
-def check_nodename_file(conf: NetConf, name_is_enough: bool, services: Services) -> None:
+def check_nodename_file(conf: NetConf, name_is_enough: bool, host: Host) -> None:
     """The node agent must have written its name, unless the configuration says that it need not."""
     if conf.nodename_file_optional or os.path.exists(conf.nodename_file):
         return
-    if name_is_enough and (conf.nodename or conf.hostname or services.own_node):
+    if name_is_enough and (conf.nodename or conf.hostname or host.own_node):
         return
     directory = os.path.dirname(NODENAME_FILE)
     raise CniError(
@@ -172,7 +181,7 @@ def check_nodename_file(conf: NetConf, name_is_enough: bool, services: Services)
     )
 
 
-def node_name(conf: NetConf, services: Services, notes: list[str]) -> str:
+def node_name(conf: NetConf, host: Host, notes: list[str]) -> str:
     """The name of this node: configuration, file, the configuration's old member, agent, host name."""
     if conf.nodename:
         return conf.nodename
@@ -182,12 +191,12 @@ def node_name(conf: NetConf, services: Services, notes: list[str]) -> str:
     if conf.hostname:
         notes.append("conf member hostname is deprecated: use nodename")
         return conf.hostname
-    return services.own_node or socket.gethostname().strip().lower()
+    return host.own_node or socket.gethostname().strip().lower()
 
 
-def node_names(conf: NetConf, services: Services) -> list[str]:
+def node_names(conf: NetConf, host: Host) -> list[str]:
     """Every name that this node may have had, the likeliest first. (DC/OS names nodes by their address.)"""
-    names = [conf.nodename, _read_text(conf.nodename_file), conf.hostname, services.own_node]
+    names = [conf.nodename, _read_text(conf.nodename_file), conf.hostname, host.own_node]
     return list(dict.fromkeys(name for name in (*names, socket.gethostname().strip().lower()) if name))
 
 

@@ -8,18 +8,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from libcalico.cni import addresses, endpoint, errors
+from libcalico.cni import addresses, errors
 from libcalico.cni.conf import read_conf
-from libcalico.cni.context import Context, node_names, open_context
+from libcalico.cni.context import Context, alone, node_names, open_context
 from libcalico.cni.errors import CniError
 from libcalico.cni.request import Call
-from libcalico.cni.services import Services
 from libcalico.errors import CalicoError, ResourceDoesNotExist, ResourceUpdateConflict, Unreachable
 from libcalico.ipam.transaction import View
 from libcalico.kernel.errors import KernelError
 from libcalico.model.resources import WorkloadEndpoint
-from libcalico.workload import plan
+from libcalico.workload import endpoint, plan
 from libcalico.workload.attach import Inspection
+from libcalico.workload.host import Host
 
 T = TypeVar("T")
 
@@ -29,15 +29,15 @@ _LOOK_AGAIN_S = 0.05
 _TRUE = frozenset({"1", "true"})
 
 
-async def delete(call: Call, services: Services, notes: list[str]) -> bytes:
+async def delete(call: Call, host: Host, notes: list[str]) -> bytes:
     """Do a DEL; it prints nothing."""
     conf, passed_over = read_conf(call.conf, lenient=True)
     notes += passed_over
-    context = await open_context(call, conf, services, notes)
-    problems = await services.one_at_a_time(call, lambda: remove_attachment(context))
+    context = await open_context(call, conf, host, notes)
+    problems = await alone(call, host, lambda: remove_attachment(context))
     if problems:
         raise problems[0]
-    if services.attacher.is_host(call.netns) and call.environment.get("CNI_NETNS_OVERRIDE", "").lower() not in _TRUE:
+    if host.attacher.is_host(call.netns) and call.environment.get("CNI_NETNS_OVERRIDE", "").lower() not in _TRUE:
         raise CniError(errors.OWN_NAMESPACE, "plugin's netns and netns from CNI_NETNS should not be the same")
     return b""
 
@@ -60,7 +60,7 @@ async def remove_attachment(context: Context) -> list[Exception]:
         return []
     problems: list[Exception] = []
     names = await _host_interfaces(context, mine, [*rest, *others])
-    attacher = context.services.attacher
+    attacher = context.host.attacher
     await _step(problems, lambda: attacher.detach(call.netns, call.interface, names))
     went_along = await _step(problems, lambda: _release(context, mine, rest))
     is_cut_off = any(isinstance(problem, Unreachable) for problem in problems)
@@ -77,7 +77,7 @@ async def standing_interfaces(context: Context) -> list[str]:
     segment = endpoint.endpoint_segment(context.call.interface)
     mine = next((item for item in own if item.spec.endpoint == segment), None)
     names = await _host_interfaces(context, mine, [*(item for item in own if item is not mine), *others])
-    seen = {name: await context.services.attacher.inspect("", context.call.interface, name) for name in names}
+    seen = {name: await context.host.attacher.inspect("", context.call.interface, name) for name in names}
     return [name for name, found in seen.items() if found.host is not None]
 
 
@@ -98,9 +98,9 @@ async def _find(context: Context) -> tuple[list[WorkloadEndpoint], list[Workload
     if own:
         return own, others
     holder = await addresses.holding_node(context)
-    names = node_names(context.conf, context.services)
+    names = node_names(context.conf, context.host)
     if holder not in {"", context.node}:
-        names += await context.services.attacher.host_addresses()
+        names += await context.host.attacher.host_addresses()
     for name in names:
         if name == context.node:
             continue
@@ -145,14 +145,14 @@ async def remove_under_former_name(context: Context) -> None:
     if not name:
         return
     context.notes.append(f"the container has an endpoint of node {name}, as this one was called: it makes way")
-    former = replace(context, node=name, ipam=context.services.open_ipam(context.client, name))
+    former = replace(context, node=name, ipam=context.host.open_ipam(context.client, name))
     if problems := await remove_attachment(former):
         raise problems[0]
 
 
 async def _inspect(context: Context, host_interface: str) -> Inspection:
     """Where no namespace is (any more), nothing stands inside."""
-    call, attacher = context.call, context.services.attacher
+    call, attacher = context.call, context.host.attacher
     try:
         return await attacher.inspect(call.netns if _is_namespace(context) else "", call.interface, host_interface)
     except KernelError:
@@ -161,7 +161,7 @@ async def _inspect(context: Context, host_interface: str) -> Inspection:
 
 def _take_node_name(context: Context, name: str) -> None:
     context.notes.append(f"the container is known under the node name {name}, not {context.node}")
-    context.node, context.ipam = name, context.services.open_ipam(context.client, name)
+    context.node, context.ipam = name, context.host.open_ipam(context.client, name)
 
 
 async def _lives_elsewhere(context: Context, mine: WorkloadEndpoint) -> bool:
@@ -169,7 +169,7 @@ async def _lives_elsewhere(context: Context, mine: WorkloadEndpoint) -> bool:
     which follows an ADD that was refused for it.
 
     The namespace of a container that has ended takes its time to go, and whatever interface was moved there with it."""
-    if not _is_namespace(context) or context.services.attacher.is_host(context.call.netns):
+    if not _is_namespace(context) or context.host.attacher.is_host(context.call.netns):
         return False
     until_s = asyncio.get_running_loop().time() + DYING_S
     while await _is_used_elsewhere(context, mine.spec.interface_name):
@@ -180,7 +180,7 @@ async def _lives_elsewhere(context: Context, mine: WorkloadEndpoint) -> bool:
 
 
 async def _is_used_elsewhere(context: Context, host_interface: str) -> bool:
-    call, attacher = context.call, context.services.attacher
+    call, attacher = context.call, context.host.attacher
     try:
         return await attacher.is_used_elsewhere(call.netns, host_interface)
     except KernelError:  # the call's namespace has ended meanwhile
@@ -217,7 +217,7 @@ async def _host_interfaces(
     context: Context, mine: WorkloadEndpoint | None, neighbours: Sequence[WorkloadEndpoint]
 ) -> list[str]:
     """The host ends to delete: the endpoint's, or, when there is none (an ADD that was killed), those it would have."""
-    call, services = context.call, context.services
+    call, locks = context.call, context.host.locks
     if mine is not None:
         name = mine.spec.interface_name
         return [name] if name and all(item.spec.interface_name != name for item in neighbours) else []
@@ -225,8 +225,8 @@ async def _host_interfaces(
     if _is_namespace(context):
         return names  # the usual one goes with its other end, if it is this container's
     usual, owner = plan.host_interface_name(call.container_id), f"{call.container_id}/{call.interface}"
-    if "." not in call.container_id and not await context.is_held(usual) and services.reserve(usual, owner):
-        services.unreserve(usual, owner)
+    if "." not in call.container_id and not await context.is_held(usual) and locks.reserve(usual, owner):
+        locks.unreserve(usual, owner)
         names.append(usual)
     return names
 
@@ -235,7 +235,7 @@ def _is_namespace(context: Context) -> bool:
     if not context.call.netns:
         return False
     try:
-        context.services.attacher.check_netns(context.call.netns)
+        context.host.attacher.check_netns(context.call.netns)
     except KernelError:
         return False
     return True

@@ -16,13 +16,13 @@ from datetime import timedelta
 from libcalico.clock import rfc3339
 from libcalico.cni import addresses
 from libcalico.cni.conf import read_conf
-from libcalico.cni.context import CALL_TIMEOUT_S, Context, open_context
+from libcalico.cni.context import CALL_TIMEOUT_S, Context, alone, open_context
 from libcalico.cni.delete import remove_attachment, standing_interfaces
 from libcalico.cni.request import Call, parse_request
-from libcalico.cni.services import Services
 from libcalico.cni.unfinished import Entry, Unfinished
 from libcalico.errors import BadData, CalicoError, DatastoreError
 from libcalico.text import shown
+from libcalico.workload.host import Host
 
 LOOK_S = 1.0
 LAST_PAUSE_S = 60.0
@@ -46,8 +46,8 @@ class _Waiting:
 class Finisher:
     """`is_reachable`: does the datastore answer now, and is everything known that it holds?"""
 
-    def __init__(self, services: Services, kept: Unfinished, is_reachable: Callable[[], bool]) -> None:
-        self._services = services
+    def __init__(self, host: Host, kept: Unfinished, is_reachable: Callable[[], bool]) -> None:
+        self._host = host
         self._kept = kept
         self._is_reachable = is_reachable
         self._waiting: dict[str, _Waiting] = {}
@@ -64,7 +64,7 @@ class Finisher:
         self._waiting = {name: self._waiting[name] for name in names if name in self._waiting}
         for name in names:
             waiting = self._waiting.get(name)
-            if waiting is not None and self._services.clock.monotonic_s() < waiting.next_s:
+            if waiting is not None and self._host.clock.monotonic_s() < waiting.next_s:
                 continue
             if not self._is_reachable() or not await self._try(name):
                 return
@@ -112,17 +112,17 @@ class Finisher:
         if problem != waiting.problem:
             _log.warning("%s, since %s: %s", waiting.subject, waiting.since, problem)
         waiting.problem = problem
-        waiting.next_s = self._services.clock.monotonic_s() + waiting.pause_s
+        waiting.next_s = self._host.clock.monotonic_s() + waiting.pause_s
         waiting.pause_s = min(2 * waiting.pause_s, LAST_PAUSE_S)
-        if self._services.clock.now() - entry.time > KEPT:
+        if self._host.clock.now() - entry.time > KEPT:
             _log.warning("%s, since %s: given up after %d days", waiting.subject, waiting.since, KEPT.days)
             self._kept.drop(name)
 
     async def _finish(self, name: str, entry: Entry, call: Call) -> str:
         """Do it; "" when it is done, else for what it waits."""
         conf, _ = read_conf(call.conf, lenient=True)
-        context = await open_context(call, conf, self._services, [])
-        return await self._services.one_at_a_time(call, lambda: self._finish_alone(name, entry, context))
+        context = await open_context(call, conf, self._host, [])
+        return await alone(call, self._host, lambda: self._finish_alone(name, entry, context))
 
     async def _finish_alone(self, name: str, entry: Entry, context: Context) -> str:
         if name not in self._kept:  # an ADD or DEL succeeded while this waited for its turn

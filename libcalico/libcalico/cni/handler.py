@@ -16,14 +16,16 @@ from libcalico.cni.delete import delete
 from libcalico.cni.errors import CniError
 from libcalico.cni.request import Call, CniAnswer, CniRequestData, parse_request
 from libcalico.cni.result import render_json
-from libcalico.cni.services import VERSION, Services
+from libcalico.cni.unfinished import Unfinished
 from libcalico.errors import CalicoError, DatastoreError
 from libcalico.text import escaped
 from libcalico.workload.attach import InterfaceExists
+from libcalico.workload.errors import TryAgain
+from libcalico.workload.host import Host
 
 _log = logging.getLogger(__name__)
 
-Verb = Callable[[Call, Services, list[str]], Awaitable[bytes]]
+Verb = Callable[[Call, Host, list[str]], Awaitable[bytes]]
 VERBS: dict[tuple[str, str], Verb] = {
     ("calico", "ADD"): add,
     ("calico", "DEL"): delete,
@@ -39,9 +41,10 @@ VERBS: dict[tuple[str, str], Verb] = {
 PROGRAMS = ("calico", "calico-ipam")
 
 
-async def handle(request: CniRequestData, services: Services, limit_s: float = 0) -> CniAnswer:
-    """Answer one call, in `limit_s` seconds (0 = 60) and those of an undo (`services.LINGER_S`).
+async def handle(request: CniRequestData, host: Host, limit_s: float = 0, kept: Unfinished | None = None) -> CniAnswer:
+    """Answer one call, in `limit_s` seconds (0 = 60) and those of an undo (`workload.locks.LINGER_S`).
 
+    `kept` takes DELs that failed, which the agent finishes later (None: no agent would).
     Never raises, except when it is cancelled: every failure is an answer."""
     limit_s = limit_s or CALL_TIMEOUT_S
     command = request.environment.get("CNI_COMMAND", "")
@@ -58,16 +61,16 @@ async def handle(request: CniRequestData, services: Services, limit_s: float = 0
     try:
         async with asyncio.timeout(limit_s):
             call = parse_request(request)
-            log = CallLog.begin(call, services.clock)
-            stdout = await VERBS[call.program, call.command](call, services, notes)
-        _forget(call, services)
+            log = CallLog.begin(call, host.clock)
+            stdout = await VERBS[call.program, call.command](call, host, notes)
+        _forget(call, kept)
     except asyncio.CancelledError as error:
-        await _remember(request, call, services, error, notes)
+        await _remember(request, call, host, kept, error, notes)
         if log is not None:
             await log.end(notes, "the caller went away")
         raise
     except Exception as error:
-        await _remember(request, call, services, error, notes)
+        await _remember(request, call, host, kept, error, notes)
         failure = explain(error, command, limit_s)
         stdout = render_json(failure.to_object())
         notes += getattr(error, "__notes__", ())
@@ -79,18 +82,23 @@ async def handle(request: CniRequestData, services: Services, limit_s: float = 0
     return CniAnswer(1, stdout, _lines([*lines, outcome] if log is None else lines))
 
 
-def _forget(call: Call, services: Services) -> None:
+def _forget(call: Call, kept: Unfinished | None) -> None:
     """What was to be deleted is deleted, or there again."""
-    if services.unfinished is not None and call.command in {"ADD", "DEL"}:
-        services.unfinished.forget(call)
+    if kept is not None and call.command in {"ADD", "DEL"}:
+        kept.forget(call)
 
 
 async def _remember(
-    request: CniRequestData, call: Call | None, services: Services, error: BaseException, notes: list[str]
+    request: CniRequestData,
+    call: Call | None,
+    host: Host,
+    kept: Unfinished | None,
+    error: BaseException,
+    notes: list[str],
 ) -> None:
     """A DEL that may succeed later: not every runtime comes again."""
-    if call is not None and call.command == "DEL" and services.unfinished is not None and unfinished.may_pass(error):
-        notes.append(await unfinished.remember(services.unfinished, request, call, services.clock.now()))
+    if call is not None and call.command == "DEL" and kept is not None and unfinished.may_pass(error):
+        notes.append(await unfinished.remember(kept, request, call, host.clock.now()))
 
 
 def explain(error: Exception, command: str, limit_s: float) -> CniError:
@@ -102,6 +110,8 @@ def explain(error: Exception, command: str, limit_s: float) -> CniError:
             return CniError(errors.GENERAL, "file exists", str(error))
         case TimeoutError():
             return CniError(errors.TRY_AGAIN, f"not finished in {limit_s:.0f} s: try again later")
+        case TryAgain():
+            return CniError(errors.TRY_AGAIN, str(error))
         case DatastoreError():
             return CniError(errors.TRY_AGAIN, f"{error}: try again later")
         case CalicoError():
@@ -120,7 +130,7 @@ def version_answer() -> bytes:
 def about(program: str) -> bytes:
     """What a call without a command prints on stderr."""
     name = "Calico CNI plugin" if program == "calico" else "Calico CNI IPAM"
-    return f"{name} {VERSION}\nCNI protocol versions supported: {', '.join(versions.SUPPORTED)}\n".encode()
+    return f"{name} {versions.PLUGIN}\nCNI protocol versions supported: {', '.join(versions.SUPPORTED)}\n".encode()
 
 
 def _lines(notes: Sequence[str]) -> bytes:

@@ -12,11 +12,12 @@ from typing import Any, NoReturn
 from libcalico.cni import errors, labels
 from libcalico.cni.handler import handle
 from libcalico.cni.request import CniAnswer, CniRequestData
-from libcalico.cni.services import Services
+from libcalico.cni.unfinished import Unfinished
 from libcalico.rpc import grpc
 from libcalico.rpc import node_pb2 as pb
 from libcalico.rpc import node_pb2_grpc as stubs
 from libcalico.rpc.channel import API_VERSION
+from libcalico.workload.host import Host
 
 CNI_VERSION = "1.0.0"
 BAD_REQUESTS = (errors.BAD_ENVIRONMENT, errors.DECODING_FAILURE, errors.BAD_CONFIG)
@@ -25,8 +26,9 @@ BAD_REQUESTS = (errors.BAD_ENVIRONMENT, errors.DECODING_FAILURE, errors.BAD_CONF
 class WorkloadsService(stubs.WorkloadsServicer):  # type: ignore[misc, unused-ignore]
     """Register with `add_WorkloadsServicer_to_server`. A call is cancelled, and undone, with its caller."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    def __init__(self, host: Host, kept: Unfinished | None = None) -> None:
+        self._host = host
+        self._kept = kept
         self.calls = 0
         self.failures = 0
 
@@ -65,7 +67,7 @@ class WorkloadsService(stubs.WorkloadsServicer):  # type: ignore[misc, unused-ig
             text = f"the agent speaks version {API_VERSION} of the node API, the caller {request.api_version}"
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, text)
         self.calls += 1
-        answer = await handle(data, self._services)
+        answer = await handle(data, self._host, kept=self._kept)
         self.failures += answer.exit_code != 0
         return answer
 

@@ -7,30 +7,32 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from libcalico.cni import addresses, endpoint, errors, result
+from libcalico.cni import addresses, errors, result
 from libcalico.cni.conf import check_types, read_conf
-from libcalico.cni.context import Context, open_context
+from libcalico.cni.context import Context, alone, open_context
 from libcalico.cni.delete import remove_attachment
 from libcalico.cni.errors import CniError, shown
 from libcalico.cni.request import Call
 from libcalico.cni.result import Addresses
-from libcalico.cni.services import Services
 from libcalico.errors import CalicoError, ResourceDoesNotExist
 from libcalico.ipam import plan as ipam_plan
 from libcalico.model.keys import HANDLES, HandleKey, parse_path
 from libcalico.model.resources import WorkloadEndpoint
+from libcalico.workload import endpoint
+from libcalico.workload.errors import CallerGone
+from libcalico.workload.host import Host
 
 STATUS_TIMEOUT_S = 2.0
 VALID_ATTACHMENTS = "cni.dev/valid-attachments"
 _HANDLES = HANDLES.encode()
 
 
-async def collect_garbage(call: Call, services: Services, notes: list[str]) -> bytes:
+async def collect_garbage(call: Call, host: Host, notes: list[str]) -> bytes:
     """GC: what this network holds on this node for attachments that are not listed goes."""
     conf, passed_over = read_conf(call.conf, lenient=True)
     notes += passed_over
     valid = _valid_attachments(call.conf)
-    context = await open_context(call, conf, services, notes)
+    context = await open_context(call, conf, host, notes)
     problems: list[Exception] = []
     endpoints = (await context.client.list(endpoint.KIND)).items
     known = {(container, endpoint.endpoint_segment(interface)) for container, interface in valid}
@@ -77,7 +79,7 @@ async def _of_this_host(
     of this node, and has the routes to their addresses."""
     own = [stored for stored in unknown if stored.spec.node == context.node]
     used = {stored.spec.interface_name for stored in endpoints if stored.spec.node == context.node}
-    attacher = context.services.attacher
+    attacher = context.host.attacher
     there = (await attacher.host_interfaces()).keys() - used
     for stored in unknown:
         spec = stored.spec
@@ -93,9 +95,9 @@ async def _of_this_host(
 async def _remove(context: Context, stored: WorkloadEndpoint) -> list[Exception]:
     spec = stored.spec
     call = context.call._replace(container_id=spec.container_id, interface=spec.endpoint, netns="")
-    ipam = context.ipam if spec.node == context.node else context.services.open_ipam(context.client, spec.node)
+    ipam = context.ipam if spec.node == context.node else context.host.open_ipam(context.client, spec.node)
     gone = replace(context, call=call, arguments={}, node=spec.node, namespace=stored.metadata.namespace, ipam=ipam)
-    return await context.services.one_at_a_time(call, lambda: remove_attachment(gone))
+    return await alone(call, context.host, lambda: remove_attachment(gone))
 
 
 async def _release_strays(context: Context, valid: set[str], endpoints: Sequence[WorkloadEndpoint]) -> list[Exception]:
@@ -122,12 +124,12 @@ async def _release_strays(context: Context, valid: set[str], endpoints: Sequence
     return problems
 
 
-async def status(call: Call, services: Services, notes: list[str]) -> bytes:
+async def status(call: Call, host: Host, notes: list[str]) -> bytes:
     """STATUS: an ADD could succeed now."""
     conf, _ = read_conf(call.conf)
     try:
         async with asyncio.timeout(STATUS_TIMEOUT_S):
-            context = await open_context(call, conf, services, notes)
+            context = await open_context(call, conf, host, notes)
             if addresses.OWN_PLUGIN in {conf.ipam_type, call.program}:
                 await _check_pools(context)
             elif conf.ipam_type:
@@ -155,11 +157,11 @@ async def _check_pools(context: Context) -> None:
 # --- calico-ipam -----------------------------------------------------------------------------------------------------
 
 
-async def ipam_add(call: Call, services: Services, notes: list[str]) -> bytes:
+async def ipam_add(call: Call, host: Host, notes: list[str]) -> bytes:
     """`calico-ipam` ADD: addresses under the attachment's handle."""
     conf, _ = read_conf(call.conf)
-    context = await open_context(call, conf, services, notes)
-    found = await services.one_at_a_time(call, lambda: _assign(context), context.gone.set)
+    context = await open_context(call, conf, host, notes)
+    found = await alone(call, host, lambda: _assign(context), context.gone.set)
     return result.render_result(call.conf.get("cniVersion") or "", found)
 
 
@@ -167,26 +169,26 @@ async def _assign(context: Context) -> Addresses:
     found = await addresses.assign(context)
     try:
         context.check_wanted()
-    except CniError:
+    except CallerGone:
         await addresses.give_back(context, [cidr.partition("/")[0] for cidr in found.cidrs])
         raise
     return found
 
 
-async def ipam_delete(call: Call, services: Services, notes: list[str]) -> bytes:
+async def ipam_delete(call: Call, host: Host, notes: list[str]) -> bytes:
     """`calico-ipam` DEL: everything under the attachment's handle goes back."""
     conf, passed_over = read_conf(call.conf, lenient=True)
     notes += passed_over
-    context = await open_context(call, conf, services, notes)
-    await services.one_at_a_time(call, lambda: addresses.release(context, [call.network]))
+    context = await open_context(call, conf, host, notes)
+    await alone(call, host, lambda: addresses.release(context, [call.network]))
     return b""
 
 
-async def ipam_collect_garbage(call: Call, services: Services, notes: list[str]) -> bytes:
+async def ipam_collect_garbage(call: Call, host: Host, notes: list[str]) -> bytes:
     """`calico-ipam` GC: handles of this network on this node that are not listed go."""
     conf, _ = read_conf(call.conf, lenient=True)
     valid = {container for container, _interface in _valid_attachments(call.conf)}
-    context = await open_context(call, conf, services, notes)
+    context = await open_context(call, conf, host, notes)
     problems = await _release_strays(context, valid, (await context.client.list(endpoint.KIND)).items)
     if problems:
         raise CniError(errors.GENERAL, "; ".join(str(problem) for problem in problems))

@@ -5,6 +5,8 @@ from __future__ import annotations
 SUPPORTED = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 OLDEST = "0.1.0"
 NEWEST = "1.1.0"
+PLUGIN = "0.1.0"
+"""Of the plug-in itself."""
 
 
 def parse(version: str) -> tuple[int, ...]:

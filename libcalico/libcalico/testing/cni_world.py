@@ -10,14 +10,17 @@ from typing import Any
 import msgspec
 
 from libcalico.client.objects import AsyncClient
-from libcalico.cni import CniAnswer, CniRequestData, Services, handle
+from libcalico.cni import CniAnswer, CniRequestData, handle
+from libcalico.cni.unfinished import Unfinished
 from libcalico.datastore.contract import KeyValue
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.ipam.service import IpamService
 from libcalico.kernel.errors import KernelError
 from libcalico.kernel.objects import Link, family_of
 from libcalico.model.codec import from_input
+from libcalico.model.keys import ResourceKey
 from libcalico.workload.attach import EndState, Inspection, InterfaceExists, NameTaken
+from libcalico.workload.host import EtcdMembers, PlainHost
 from libcalico.workload.plan import Wiring
 
 NODE = "10.0.4.17"
@@ -114,6 +117,37 @@ class FakeKernel:
         return dict.fromkeys(self.host)
 
 
+class WorldHost(PlainHost):
+    """Knows what an agent would know, if the world has one."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world.kernel)  # type: ignore[arg-type]
+        self._world = world
+
+    async def connect(self, etcd: EtcdMembers) -> AsyncClient:
+        """The client of the world, or the error that it is to have."""
+        if self._world.connect_error is not None:
+            raise self._world.connect_error
+        return self._world.client
+
+    async def wait_programmed(self, key: ResourceKey, revision: int, timeout_s: float) -> None:
+        """Note who waited; raise what the world is to raise."""
+        stored = await self._world.client.get(key.kind, key.name, key.namespace)
+        assert int(stored.metadata.resource_version) <= revision
+        self._world.waited.append(key.name)
+        if self._world.wait_error is not None:
+            raise self._world.wait_error
+
+    def is_unused(self, interface: str) -> bool:
+        """As an agent knows it."""
+        world = self._world
+        return world.has_agent and not world.is_held(interface) and interface not in world.kernel.host
+
+    def is_held(self, interface: str, own: ResourceKey) -> bool | None:
+        """As an agent knows it."""
+        return self._world.is_held(interface, own.name) if self._world.has_agent else None
+
+
 class World:
     """A cluster of one host, as a CNI call sees it; `wait_error` and `connect_error` are what fails."""
 
@@ -123,14 +157,8 @@ class World:
         self.kernel = FakeKernel()
         self.waited: list[str] = []
         self.wait_error: Exception | None = None
-        self.services = Services(
-            self.kernel,  # type: ignore[arg-type]
-            self._connect,
-            self._wait,
-            open_ipam=lambda client, node: IpamService(client.datastore, node),
-            is_unused=lambda name: self.has_agent and not self._is_held(name) and name not in self.kernel.host,
-            is_held=lambda name, own: self._is_held(name, own.name) if self.has_agent else None,
-        )
+        self.host = WorldHost(self)
+        self.kept: Unfinished | None = None
         self.has_agent = False
         self.plugin_path = "/opt/cni"
         self.connect_error: Exception | None = None
@@ -139,24 +167,13 @@ class World:
         """All that is stored."""
         return self.store._below(b"/", b"", 0)
 
-    def _is_held(self, interface: str, own: str = "") -> bool:
+    def is_held(self, interface: str, own: str = "") -> bool:
+        """A stored endpoint of another name has this interface."""
         stored = (msgspec.json.decode(kv.value) for kv in self.now() if b"/workloadendpoints/" in kv.key)
         holders = {
             document["metadata"]["name"] for document in stored if document["spec"]["interfaceName"] == interface
         }
         return bool(holders - {own})
-
-    async def _connect(self, _conf: Any) -> AsyncClient:
-        if self.connect_error is not None:
-            raise self.connect_error
-        return self.client
-
-    async def _wait(self, key: Any, revision: int, timeout_s: float) -> None:
-        stored = await self.client.get(key.kind, key.name, key.namespace)
-        assert int(stored.metadata.resource_version) <= revision
-        self.waited.append(key.name)
-        if self.wait_error is not None:
-            raise self.wait_error
 
     async def start(self, cidr: str = "172.29.0.0/26", **spec: Any) -> None:
         """A cluster with one pool and this node."""
@@ -200,7 +217,7 @@ class World:
             "CNI_ARGS": args,
         }
         data = json.dumps(merged).encode()
-        return await handle(CniRequestData(program, environment, data), self.services)
+        return await handle(CniRequestData(program, environment, data), self.host, kept=self.kept)
 
     async def ok(self, command: str, *args: Any, **kwargs: Any) -> Any:
         """A call that succeeds; its result."""
@@ -241,6 +258,6 @@ async def started(has_agent: bool) -> World:
     made.has_agent = has_agent
     if has_agent:
         ipam = IpamService(made.store, NODE)
-        made.services.open_ipam = lambda _client, node: ipam if node == NODE else IpamService(made.store, node)
+        made.host.open_ipam = lambda client, node: ipam if node == NODE else IpamService(made.store, node)  # type: ignore[method-assign]
     await made.start()
     return made
