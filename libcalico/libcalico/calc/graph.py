@@ -25,6 +25,7 @@ from libcalico.model import codec, defaults
 from libcalico.model import ipam_data as ipam_model
 from libcalico.model.keys import BlockKey, Key, ResourceKey, parse_key
 from libcalico.model.resources import ClusterInformation, FelixConfiguration, IPPool, Node, Profile
+from libcalico.policy.compile import SetSpec
 from libcalico.text import is_text, shown
 
 PREFIXES = (
@@ -129,6 +130,10 @@ class Graph:
             case "Tier":
                 return key.name in self._policies.tiers
         return self._settings.has(key.name)
+
+    def set_specs(self) -> dict[str, SetSpec]:
+        """Who is in each set that active rules need."""
+        return self._sets.specs()
 
     def flush(self, revision: int = 0) -> Flush | None:
         """The changes since the last flush; None as long as the datastore is not in sync."""

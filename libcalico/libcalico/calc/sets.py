@@ -95,6 +95,10 @@ class SetMembers:
             del self._specs[set_id], self._members[set_id]
             self._changed.pop(set_id, None)
 
+    def specs(self) -> dict[str, SetSpec]:
+        """Who is in each set that rules name."""
+        return dict(self._specs)
+
     def update_item(self, key: Hashable, labels: dict[str, str], parents: tuple[str, ...], what: Contribution) -> None:
         """An endpoint or network set is there, or has changed."""
         former = self._items.get(key)
