@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tests.compat.calicoctl_player import ETCD
+from calicoctl.testing import ETCD
 from tests.compat.error_fields import missing_fields, parse_fields, surroundings
 
 MASKS = (

@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from tests.lab import Cluster, Task
-from tests.lab.test_first_packet import policy
+from tests.lab.policies import policy
 
 ROUNDS = 12
 STEPS = 6

@@ -17,7 +17,7 @@ from tests.lab import Cluster, Host, Task
 from tests.lab.agent import Agent
 from tests.lab.cluster import ETCD
 from tests.lab.mesos import PROGRAMS
-from tests.lab.test_first_packet import policy
+from tests.lab.policies import policy
 
 HOSTS = ("m1", "a1", "a2")
 RESOURCES = "/calico/resources/v3/projectcalico.org/"

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.lab import Cluster, Task
+from tests.lab.policies import policy
 
 STARTS = 200
 AT_ONCE = 4
-
-
-def policy(name: str, selector: str, **spec: object) -> str:
-    """A global policy as calicoctl reads it."""
-    return json.dumps({
-        "apiVersion": "projectcalico.org/v3", "kind": "GlobalNetworkPolicy", "metadata": {"name": name},
-        "spec": {"selector": selector, **spec},
-    })  # fmt: skip
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 
 from libcalico.kernel import netns
 from libcalico.policy.nft.rules import NftOptions
-from tests.netns.test_base_rules import IPIP, QUIET_S, TAG, Box, arrives, ipv4, udp
+from tests.netns.two_containers import IPIP, QUIET_S, TAG, Box, arrives, ipv4, udp
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run as root")]
 

@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,88 +20,17 @@ from calico_felix.daemon import RESTART_CODE
 from calico_felix.dataplane.loop import ALIVE_S
 from libcalico.datastore.contract import Delete, Put
 from libcalico.obs import debug
-from tests.netns.cni_host import NODE, Host, sh
-from tests.netns.test_kernel_delta import NUMBERED
-from tests.scale.bench_agent import endpoint, policy
+from tests.netns.agent import OBJECTS, WAIT_S, Agent, play, programmed
+from tests.netns.cni_host import NODE, sh
+from tests.scale.bench_agent import endpoint
 from tests.scale.bench_cni import start_agent
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run as root")]
 
-WAIT_S = 60.0
 SOON_S = 40.0
 RESTS_S, WATCHED_S = 1.0, 5.0
 """An agent that has done nothing for the first is watched for the second. Who fights acts every second."""
-OBJECTS = (
-    endpoint(NODE, "one", "10.99.0.1", {"app": "one"}),
-    endpoint("node-2", "two", "10.99.1.1", {"app": "two"}),
-    policy("p", "app == 'one'", "app == 'two'"),
-)
 STRANGER = "table inet calico { chain stranger { }; }"
-
-
-class Agent:
-    """One agent on one host."""
-
-    def __init__(self, host: Host) -> None:
-        self.host = host
-        self.process: subprocess.Popen[str] | None = None
-
-    def start(self) -> None:
-        self.process = start_agent(self.host, True)
-
-    def kill(self) -> None:
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
-
-    async def status(self) -> dict[str, Any]:
-        try:
-            path = str(self.host.directory / "debug.sock")
-            return dict(json.loads(await asyncio.to_thread(debug.ask, path, "status")))
-        except (OSError, ValueError):
-            return {}
-
-    async def wait(self, what: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        async with asyncio.timeout(WAIT_S):
-            while True:
-                status = await self.status()
-                if status and condition(status):
-                    return status
-                assert self.process is not None and self.process.poll() is None, f"{what}: the agent has ended"
-                await asyncio.sleep(0.05)
-
-    def nft(self, *words: str) -> str:
-        return sh("ip", "netns", "exec", self.host.name, "nft", *words)
-
-    def table(self) -> str:
-        """The kernel's table, without counters and the numbers behind sets' names."""
-        return NUMBERED.sub(r"\1", self._listing())
-
-    def _listing(self) -> str:
-        return sh("ip", "netns", "exec", self.host.name, "nft", "-s", "list", "table", "inet", "calico", check=False)
-
-
-def play(tmp_path: Path, scenario: Callable[[Agent], Awaitable[None]]) -> None:
-    """A host with an endpoint, a remote one and a policy, and an agent that is not started yet."""
-
-    async def run() -> None:
-        host = Host(tmp_path, tmp_path)
-        agent = Agent(host)
-        try:
-            await host.start()
-            puts = tuple(Put(key.encode(), json.dumps(value).encode()) for key, value in OBJECTS)
-            await host.store.txn((), puts)
-            await scenario(agent)
-        finally:
-            if agent.process is not None:
-                agent.kill()
-            await host.close()
-
-    asyncio.run(run())
-
-
-def programmed(status: dict[str, Any]) -> bool:
-    return bool(status.get("endpoints") == 1 and status["programmed_revision"] > 0)
 
 
 def test_settings_of_an_interface_are_made_and_made_again(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from calico_felix.dataplane.foreign import ACCEPT_COMMENT
 from libcalico.obs import debug
 from libcalico.policy.nft.rules import NftOptions
 from libcalico.testing.machine import DIE_WITH_US, need
-from tests.netns.test_base_rules import Box
-from tests.netns.test_felix_repair import WAIT_S, Agent, play, programmed
+from tests.netns.agent import WAIT_S, Agent, play, programmed
+from tests.netns.two_containers import Box
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run as root")]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -23,10 +22,10 @@ from libcalico.policy.nft.rules import NftOptions
 from libcalico.policy.nft.table import Chain, Map, Table
 from libcalico.testing.machine import namespace_name
 from libcalico.testing.random_policies import NODE, World
+from tests.netns.listing import normal
 
 STEPS = int(os.environ.get("CALICO_DELTA_STEPS", "60"))
 KINDS = ("interval4", "interval6", "hash4", "hash6")
-COUNTED = re.compile(r"counter packets \d+ bytes \d+")
 
 
 def ruleset(dice: random.Random) -> Table:
@@ -42,20 +41,6 @@ def ruleset(dice: random.Random) -> Table:
     made = Ruleset(NODE, NftOptions(vxlan_families=frozenset((4, 6)), nat_port_range="1024-2000"))
     made.on_flush(flush)
     return made.table
-
-
-NUMBERED = re.compile(r"((?:\tset |@)[^\s/]+)/\d+")
-
-
-def normal(listing: str) -> list[str]:
-    """A listing without counters, the numbers behind sets' names, and the order in which chains and sets were made."""
-    text = NUMBERED.sub(r"\1", COUNTED.sub("counter", listing)).replace("\n\t\t     ", " ")
-    blocks = re.split(r"\n(?=\t(?:chain|set|map) )", text)
-    return sorted(re.sub(r"elements = \{ (.*) \}", _sorted_elements, block).strip("\n}") for block in blocks)
-
-
-def _sorted_elements(match: re.Match[str]) -> str:
-    return "elements = " + ", ".join(sorted(re.split(r",\s+", match.group(1))))
 
 
 class Kernels:

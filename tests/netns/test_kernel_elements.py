@@ -17,7 +17,7 @@ from libcalico.kernel.errors import KernelError
 from libcalico.kernel.nft import Nft
 from libcalico.kernel.nft_elements import ElementBatches
 from libcalico.testing.machine import namespace_name
-from tests.netns.test_kernel_delta import normal
+from tests.netns.listing import normal
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run as root")]
 

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.etcd.servers import Server, cluster, leader
+from tests.netns.agent import Agent
 from tests.netns.cni_host import Host, build_plugins
-from tests.netns.test_felix_repair import Agent
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run as root")]
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from calicoctl.testing import Outcome, run_calicoctl
 from libcalico.client.blocking import Client
 from libcalico.datastore.memory import MemoryDatastore
-from tests.compat.calicoctl_player import Outcome, run_calicoctl
 
 POLICY = {
     "kind": "GlobalNetworkPolicy",

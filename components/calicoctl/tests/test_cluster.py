@@ -7,8 +7,8 @@ import json
 
 import pytest
 
+from calicoctl.testing import Outcome, run_calicoctl
 from libcalico.datastore.memory import MemoryDatastore
-from tests.compat.calicoctl_player import Outcome, run_calicoctl
 
 RESOURCES = "/calico/resources/v3/projectcalico.org/"
 SET = "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkSet\nmetadata: {name: one}\nspec: {}\n"

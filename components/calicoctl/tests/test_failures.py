@@ -14,9 +14,9 @@ import pytest
 
 import calicoctl.main
 from calicoctl import failures
+from calicoctl.testing import Outcome, run_calicoctl
 from calicoctl.words import TYPED
 from libcalico.datastore.memory import MemoryDatastore
-from tests.compat.calicoctl_player import Outcome, run_calicoctl
 
 HEAD = "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkSet\nmetadata: "
 GOOD = HEAD + "{name: good}\nspec: {nets: [10.0.0.0/8]}\n"

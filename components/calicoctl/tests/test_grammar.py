@@ -7,10 +7,10 @@ import re
 import pytest
 
 from calicoctl import grammar
+from calicoctl.testing import run_calicoctl
 from calicoctl.words import TYPED
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.model import kind_of_word
-from tests.compat.calicoctl_player import run_calicoctl
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from calicoctl.testing import Outcome, run_calicoctl
 from libcalico.client.blocking import Client
 from libcalico.datastore.memory import MemoryDatastore
-from tests.compat.calicoctl_player import Outcome, run_calicoctl
 
 NOTHING = "Report didn't contain any leaked IPs to clean up.\nReport didn't contain any handles to clean up.\n"
 

@@ -15,11 +15,11 @@ import pytest
 
 from calicoctl import failures, inputs
 from calicoctl.streams import CONTROL
+from calicoctl.testing import ENVIRONMENT, Outcome, run_calicoctl
 from libcalico import __version__
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.manifest import yaml_input
 from libcalico.manifest.yaml_input import MOST_DOCUMENTS
-from tests.compat.calicoctl_player import ENVIRONMENT, Outcome, run_calicoctl
 
 RESOURCES = "/calico/resources/v3/projectcalico.org/"
 SET = "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkSet\nmetadata: {name: one}\nspec: {nets: [10.0.0.0/8]}\n"

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from calicoctl.testing import ENVIRONMENT, Outcome, run_and_list, run_calicoctl
 from libcalico.client.blocking import Client
 from libcalico.datastore.memory import MemoryDatastore
-from tests.compat.calicoctl_player import ENVIRONMENT, Outcome, all_keys, lacking, put_all, run_and_list, run_calicoctl
+from tests.compat.calicoctl_player import all_keys, lacking, put_all
 from tests.compat.contract import Options, Result, Shape, judged, text_of, tree_differences, unknown_members
 from tests.compat.ipam_judge import HANDLE, handle_differences, held_by, is_block, without_claim
 from tests.compat.texts import mask, put_over, stream_problem

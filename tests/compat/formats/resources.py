@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from calicoctl.testing import Outcome, run_calicoctl
 from libcalico.client.blocking import Client
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.model.keys import parse_path
-from tests.compat.calicoctl_player import Outcome, all_keys, lacking, put_all, run_calicoctl
+from tests.compat.calicoctl_player import all_keys, lacking, put_all
 from tests.compat.contract import Options, Result, Shape, judged, text_of, unknown_members
 from tests.compat.texts import mask, put_over, stream_problem
 
