@@ -7,7 +7,7 @@ nothing else.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from libcalico.client.blocking import Client
@@ -16,7 +16,7 @@ __all__ = ["Client"]
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name == "Client":
         from libcalico.client.blocking import Client
 

@@ -11,7 +11,7 @@ import pytest
 from libcalico.client.objects import AsyncClient
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.errors import ResourceAlreadyExists, ResourceDoesNotExist, ResourceUpdateConflict
-from libcalico.model import from_input
+from libcalico.model import GlobalNetworkPolicy, from_input
 
 FOLDER = "/calico/resources/v3/projectcalico.org/globalnetworkpolicies/"
 NOTE = "projectcalico.org/metadata"
@@ -207,7 +207,7 @@ async def test_a_policy_that_moves_to_another_tier_keeps_its_name(world: World, 
     for tier in ("guard", "guard", "default"):
         done = await world.client.apply(msgspec.structs.replace(moved, spec=policy_spec(tier)))
         assert (done.metadata.name, done.spec.tier) == ("web", tier)
-        assert (await world.client.get(KIND, "web")).spec.tier == tier
+        assert (await world.client.get(GlobalNetworkPolicy, "web")).spec.tier == tier
         assert list(await world.stored()) == ["default.web"]
 
 

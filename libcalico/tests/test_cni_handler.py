@@ -17,6 +17,7 @@ from libcalico.errors import DatastoreError
 from libcalico.ipam.service import IpamService
 from libcalico.kernel.errors import KernelError
 from libcalico.model.codec import from_input
+from libcalico.model.resources import ClusterInformation, IPPool, Profile, WorkloadEndpoint
 from libcalico.testing.cni_world import ID, NODE, World
 
 
@@ -36,7 +37,7 @@ async def test_add_waits_for_policy_and_del_takes_everything_back(world: World) 
     assert world.waited == [endpoint.metadata.name]
     assert endpoint.spec.interface_name == "cali5f0c9e11-2b"
     assert endpoint.spec.profiles == ["calico"]
-    assert (await world.client.get("Profile", "calico")).spec.labels_to_apply == {"calico": ""}
+    assert (await world.client.get(Profile, "calico")).spec.labels_to_apply == {"calico": ""}
     assert await world.ok("DEL") is None
     assert await world.is_clean()
     assert await world.ok("DEL") is None
@@ -254,7 +255,7 @@ async def test_del_without_netns_takes_the_host_interface(world: World) -> None:
 async def test_del_after_a_killed_add_that_stored_no_endpoint(world: World) -> None:
     await world.ok("ADD")
     (endpoint,) = await world.endpoints()
-    await world.client.delete("WorkloadEndpoint", endpoint.metadata.name, "default")
+    await world.client.delete(WorkloadEndpoint, endpoint.metadata.name, "default")
     await world.ok("DEL", netns="")
     assert await world.is_clean()
 
@@ -285,7 +286,7 @@ async def test_del_without_any_node_name_goes_by_the_hosts_addresses(world: Worl
     await world.ok("ADD")
     if not stored:
         (endpoint,) = await world.endpoints()
-        await world.client.delete("WorkloadEndpoint", endpoint.metadata.name, "default")
+        await world.client.delete(WorkloadEndpoint, endpoint.metadata.name, "default")
     unnamed = {"nodename": "", "nodename_file": "/nowhere", "nodename_file_optional": False}
     assert "stat /nowhere" in (await world.refused("ADD", "c2", "/box2", **unnamed))["msg"]
     await world.ok("DEL", **unnamed)
@@ -542,7 +543,7 @@ async def test_check_finds_what_is_broken(world: World) -> None:
         assert text in (await world.refused("CHECK", **kwargs))["msg"]
     changed = {**previous, "ips": [{"version": "4", "address": "10.0.0.1/32"}]}
     assert "prevResult" in (await world.refused("CHECK", cniVersion="0.4.0", prevResult=changed))["msg"]
-    await world.client.delete("WorkloadEndpoint", endpoint.metadata.name, "default")
+    await world.client.delete(WorkloadEndpoint, endpoint.metadata.name, "default")
     assert "is stored" in (await world.refused("CHECK", **kwargs))["msg"]
 
 
@@ -564,7 +565,7 @@ async def test_garbage_collection_touches_only_this_network_and_node(world: Worl
 
 async def test_status(world: World) -> None:
     assert await world.ok("STATUS", cniVersion="1.1.0") is None
-    pool = await world.client.get("IPPool", "pool")
+    pool = await world.client.get(IPPool, "pool")
     await world.client.update(msgspec.structs.replace(pool, spec=msgspec.structs.replace(pool.spec, disabled=True)))
     shown = await world.refused("STATUS", cniVersion="1.1.0")
     assert (shown["code"], shown["msg"]) == (50, "plugin not available")
@@ -590,7 +591,7 @@ async def test_calico_ipam_by_itself(world: World) -> None:
 
 
 async def test_an_unready_cluster_is_refused(world: World) -> None:
-    cluster = await world.client.get("ClusterInformation", "default")
+    cluster = await world.client.get(ClusterInformation, "default")
     spec = msgspec.structs.replace(cluster.spec, datastore_ready=False)
     await world.client.update(msgspec.structs.replace(cluster, spec=spec))
     for command in ("ADD", "DEL"):

@@ -16,6 +16,7 @@ from libcalico.cni.context import Context
 from libcalico.cni.finish import KEPT, LAST_PAUSE_S, Finisher
 from libcalico.cni.unfinished import Unfinished
 from libcalico.errors import DatastoreError, ResourceUpdateConflict, Unreachable
+from libcalico.model.resources import ClusterInformation, WorkloadEndpoint
 from libcalico.testing.clock import ManualClock
 from libcalico.testing.cni_world import ID, World
 
@@ -164,7 +165,7 @@ async def test_a_half_made_container_whose_endpoint_is_not_stored_keeps_its_addr
     await store.world.ok("ADD")
     await store.lose()
     (endpoint,) = await store.world.endpoints()
-    await store.world.client.delete("WorkloadEndpoint", endpoint.metadata.name, endpoint.metadata.namespace)
+    await store.world.client.delete(WorkloadEndpoint, endpoint.metadata.name, endpoint.metadata.namespace)
     store.world.kernel.host[endpoint.spec.interface_name] = ("/new", "eth0")
     await store.finisher.look()
     assert await store.world.held() and len(store.finisher) == 1
@@ -238,7 +239,7 @@ async def test_a_datastore_that_is_locked_is_kept_and_a_wrong_call_is_not(store:
     await store.world.refused("DEL", program="calico-ipam", conf={"name": ""})
     await store.world.refused("DEL", netns="/host")
     assert len(store.finisher) == 0
-    cluster = await store.world.client.get("ClusterInformation", "default")
+    cluster = await store.world.client.get(ClusterInformation, "default")
     locked = replace(cluster, spec=replace(cluster.spec, datastore_ready=False))
     await store.world.client.update(locked)
     shown = await store.world.refused("DEL")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from libcalico.client.blocking import Client
+from libcalico.model.resources import NetworkSet
 from libcalico.testing.etcd import Etcd
 from tests.house import reference
 
@@ -75,4 +76,4 @@ def test_the_readme_script_runs(etcd: Etcd) -> None:
     script = script.replace("http://127.0.0.1:2379", etcd.endpoint)
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
     with Client(etcd.endpoint) as calico:
-        assert calico.get("NetworkSet", "office", "default").spec.nets == ["192.0.2.0/24"]
+        assert calico.get(NetworkSet, "office", "default").spec.nets == ["192.0.2.0/24"]

@@ -19,6 +19,7 @@ import pytest
 from calico_felix.daemon import RESTART_CODE
 from calico_felix.dataplane.loop import ALIVE_S
 from libcalico.datastore.contract import Delete, Put
+from libcalico.model.resources import ClusterInformation
 from libcalico.obs import debug
 from tests.netns.agent import OBJECTS, WAIT_S, Agent, play, programmed
 from tests.netns.cni_host import NODE, sh
@@ -204,7 +205,7 @@ def test_a_locked_datastore_ends_the_agent_and_leaves_its_rules(tmp_path: Path) 
         await agent.wait("start", programmed)
         assert agent.process is not None
         good = agent.table()
-        cluster = await agent.host.client.get("ClusterInformation", "default")
+        cluster = await agent.host.client.get(ClusterInformation, "default")
         spec = msgspec.structs.replace(cluster.spec, datastore_ready=False)
         await agent.host.client.update(msgspec.structs.replace(cluster, spec=spec))
         await agent.host.store.txn((), (Delete(OBJECTS[2][0].encode()),))
@@ -214,7 +215,7 @@ def test_a_locked_datastore_ends_the_agent_and_leaves_its_rules(tmp_path: Path) 
         await asyncio.sleep(2)
         assert agent.process.poll() is None
         assert agent.table() == good
-        cluster = await agent.host.client.get("ClusterInformation", "default")
+        cluster = await agent.host.client.get(ClusterInformation, "default")
         spec = msgspec.structs.replace(cluster.spec, datastore_ready=True)
         await agent.host.client.update(msgspec.structs.replace(cluster, spec=spec))
         await agent.wait("unlock", programmed)

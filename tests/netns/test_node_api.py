@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from libcalico.model.resources import WorkloadEndpoint
 from libcalico.rpc import node_pb2 as pb
 from libcalico.rpc import node_pb2_grpc as stubs
 from libcalico.rpc.channel import API_VERSION, open_channel
@@ -39,7 +40,7 @@ async def test_attach_and_detach(host: Host) -> None:
         reply = await stub.Attach(request)
         assert list(reply.addresses) == ["172.29.0.77/32"]
         assert host.interfaces() == [reply.host_interface]
-        (stored,) = (await host.client.list("WorkloadEndpoint")).items
+        (stored,) = (await host.client.list(WorkloadEndpoint)).items
         assert (stored.metadata.namespace, stored.metadata.labels["role"]) == ("shop", "server")
         assert (stored.spec.profiles, stored.spec.ip_networks) == (["net"], ["172.29.0.77/32"])
         assert stored.spec.mac == reply.mac

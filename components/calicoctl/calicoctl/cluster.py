@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from calicoctl import session
 from calicoctl.failures import show_notes
 from libcalico.errors import CalicoError, DatastoreError, ResourceDoesNotExist, Unreachable
+from libcalico.model.resources import ClusterInformation
 
 if TYPE_CHECKING:
     from libcalico.client.blocking import Client
@@ -41,7 +42,7 @@ def warn(text: str) -> None:
 
 def _compare_versions(client: Client) -> None:
     try:
-        cluster = client.get("ClusterInformation", "default").spec.calico_version
+        cluster = client.get(ClusterInformation, "default").spec.calico_version
     except Unreachable:
         raise
     except (ResourceDoesNotExist, DatastoreError):

@@ -10,6 +10,7 @@ import pytest
 from calicoctl.testing import Outcome, run_calicoctl
 from libcalico.client.blocking import Client
 from libcalico.datastore.memory import MemoryDatastore
+from libcalico.model.resources import ClusterInformation
 
 NOTHING = "Report didn't contain any leaked IPs to clean up.\nReport didn't contain any handles to clean up.\n"
 
@@ -56,7 +57,7 @@ class World:
 
     def lock(self, locked: bool = True) -> None:
         """As upstream's `datastore migrate lock` does."""
-        stored = self.client.get("ClusterInformation", "default")
+        stored = self.client.get(ClusterInformation, "default")
         self.client.update({
             "kind": "ClusterInformation",
             "metadata": {"name": "default", "uid": stored.metadata.uid, "resourceVersion":
@@ -158,7 +159,7 @@ def test_the_report_is_upstreams(world: World, tmp_path: Any) -> None:
     world.put("/calico/ipam/v2/handle/stale", {"block": {}})
     assert world.run(f"ipam check -o {tmp_path}/r.json").status == 0
     found = json.loads((tmp_path / "r.json").read_text())
-    information = world.client.get("ClusterInformation", "default")
+    information = world.client.get(ClusterInformation, "default")
     leaked = found["allocations"].pop("10.61.0.1")
     assert leaked == [
         {"ip": "10.61.0.1", "handle": "h2", "sequenceNumber": leaked[0]["sequenceNumber"], "node": "a1",

@@ -12,7 +12,7 @@ from libcalico.client.objects import AsyncClient
 from libcalico.clock import Clock
 from libcalico.config import Configuration
 from libcalico.errors import BadData, CalicoError, DatastoreError, ResourceDoesNotExist
-from libcalico.model.resources import IPPool
+from libcalico.model.resources import ClusterInformation, FelixConfiguration, IPPool, Node
 from libcalico.obs import logs
 from libcalico.obs.health import Health
 
@@ -44,7 +44,7 @@ class SettingsSource:
             try:
                 await self._wait_ready()
                 self._resolve(await self._read())
-                pools: Sequence[IPPool] = (await self._client.list("IPPool")).items
+                pools: Sequence[IPPool] = (await self._client.list(IPPool)).items
                 return pools
             except (DatastoreError, BadData) as error:
                 away = isinstance(error, DatastoreError)
@@ -61,7 +61,7 @@ class SettingsSource:
     async def _wait_ready(self) -> None:
         while True:
             try:
-                found = await self._client.get("ClusterInformation", "default")
+                found = await self._client.get(ClusterInformation, "default")
                 if found.spec.datastore_ready:
                     return
                 reason = "the datastore is locked (datastoreReady is false)"
@@ -79,13 +79,13 @@ class SettingsSource:
 
     async def _read(self) -> dict[str, str]:
         settings = Settings(self._host)
-        for found in (await self._client.list("FelixConfiguration")).items:
+        for found in (await self._client.list(FelixConfiguration)).items:
             settings.update(found.metadata.name, found)
         with contextlib.suppress(ResourceDoesNotExist):
-            settings.labels = (await self._client.get("Node", self._host)).metadata.labels
+            settings.labels = (await self._client.get(Node, self._host)).metadata.labels
         for name in (CLUSTER, NODE_PREFIX + self._host):  # which count for certain: a damaged one must be reported
             with contextlib.suppress(ResourceDoesNotExist):
-                settings.update(name, await self._client.get("FelixConfiguration", name))
+                settings.update(name, await self._client.get(FelixConfiguration, name))
         return settings.merged()
 
     def _resolve(self, values: dict[str, str]) -> set[str]:

@@ -36,6 +36,7 @@ from libcalico.model import (
     ProfileSpec,
     Rule,
 )
+from libcalico.model.resources import ClusterInformation
 from libcalico.model.scalars import parse_net
 
 log = logging.getLogger(__name__)
@@ -115,7 +116,7 @@ class Startup:
 
     async def _is_initialized(self) -> bool:
         try:
-            await self._client.get("ClusterInformation", "default")
+            await self._client.get(ClusterInformation, "default")
         except ResourceDoesNotExist:
             return False
         return True
@@ -130,7 +131,7 @@ class Startup:
         wanted = self._address()
         await self._check_unique(wanted)
         try:
-            node: Node = await self._client.get("Node", self._host)
+            node: Node = await self._client.get(Node, self._host)
         except ResourceDoesNotExist:
             if not wanted:
                 log.warning("this node is stored without an address: set IP, or no host has routes to its workloads")
@@ -165,7 +166,7 @@ class Startup:
         if not wanted or self._environment.get("DISABLE_NODE_IP_CHECK") == "true":
             return
         address = wanted.partition("/")[0]
-        for node in (await self._client.list("Node")).items:
+        for node in (await self._client.list(Node)).items:
             theirs = (node.spec.bgp.ipv4_address if node.spec.bgp else "").partition("/")[0]
             if node.metadata.name != self._host and theirs == address:
                 raise BadData(
@@ -176,7 +177,7 @@ class Startup:
     async def _ensure_pool(self) -> None:
         if self._environment.get("NO_DEFAULT_POOLS") == "true":
             return
-        pools = (await self._client.list("IPPool")).items
+        pools = (await self._client.list(IPPool)).items
         if any(":" not in pool.spec.cidr for pool in pools):
             self._warn_about_pool(pools)
             return
@@ -227,7 +228,7 @@ class Startup:
         return mode
 
     async def _ensure_settings(self) -> None:
-        pools = (await self._client.list("IPPool")).items
+        pools = (await self._client.list(IPPool)).items
         spec: dict[str, Any] = {"reportingInterval": "0s", "logSeverityScreen": "Info"}
         if any(pool.spec.vxlan_mode != "Never" for pool in pools):
             spec["vxlanEnabled"] = True
@@ -239,13 +240,13 @@ class Startup:
 
     async def _ensure_tunnel_address(self) -> None:
         """A VXLAN address from a pool that uses VXLAN, kept as long as it is ours and valid."""
-        pools = (await self._client.list("IPPool")).items
+        pools = (await self._client.list(IPPool)).items
         usable = [
             p.spec.cidr
             for p in pools
             if p.spec.vxlan_mode != "Never" and not p.spec.disabled and ":" not in p.spec.cidr
         ]
-        node: Node = await self._client.get("Node", self._host)
+        node: Node = await self._client.get(Node, self._host)
         handle = f"vxlan-tunnel-addr-{self._host}"
         ipam = IpamService(self._client.datastore, self._host)
         current = node.spec.ipv4_vxlan_tunnel_addr
@@ -258,7 +259,7 @@ class Startup:
                 pass
         address = await self._assign(ipam, handle, usable) if usable else ""
         if address != current:
-            node = await self._client.get("Node", self._host)
+            node = await self._client.get(Node, self._host)
             await self._client.update(_replace(node, spec=_replace(node.spec, ipv4_vxlan_tunnel_addr=address)))
 
     async def _is_valid(self, ipam: IpamService, address: str, handle: str, pools: list[str]) -> bool:

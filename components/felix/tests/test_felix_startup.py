@@ -12,6 +12,7 @@ from calico_felix.startup import POOL, Startup
 from libcalico.client.objects import AsyncClient
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.errors import BadData
+from libcalico.model.resources import IPPool
 
 
 @pytest.mark.parametrize(
@@ -22,7 +23,7 @@ async def test_outgoing_nat_of_the_first_pool(text: str, wanted: bool, tmp_path:
     client = AsyncClient(MemoryDatastore())
     environment = {"CALICO_IPV4POOL_NAT_OUTGOING": text, "CALICO_NODENAME_FILE": str(tmp_path / "nodename")}
     await Startup(client, "here", environment)._ensure_pool()
-    assert (await client.get("IPPool", POOL)).spec.nat_outgoing is wanted
+    assert (await client.get(IPPool, POOL)).spec.nat_outgoing is wanted
 
 
 @pytest.mark.parametrize(
@@ -44,9 +45,9 @@ async def test_what_cannot_change_a_pool_that_stands_is_told(
     client = AsyncClient(MemoryDatastore())
     environment = {"CALICO_NODENAME_FILE": str(tmp_path / "nodename")}
     await Startup(client, "here", environment)._ensure_pool()
-    before = await client.get("IPPool", POOL)
+    before = await client.get(IPPool, POOL)
     await Startup(client, "here", {**environment, variable: text})._ensure_pool()
-    assert await client.get("IPPool", POOL) == before
+    assert await client.get(IPPool, POOL) == before
     assert told in caplog.text and (told != "" or not caplog.records)
 
 

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
-from libcalico.clock import Clock
-from libcalico.datastore.contract import Datastore, Delete
+from libcalico.datastore.contract import Delete
 from libcalico.errors import ResourceDoesNotExist
 from libcalico.model import codec
 from libcalico.model.keys import ResourceKey, key_path, list_prefix, workload_endpoint_prefix
+from libcalico.model.resources import Node, WorkloadEndpoint
 from libcalico.model.scalars import parse_net
 
-
-class Objects(Protocol):
-    """What is needed of the client (`resources.AsyncClient`) that deletes the Node."""
-
-    datastore: Datastore
-    clock: Clock
-
-    async def get(self, kind: str, name: str, namespace: str = "") -> Any:
-        """One object."""
-
-    async def list(self, kind: str, namespace: str = "") -> Any:
-        """Every object of a kind."""
+if TYPE_CHECKING:
+    from libcalico.client.objects import AsyncClient
 
 
-async def retire_node(client: Objects, name: str) -> None:
+async def retire_node(client: AsyncClient, name: str) -> None:
     """Release the addresses that a node's endpoints and tunnels name, or that name the node, and what is its alone."""
     from libcalico.ipam.audit import tunnel_addresses
     from libcalico.ipam.service import IpamService
@@ -34,7 +24,7 @@ async def retire_node(client: Objects, name: str) -> None:
     endpoints = [e for e in await _endpoints(client, name) if e.spec.node == name]
     addresses = [net.partition("/")[0] for endpoint in endpoints for net in endpoint.spec.ip_networks]
     try:
-        addresses += tunnel_addresses(await client.get("Node", name))
+        addresses += tunnel_addresses(await client.get(Node, name))
     except ResourceDoesNotExist:
         pass
     usable = [address for address in addresses if parse_net(address) is not None]
@@ -48,17 +38,17 @@ async def retire_node(client: Objects, name: str) -> None:
     await _delete_of_node(client, "HostEndpoint", name)
 
 
-async def _endpoints(client: Objects, node: str) -> list[Any]:
+async def _endpoints(client: AsyncClient, node: str) -> list[WorkloadEndpoint]:
     prefix = workload_endpoint_prefix(node)
-    found = (await client.list("WorkloadEndpoint")).items
+    found = (await client.list(WorkloadEndpoint)).items
     return [endpoint for endpoint in found if endpoint.metadata.name.startswith(prefix)]
 
 
-async def _delete(client: Objects, key: ResourceKey) -> None:
+async def _delete(client: AsyncClient, key: ResourceKey) -> None:
     await client.datastore.txn([], [Delete(key_path(key).encode())])
 
 
-async def _delete_of_node(client: Objects, kind: str, node: str) -> None:
+async def _delete_of_node(client: AsyncClient, kind: str, node: str) -> None:
     """Objects of a kind that has no struct here: only `spec.node` is read."""
     for kv in (await client.datastore.range(list_prefix(kind).encode())).kvs:
         if codec.spec_member(kv.value, "node") == node:

@@ -1,7 +1,12 @@
 """Typed v3 objects on a datastore: what upstream's client library promises (spec/resources.md 1.4, datastore.md 3).
 
 `create`, `update`, `delete`, `get` and `list` are upstream's typed client; `apply` and `replace` are what its
-command line builds on them. Errors are those of `libcalico.errors` with upstream's texts.
+command line builds on them. Errors are those of `libcalico.errors` with upstream's texts; every call may raise
+`DatastoreError` too.
+
+A write is two requests to the datastore at most, if no other writer interferes: one reads all that it depends on, at
+one revision, and one compares and swaps. What depends on nothing but its own key is one request. Deleting a Node or an
+IPPool takes more, since addresses and blocks go with it.
 """
 
 from __future__ import annotations
@@ -9,36 +14,34 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, overload
 
 import msgspec
 
-from libcalico.client import initialise, peer_rules, policy_names, pool_rules
+from libcalico.client import checks, facts, initialise, policy_names, pool_rules
+from libcalico.client.checks import key_of
 from libcalico.client.node_removal import retire_node
 from libcalico.client.policy_names import POLICY_KINDS, Place
 from libcalico.clock import Clock, SystemClock, rfc3339
 from libcalico.conventions import BUILT_IN_PROFILE
 from libcalico.datastore.contract import Compare, Datastore, Delete, Get, KeyValue, Put, Target
 from libcalico.errors import (
+    BadData,
     CalicoError,
-    FieldError,
     OperationNotSupported,
     ParsingDatastoreEntry,
     ResourceAlreadyExists,
     ResourceDoesNotExist,
     ResourceUpdateConflict,
-    ValidationError,
 )
 from libcalico.model import codec, defaults
 from libcalico.model.base import API_VERSION, Metadata
-from libcalico.model.bgp import BGPPeer
 from libcalico.model.keys import ResourceKey, key_path, list_prefix, parse_key, parse_path
-from libcalico.model.kinds import KINDS
+from libcalico.model.kinds import kind_of_word
 from libcalico.model.resources import (
+    STRUCTS,
     ClusterInformation,
-    GlobalNetworkPolicy,
     IPPool,
-    NetworkPolicy,
     Node,
     Profile,
     ProfileSpec,
@@ -46,7 +49,7 @@ from libcalico.model.resources import (
     Rule,
     WorkloadEndpoint,
 )
-from libcalico.model.validation.objects import FIXED_TIERS, validate
+from libcalico.model.validation.objects import FIXED_TIERS
 
 R = TypeVar("R", bound=Resource)
 CONFLICT_TRIES = 5
@@ -55,10 +58,10 @@ CONFLICT_PAUSE_S = 1.0
 _replace = msgspec.structs.replace
 
 
-class ResourceList(NamedTuple):
+class ResourceList(NamedTuple, Generic[R]):
     """Objects in key order, read at `revision`. `unreadable` names the stored ones that cannot be read."""
 
-    items: tuple[Any, ...]
+    items: tuple[R, ...]
     revision: int
     unreadable: tuple[str, ...] = ()
 
@@ -74,94 +77,131 @@ def built_in_profile() -> Profile:
     )
 
 
+def kind_name(kind: type[R] | str) -> str:
+    """The name of a kind, given as its struct, as its name or by a word of the command line (`pool`, `ippools`).
+
+    Raises `BadData`, also for kinds that are stored but have no struct here."""
+    word = kind if isinstance(kind, str) else getattr(kind, "__name__", "")
+    name = word if word in STRUCTS else kind_of_word(word)
+    if name not in STRUCTS:
+        raise no_kind(kind)
+    return name
+
+
+def no_kind(kind: object) -> BadData:
+    """The error for a kind that is not there."""
+    return BadData(f"there is no kind {kind!r}: the kinds are {', '.join(sorted(STRUCTS))}")
+
+
 class AsyncClient:
     """The asyncio client that services use; `libcalico.Client` is the same for scripts.
 
-    `warn` takes what a caller should know although the call succeeded; it is logged unless it is set."""
+    A kind is given as its struct, `IPPool`, and what comes back is then known to be one; as text (`"IPPool"`,
+    `"pool"`) it is any `Resource`. `warn` takes what a caller should know although the call succeeded; it is logged
+    unless it is set."""
 
     def __init__(self, datastore: Datastore, clock: Clock | None = None) -> None:
         self.datastore = datastore
         self.clock = clock or SystemClock()
         self.warn: Callable[[str], None] = logging.getLogger(__name__).warning
 
-    async def get(self, kind: str, name: str, namespace: str = "") -> Any:
+    @overload
+    async def get(self, kind: type[R], name: str, namespace: str = "") -> R: ...
+    @overload
+    async def get(self, kind: str, name: str, namespace: str = "") -> Resource: ...
+    async def get(self, kind: type[R] | str, name: str, namespace: str = "") -> R | Resource:
         """One object; raises `ResourceDoesNotExist`, or `ParsingDatastoreEntry` for a damaged one."""
-        if kind == "Profile" and name == BUILT_IN_PROFILE:
+        key = ResourceKey(kind_name(kind), name, namespace)
+        if key.kind == "Profile" and name == BUILT_IN_PROFILE:
             return built_in_profile()
-        _place, stored = await self._find(ResourceKey(kind, name, namespace))
-        return _read(stored)
+        return _read((await self._find(key))[1])
 
-    async def list(self, kind: str, namespace: str = "", name_prefix: str = "") -> ResourceList:
+    @overload
+    async def list(self, kind: type[R], namespace: str = "", name_prefix: str = "") -> ResourceList[R]: ...
+    @overload
+    async def list(self, kind: str, namespace: str = "", name_prefix: str = "") -> ResourceList[Resource]: ...
+    async def list(
+        self, kind: type[R] | str, namespace: str = "", name_prefix: str = ""
+    ) -> ResourceList[R] | ResourceList[Resource]:
         """All objects of a kind, of one namespace, or whose names begin so; damaged ones are only named."""
-        result = await self.datastore.range((list_prefix(kind, namespace) + name_prefix).encode())
+        name = kind_name(kind)
+        result = await self.datastore.range((list_prefix(name, namespace) + name_prefix).encode())
         items: list[Any] = []
         unreadable = []
         for kv in result.kvs:
             try:
-                items += _read_of_kind(kv, kind)
+                items += _read_of_kind(kv, name)
             except (ParsingDatastoreEntry, UnicodeDecodeError):
                 unreadable.append(kv.key.decode("utf-8", "backslashreplace"))
-        if kind == "Profile" and not name_prefix:
+        if name == "Profile" and not name_prefix:
             items.append(built_in_profile())
             items.sort(key=lambda item: item.metadata.name)
-        elif kind == "Tier":
+        elif name == "Tier":
             items = [defaults.before_write(item) for item in items]  # a stored tier without order has the default one
             items.sort(key=lambda item: (item.spec.order, item.metadata.name))
         return ResourceList(tuple(items), result.revision, tuple(unreadable))
 
     async def create(self, resource: R) -> R:
-        """Store a new object; returns it as stored, with uid, time and resource version."""
-        kind = type(resource).__name__
-        if kind == "Profile" and resource.metadata.name == BUILT_IN_PROFILE:
+        """Store a new object; returns it as stored, with uid, time and resource version.
+
+        Raises `ResourceAlreadyExists`, `ValidationError`, or `ResourceDoesNotExist` for a policy's tier."""
+        if checks.is_built_in(resource):
             reason = f"the profile {BUILT_IN_PROFILE!r} is provided by Calico and always there"
             raise ResourceAlreadyExists(BUILT_IN_PROFILE, reason)
-        filled: Any = await self._checked(resource, None)
-        _require_for_create(filled)
+        filled = checks.with_defaults(resource)
+        key = key_of(filled)
+        found = await facts.read(self.datastore, filled, (key,) if key.kind in POLICY_KINDS else ())
+        filled = checks.checked(filled, None, found.known)
+        checks.require_for_create(filled)
         if isinstance(filled, Node):
             await initialise.ensure_initialized(self.datastore, self.clock)
+        return await self._store_new(filled, found.places.get(key) or policy_names.unseen(key))
+
+    async def _store_new(self, filled: R, place: Place) -> R:
+        """Write an object that must not be there, under no key that one of its name may have."""
+        key = key_of(filled)
+        path = key_path(key).encode()
         metadata = _replace(
             filled.metadata,
             uid=filled.metadata.uid or str(uuid.uuid4()),
             creation_timestamp=filled.metadata.creation_timestamp or rfc3339(self.clock.now()),
         )
-        key = _key_of(filled)
-        path = key_path(key).encode()
         stored = codec.encode(defaults.for_storage(_replace(filled, metadata=metadata)))
-        revision = await self._store_new(key, path, stored)
-        return _read(KeyValue(path, stored, 0, revision, 1))  # type: ignore[no-any-return]
-
-    async def _store_new(self, key: ResourceKey, path: bytes, stored: bytes) -> int:
-        """Write an object that must not be there, under no key that one of its name may have; the revision."""
-        compares: tuple[Compare, ...] = (Compare(path, Target.VERSION, 0),)
         for _attempt in range(CONFLICT_TRIES):
-            if key.kind in POLICY_KINDS:
-                place = await policy_names.find(self.datastore, key)
-                if place.found is not None:
-                    raise ResourceAlreadyExists(key)
-                compares = place.compares
-            answer = await self.datastore.txn(compares, [Put(path, stored)], [Get(path)])
+            if place.found is not None:
+                raise ResourceAlreadyExists(key)
+            answer = await self.datastore.txn(place.compares, [Put(path, stored)], [Get(path)])
             if answer.succeeded:
-                return answer.revision
+                return _read_as(type(filled), KeyValue(path, stored, 0, answer.revision, 1))
             if answer.responses[0]:
                 raise ResourceAlreadyExists(key)
+            place = await policy_names.find(self.datastore, key)
         raise ResourceUpdateConflict(key)
 
     async def update(self, resource: R, under: str = "") -> R:
         """Write over the version that the object was read as; raises `ResourceUpdateConflict` if it has moved on.
 
         `under` is the name that it was read by, if that is not its own: the one that an old policy is stored under."""
-        kind = type(resource).__name__
-        if kind == "Profile" and resource.metadata.name == BUILT_IN_PROFILE:
-            raise _built_in("Update", "updated")
-        key = _key_of(resource)
-        former = place = None
-        if isinstance(resource, IPPool) or kind in POLICY_KINDS:
-            place, former = await self._find(key._replace(name=under or key.name))
-        filled: Any = await self._checked(resource, former and _read(former))
-        _require_for_update(filled)
+        if checks.is_built_in(resource):
+            raise checks.built_in_refusal("Update", "updated")
+        key = key_of(resource)
+        place = None
+        if isinstance(resource, IPPool) or key.kind in POLICY_KINDS:
+            place, _stored = await self._find(key._replace(name=under or key.name))
+        return await self._write_over(resource, place)
+
+    async def _write_over(self, resource: R, place: Place | None) -> R:
+        """Write over the version that an object was read as. `place`: where it is, if that was read."""
+        key = key_of(resource)
+        former = None if place is None else place.found
+        former_pool = _read_as(IPPool, former) if former is not None and isinstance(resource, IPPool) else None
+        filled = checks.with_defaults(resource)
+        found = await facts.read(self.datastore, filled, is_new=former is None)
+        filled = checks.checked(filled, former_pool, found.known)
+        checks.require_for_update(filled)
         path = former.key if former else key_path(key).encode()
         stored = codec.encode(policy_names.in_stored_form(filled, former) if former else defaults.for_storage(filled))
-        revision = _revision(filled.metadata.resource_version)
+        revision = checks.revision_of(filled.metadata.resource_version)
         answer = await self.datastore.txn(
             [Compare(path, Target.MOD_REVISION, revision)], [Put(path, stored)], [Get(path)]
         )
@@ -170,25 +210,36 @@ class AsyncClient:
                 raise ResourceDoesNotExist(key)
             raise ResourceUpdateConflict(key)
         self._name_twin(key, place, "changed")
-        return _read(KeyValue(path, stored, 0, answer.revision, 0))  # type: ignore[no-any-return]
+        return _read_as(type(resource), KeyValue(path, stored, 0, answer.revision, 0))
 
-    async def delete(self, kind: str, name: str, namespace: str = "", resource_version: str = "") -> Any:
-        """Delete and return an object; with a resource version only if it is still that one.
+    @overload
+    async def delete(self, kind: type[R], name: str, namespace: str = "", resource_version: str = "") -> R | None: ...
+    @overload
+    async def delete(
+        self, kind: str, name: str, namespace: str = "", resource_version: str = ""
+    ) -> Resource | None: ...
+    async def delete(
+        self, kind: type[R] | str, name: str, namespace: str = "", resource_version: str = ""
+    ) -> R | Resource | None:
+        """Delete and return an object (None: a damaged one); with a resource version only if it is still that one.
 
         An IPPool is disabled and its blocks' affinities are released first; a Node takes its endpoints, addresses
-        and per-node configuration with it (spec/resources.md 6.1, 7.1)."""
-        key = _possible(ResourceKey(kind, name, namespace))
-        await self._check_delete(kind, name)
-        if kind == "IPPool":
+        and per-node configuration with it (spec/resources.md 6.1, 7.1). Raises `ResourceDoesNotExist`,
+        `ResourceUpdateConflict`, or `OperationNotSupported` for what must stay."""
+        key = _possible(ResourceKey(kind_name(kind), name, namespace))
+        await self._check_delete(key.kind, name)
+        if key.kind == "IPPool":
             await self._retire_pool(name, resource_version)
             resource_version = ""
-        if kind == "Node":
+        if key.kind == "Node":
             await retire_node(self, name)
-        place, stored = await self._find(key)
-        compares = []
+        place, path, compares = None, key_path(key).encode(), []
+        if resource_version or key.kind in POLICY_KINDS:
+            place, stored = await self._find(key)
+            path = stored.key
         if resource_version:
-            compares.append(Compare(stored.key, Target.MOD_REVISION, _revision(resource_version)))
-        answer = await self.datastore.txn(compares, [Delete(stored.key)], [Get(stored.key)])
+            compares.append(Compare(path, Target.MOD_REVISION, checks.revision_of(resource_version)))
+        answer = await self.datastore.txn(compares, [Delete(path)], [Get(path)])
         if not answer.responses[0]:
             raise ResourceDoesNotExist(key)
         if not answer.succeeded:
@@ -197,46 +248,62 @@ class AsyncClient:
         return _try_read(answer.responses[0][0])
 
     async def apply(self, resource: R) -> R:
-        """Create, or replace what is there."""
+        """Create, or replace what is there. Raises what `create` and `replace` raise."""
+        if checks.is_built_in(resource):
+            raise checks.built_in_refusal("Update", "updated")
+        filled = checks.with_defaults(checks.as_new(resource))
+        key, named = key_of(filled), _named_key(resource)
+        is_node = isinstance(filled, Node)
+        found = await facts.read(self.datastore, filled, (key, named), initial=is_node)
+        filled = checks.checked(filled, None, found.known)
+        checks.require_for_create(filled)
+        if is_node:
+            await initialise.ensure_initialized(self.datastore, self.clock, known=found.initial)
+        if found.places[key].found is not None:
+            return await self._replace_at(resource, _possible(named), found.places[named])
         try:
-            return await self.create(as_new(resource))
-        except (ResourceAlreadyExists, OperationNotSupported):
+            return await self._store_new(filled, found.places[key])
+        except ResourceAlreadyExists:
             return await self.replace(resource)
 
     async def replace(self, resource: R) -> R:
         """Write over what is there: its metadata stays, but labels and annotations are the new ones.
 
         A resource version in the input must be the stored one; without one, conflicts are retried."""
-        kind, name = type(resource).__name__, resource.metadata.name
-        if kind == "Profile" and name == BUILT_IN_PROFILE:
-            raise _built_in("Update", "updated")
-        if isinstance(resource, WorkloadEndpoint) and not name:
-            name = defaults.endpoint_name(resource)
+        if checks.is_built_in(resource):
+            raise checks.built_in_refusal("Update", "updated")
+        key = _possible(_named_key(resource))
+        return await self._replace_at(resource, key, await policy_names.find(self.datastore, key))
+
+    async def _replace_at(self, resource: R, key: ResourceKey, place: Place) -> R:
         last: CalicoError | None = None
         for attempt in range(CONFLICT_TRIES):
             if attempt:
                 await self.clock.sleep(CONFLICT_PAUSE_S)
-            current = await self.get(kind, name, resource.metadata.namespace)
+                place = await policy_names.find(self.datastore, key)
+            if place.found is None:
+                raise ResourceDoesNotExist(key)
+            current = _read(place.found)
             given = resource.metadata.resource_version
             if given and given != current.metadata.resource_version:
-                raise ResourceUpdateConflict(_key_of(current))
+                raise ResourceUpdateConflict(key_of(current))
             metadata = _replace(
                 current.metadata, labels=resource.metadata.labels, annotations=resource.metadata.annotations
             )
             try:
-                return await self.update(_replace(resource, metadata=metadata), under=name)
+                return await self._write_over(_replace(resource, metadata=metadata), place)
             except ResourceUpdateConflict as error:
                 if given:
                     raise
                 last = error
         raise CalicoError(f"failed to update the resource: {last}")
 
-    async def ensure_initialized(self, version: str = "", cluster_type: str = "") -> None:
-        """ClusterInformation and the fixed tiers are there (spec/datastore.md 6)."""
-        await initialise.ensure_initialized(self.datastore, self.clock, version, cluster_type)
+    async def ensure_initialized(self, version: str = "", cluster_type: str = "") -> ClusterInformation:
+        """ClusterInformation and the fixed tiers are there (spec/datastore.md 6); returns the former."""
+        return await initialise.ensure_initialized(self.datastore, self.clock, version, cluster_type)
 
     async def _find(self, key: ResourceKey) -> tuple[Place, KeyValue]:
-        """Where the object of this name is, and what is stored there."""
+        """Where the object of this name is, and what is stored there; raises `ResourceDoesNotExist`."""
         place = await policy_names.find(self.datastore, _possible(key))
         if place.found is None:
             raise ResourceDoesNotExist(key)
@@ -249,64 +316,38 @@ class AsyncClient:
                 f" it is and is enforced too; only the one stored as {key.name} was {participle}"
             )
 
-    async def _checked(self, resource: Resource, former: Any) -> Resource:
-        """Defaults filled in and every rule of the kind met, or an error."""
-        if isinstance(resource, WorkloadEndpoint):
-            _check_endpoint_name(resource)
-        filled = defaults.before_write(resource)
-        if isinstance(filled, (NetworkPolicy, GlobalNetworkPolicy)) and not filled.metadata.resource_version:
-            await self._require_tier(filled.spec.tier)
-        if isinstance(filled, IPPool):
-            pools = () if former is not None else (await self.list("IPPool")).items
-            errors = pool_rules.client_errors(filled, former, pools)
-            if errors:
-                raise ValidationError(errors)
-            filled = pool_rules.canonical(filled)
-        if isinstance(filled, BGPPeer) and (missing := await peer_rules.missing_filters(self.datastore, filled)):
-            raise ValidationError(missing)
-        errors = validate(filled)
-        if isinstance(filled, IPPool) and not errors and former is None:
-            errors = await pool_rules.block_size_errors(self.datastore, filled)
-        if errors:
-            raise ValidationError(errors)
-        if isinstance(filled, ClusterInformation) and filled.metadata.name != "default":
-            raise CalicoError('Cannot create a Cluster Information resource with a name other than "default"')
-        return filled
-
-    async def _require_tier(self, tier: str) -> None:
-        key = ResourceKey("Tier", tier)
-        if await self.datastore.get(key_path(key).encode()) is None and tier != defaults.DEFAULT_TIER:
-            raise ResourceDoesNotExist(key)
-
     async def _check_delete(self, kind: str, name: str) -> None:
         if kind == "Profile" and name == BUILT_IN_PROFILE:
-            raise _built_in("Delete", "deleted")
+            raise checks.built_in_refusal("Delete", "deleted")
         if kind != "Tier":
             return
         if name in FIXED_TIERS:
             raise OperationNotSupported("Delete", name, f"Cannot delete {name} tier")
-        for policies in POLICY_KINDS:
-            result = await self.datastore.range(list_prefix(policies).encode())
-            for kv in result.kvs:
-                if _tier_of(kv) == name:
-                    raise OperationNotSupported("delete", name, "Cannot delete a non-empty tier")
+        policies = [Get(list_prefix(policies).encode(), prefix=True) for policies in POLICY_KINDS]
+        answer = await self.datastore.txn([], policies)
+        if any(_tier_of(kv) == name for kvs in answer.responses for kv in kvs):
+            raise OperationNotSupported("delete", name, "Cannot delete a non-empty tier")
 
     async def _retire_pool(self, name: str, resource_version: str) -> None:
         from libcalico.ipam.service import IpamService
 
-        pool = await self.get("IPPool", name)
+        place, stored = await self._find(ResourceKey("IPPool", name))
+        pool = _read_as(IPPool, stored)
         if resource_version and resource_version != pool.metadata.resource_version:
-            raise ResourceUpdateConflict(_key_of(pool))
+            raise ResourceUpdateConflict(key_of(pool))
         if not pool.spec.disabled:
-            await self.update(_replace(pool, spec=_replace(pool.spec, disabled=True)))
+            await self._write_over(_replace(pool, spec=_replace(pool.spec, disabled=True)), place)
             await self.clock.sleep(pool_rules.SETTLE_S)
         await IpamService(self.datastore, "", self.clock).release_pool_affinities(pool.spec.cidr)
 
 
-def _key_of(resource: Any) -> ResourceKey:
-    kind = type(resource).__name__
-    namespace = resource.metadata.namespace if KINDS[kind].namespaced else ""
-    return ResourceKey(kind, resource.metadata.name, namespace)
+def _named_key(resource: Resource) -> ResourceKey:
+    """The key of the name that a user gives an object, which may be one that a policy is stored under."""
+    metadata = resource.metadata
+    name = metadata.name
+    if isinstance(resource, WorkloadEndpoint) and not name:
+        name = defaults.endpoint_name(resource)
+    return ResourceKey(type(resource).__name__, name, metadata.namespace)
 
 
 def _possible(key: ResourceKey) -> ResourceKey:
@@ -316,20 +357,27 @@ def _possible(key: ResourceKey) -> ResourceKey:
     return key
 
 
-def _read(stored: KeyValue) -> Any:
+def _read(stored: KeyValue) -> Resource:
     key = parse_key(stored.key)
     assert isinstance(key, ResourceKey)
-    found = codec.decode(key, stored.value, stored.mod_revision)
-    return codec.parsed(key, stored.value, lambda: defaults.after_read(found))
+    decoded = codec.decode(key, stored.value, stored.mod_revision)
+    return codec.parsed(key, stored.value, lambda: defaults.after_read(decoded))
 
 
-def _read_of_kind(stored: KeyValue, kind: str) -> list[Any]:
+def _read_as(kind: type[R], stored: KeyValue) -> R:
+    """The object; its kind is that of its key."""
+    resource = _read(stored)
+    assert isinstance(resource, kind)
+    return resource
+
+
+def _read_of_kind(stored: KeyValue, kind: str) -> list[Resource]:
     """The object in a list; an empty one when the key is not one of the kind's."""
     key = parse_path(stored.key.decode())
     return [_read(stored)] if isinstance(key, ResourceKey) and key.kind == kind else []
 
 
-def _try_read(stored: KeyValue) -> Any:
+def _try_read(stored: KeyValue) -> Resource | None:
     try:
         return _read(stored)
     except ParsingDatastoreEntry:
@@ -339,70 +387,3 @@ def _try_read(stored: KeyValue) -> Any:
 def _tier_of(stored: KeyValue) -> str:
     tier = codec.spec_member(stored.value, "tier")
     return tier if isinstance(tier, str) and tier else defaults.DEFAULT_TIER
-
-
-def as_new(resource: R) -> R:
-    """The input of a create: only name, namespace, labels and annotations of the metadata count."""
-    metadata = resource.metadata
-    fresh = Metadata(
-        name=metadata.name,
-        generate_name="" if metadata.name else metadata.generate_name,
-        namespace=metadata.namespace,
-        labels=metadata.labels,
-        annotations=metadata.annotations,
-    )
-    return _replace(resource, metadata=fresh)
-
-
-def _built_in(operation: str, participle: str) -> OperationNotSupported:
-    reason = f'The profile "{BUILT_IN_PROFILE}" is a default provided by Calico and cannot be {participle}'
-    return OperationNotSupported(operation, BUILT_IN_PROFILE, reason)
-
-
-def _check_endpoint_name(endpoint: WorkloadEndpoint) -> None:
-    expected = defaults.endpoint_name(endpoint)
-    name = endpoint.metadata.name
-    if name and name != expected:
-        reason = (
-            "the WorkloadEndpoint name does not match the primary identifiers assigned in the Spec:"
-            f" expected name {expected}"
-        )
-        raise ValidationError([FieldError("Name", name, reason)])
-
-
-def _require_for_create(resource: Resource) -> None:
-    metadata = resource.metadata
-    if not metadata.name:
-        extra = " (GenerateName is not supported)" if metadata.generate_name else ""
-        raise ValidationError([FieldError("Metadata.Name", "", f"field must be set for a Create request{extra}")])
-    if metadata.resource_version:
-        reason = "field must not be set for a Create request"
-        raise ValidationError([FieldError("Metadata.ResourceVersion", metadata.resource_version, reason)])
-    _require_namespace(resource)
-
-
-def _require_for_update(resource: Resource) -> None:
-    metadata = resource.metadata
-    _require_namespace(resource)
-    for field, value in (
-        ("Metadata.ResourceVersion", metadata.resource_version),
-        ("Metadata.CreationTimestamp", metadata.creation_timestamp or ""),
-        ("Metadata.UID", metadata.uid),
-    ):
-        if not value:
-            raise ValidationError([FieldError(field, value, "field must be set for an Update request")])
-
-
-def _require_namespace(resource: Resource) -> None:
-    if KINDS[type(resource).__name__].namespaced and not resource.metadata.namespace:
-        reason = "namespace is not specified on namespaced resource"
-        raise ValidationError([FieldError("Metadata.Namespace", "", reason)])
-    if "/" in resource.metadata.namespace:
-        reason = "a namespace cannot contain '/': nobody would find what is stored under it"
-        raise ValidationError([FieldError("Metadata.Namespace", resource.metadata.namespace, reason)])
-
-
-def _revision(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise ValidationError([FieldError("ResourceVersion", text, "")])
-    return int(text)

@@ -7,6 +7,7 @@ if the read rules give that object the name N. A write goes to the key where the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -25,7 +26,7 @@ _replace = msgspec.structs.replace
 
 class Place(NamedTuple):
     """Where an object of that name is. `twin`: a second one of the same name stands under the old key. `compares` hold
-    as long as none of this has changed (an existing object's own revision is not among them)."""
+    as long as an object that is not there is still not there (an existing object's own revision is not among them)."""
 
     found: KeyValue | None
     twin: ResourceKey | None = None
@@ -39,22 +40,45 @@ def old_key(key: ResourceKey) -> ResourceKey | None:
     return key._replace(name=OLD_PREFIX + key.name)
 
 
-async def find(datastore: Datastore, key: ResourceKey) -> Place:
-    """The object of this name, whichever key it is stored under, with one request."""
-    path, older = key_path(key).encode(), old_key(key)
+def lookups(key: ResourceKey) -> list[Get]:
+    """The keys to read for `place_of`."""
+    older = old_key(key)
+    return [Get(_path(one)) for one in ((key,) if older is None else (key, older))]
+
+
+def place_of(key: ResourceKey, answers: Sequence[tuple[KeyValue, ...]]) -> Place:
+    """Where the object of this name is, whichever key it is stored under, from what its `lookups` found."""
+    older = old_key(key)
+    own = answers[0][0] if answers[0] else None
     if older is None:
-        return Place(await datastore.get(path))
-    old_path = key_path(older).encode()
-    answer = await datastore.txn([], [Get(path), Get(old_path)])
-    own, old = (kvs[0] if kvs else None for kvs in answer.responses)
+        return Place(own) if own is not None else unseen(key)
+    old = answers[1][0] if answers[1] else None
     same = old is not None and _name_of(old) == key.name
     if own is not None:
         return Place(own, older if same else None)
     compares = (
-        Compare(path, Target.MOD_REVISION, 0),
-        Compare(old_path, Target.MOD_REVISION, 0 if old is None else old.mod_revision),
+        Compare(_path(key), Target.MOD_REVISION, 0),
+        Compare(_path(older), Target.MOD_REVISION, 0 if old is None else old.mod_revision),
     )
     return Place(old if same else None, None, compares)
+
+
+def unseen(key: ResourceKey) -> Place:
+    """The place of an object of a kind with one key that nobody has read: taken as free."""
+    return Place(None, None, (Compare(_path(key), Target.VERSION, 0),))
+
+
+async def find(datastore: Datastore, key: ResourceKey) -> Place:
+    """Where the object of this name is, whichever key it is stored under, with one request."""
+    if old_key(key) is None:
+        stored = await datastore.get(_path(key))
+        return unseen(key) if stored is None else Place(stored)
+    return place_of(key, (await datastore.txn([], lookups(key))).responses)
+
+
+def _path(key: ResourceKey) -> bytes:
+    """Nothing is stored under a name that is no Unicode, and validation refuses it: reading it is no error."""
+    return key_path(key).encode("utf-8", "surrogatepass")
 
 
 def _name_of(stored: KeyValue) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from libcalico.datastore.contract import Datastore
+from libcalico.datastore.contract import KeyValue
 from libcalico.errors import FieldError
-from libcalico.model.keys import BLOCKS, BlockKey, parse_key
+from libcalico.model.keys import BlockKey, parse_key
 from libcalico.model.resources import IPPool
 from libcalico.model.scalars import IPNetwork, is_masked, parse_net
 from libcalico.model.validation.pools import structure_errors
@@ -63,16 +63,15 @@ def canonical(pool: IPPool) -> IPPool:
     return msgspec.structs.replace(pool, spec=spec)
 
 
-async def block_size_errors(datastore: Datastore, pool: IPPool) -> list[FieldError]:
-    """A new pool must not lie over blocks of another size."""
+def block_size_errors(pool: IPPool, blocks: Iterable[KeyValue]) -> list[FieldError]:
+    """A new pool must not lie over blocks of another size; `blocks` are the pairs of all stored ones."""
     net = ipaddress.ip_network(pool.spec.cidr)
-    found = await datastore.range(f"{BLOCKS}ipv{net.version}/block/".encode(), keys_only=True)
-    for kv in found.kvs:
+    for kv in blocks:
         key = parse_key(kv.key)
         if not isinstance(key, BlockKey):
             continue
         block = ipaddress.ip_network(key.cidr)
-        if block.overlaps(net) and block.prefixlen != pool.spec.block_size:
+        if block.version == net.version and block.overlaps(net) and block.prefixlen != pool.spec.block_size:
             reason = "IPPool blocksSize conflicts with existing allocations that use a different blockSize"
             return [FieldError("IPPool.Spec.BlockSize", str(pool.spec.block_size), reason)]
     return []

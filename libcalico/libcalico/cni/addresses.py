@@ -20,6 +20,7 @@ from libcalico.ipam.plan import NoQualifiedPool
 from libcalico.ipam.release import Release
 from libcalico.ipam.transaction import View
 from libcalico.kernel import process
+from libcalico.model.resources import IPPool
 
 OWN_PLUGIN = "calico-ipam"
 POOLS_TIMEOUT_S = 30.0
@@ -97,7 +98,7 @@ async def _pool_cidr(context: Context, entry: str) -> str:
         except ValueError:
             raise CniError(errors.GENERAL, f'error parsing pool "{entry}": invalid CIDR address: {entry}') from None
     try:
-        pool = await context.client.get("IPPool", entry)
+        pool = await context.client.get(IPPool, entry)
     except ResourceDoesNotExist:
         raise CniError(errors.GENERAL, f'error parsing pool "{entry}": invalid CIDR address: {entry}') from None
     return str(pool.spec.cidr)

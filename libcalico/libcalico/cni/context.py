@@ -19,6 +19,7 @@ from libcalico.conventions import MTU_FILE, NODENAME_FILE
 from libcalico.errors import CalicoError, DatastoreError, ResourceDoesNotExist
 from libcalico.ipam.service import IpamService
 from libcalico.model.keys import ROOT
+from libcalico.model.resources import ClusterInformation
 from libcalico.workload import endpoint
 from libcalico.workload.errors import CallerGone
 from libcalico.workload.host import EtcdMembers, Host
@@ -152,7 +153,7 @@ async def check_ready(
     try:
         async with asyncio.timeout(timeout_s):
             try:
-                cluster = await client.get("ClusterInformation", "default")
+                cluster = await client.get(ClusterInformation, "default")
             except ResourceDoesNotExist:
                 if empty_will_do and not (await client.datastore.range(ROOT.encode(), limit=1, keys_only=True)).kvs:
                     return

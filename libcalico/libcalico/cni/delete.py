@@ -200,7 +200,7 @@ async def _leaves_one_network_only(context: Context, mine: WorkloadEndpoint) -> 
             with contextlib.suppress(ResourceUpdateConflict):
                 await endpoint.update_endpoint(context.client, endpoint.without_network(mine, network))
                 return True
-            mine = await context.client.get(endpoint.KIND, mine.metadata.name, mine.metadata.namespace)
+            mine = await context.client.get(WorkloadEndpoint, mine.metadata.name, mine.metadata.namespace)
         except ResourceDoesNotExist:
             return False
     raise CniError(errors.TRY_AGAIN, f"endpoint {mine.metadata.name} is being changed all the time: try again later")

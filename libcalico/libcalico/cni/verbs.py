@@ -17,7 +17,7 @@ from libcalico.cni.result import Addresses
 from libcalico.errors import CalicoError, ResourceDoesNotExist
 from libcalico.ipam import plan as ipam_plan
 from libcalico.model.keys import HANDLES, HandleKey, parse_path
-from libcalico.model.resources import WorkloadEndpoint
+from libcalico.model.resources import IPPool, Node, WorkloadEndpoint
 from libcalico.workload import endpoint
 from libcalico.workload.errors import CallerGone
 from libcalico.workload.host import Host
@@ -34,7 +34,7 @@ async def collect_garbage(call: Call, host: Host, notes: list[str]) -> bytes:
     valid = _valid_attachments(call.conf)
     context = await open_context(call, conf, host, notes)
     problems: list[Exception] = []
-    endpoints = (await context.client.list(endpoint.KIND)).items
+    endpoints = (await context.client.list(WorkloadEndpoint)).items
     known = {(container, endpoint.endpoint_segment(interface)) for container, interface in valid}
     unknown = [
         stored
@@ -144,10 +144,10 @@ async def status(call: Call, host: Host, notes: list[str]) -> bytes:
 
 async def _check_pools(context: Context) -> None:
     try:
-        labels = (await context.client.get("Node", context.node)).metadata.labels
+        labels = (await context.client.get(Node, context.node)).metadata.labels
     except ResourceDoesNotExist:
         labels = {}
-    for pool in (await context.client.list("IPPool")).items:
+    for pool in (await context.client.list(IPPool)).items:
         uses = pool.spec.allowed_uses or ["Workload"]
         if not pool.spec.disabled and "Workload" in uses and ipam_plan.selects(pool.spec.node_selector, labels):
             return
@@ -189,7 +189,7 @@ async def ipam_collect_garbage(call: Call, host: Host, notes: list[str]) -> byte
     conf, _ = read_conf(call.conf, lenient=True)
     valid = {container for container, _interface in _valid_attachments(call.conf)}
     context = await open_context(call, conf, host, notes)
-    problems = await _release_strays(context, valid, (await context.client.list(endpoint.KIND)).items)
+    problems = await _release_strays(context, valid, (await context.client.list(WorkloadEndpoint)).items)
     if problems:
         raise CniError(errors.GENERAL, "; ".join(str(problem) for problem in problems))
     return b""

@@ -1,7 +1,7 @@
 """The datastore contract: a revisioned key-value store with transactions and watches (the shape of etcd v3).
 
 Two implementations, `etcd` and `memory`, pass the same test-suite. Everything above this module speaks
-bytes keys and values; `resources.py` puts v3 objects on top. Source: spec/datastore.md sections 3-5 and the
+bytes keys and values; the room `client` puts v3 objects on top. Source: spec/datastore.md sections 3-5 and the
 etcd v3 API (KV.Range, KV.Txn, Watch.Watch, Lease).
 """
 
@@ -47,10 +47,11 @@ class Compare(NamedTuple):
 
 
 class Get(NamedTuple):
-    """Read one key, or with `prefix` all keys that start with it."""
+    """Read one key, or with `prefix` all keys that start with it; with `keys_only` their values come empty."""
 
     key: bytes
     prefix: bool = False
+    keys_only: bool = False
 
 
 class Put(NamedTuple):

@@ -392,8 +392,8 @@ def _operation(operation: Operation) -> Any:
     end = prefix_end(operation.key) if operation.prefix else b""
     if isinstance(operation, Delete):
         return pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=operation.key, range_end=end, prev_kv=True))
-    assert isinstance(operation, Get)
-    return pb.RequestOp(request_range=pb.RangeRequest(key=operation.key, range_end=end))
+    get = pb.RangeRequest(key=operation.key, range_end=end, keys_only=operation.keys_only)
+    return pb.RequestOp(request_range=get)
 
 
 def _response(response: Any) -> tuple[KeyValue, ...]:

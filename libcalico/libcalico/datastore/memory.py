@@ -14,7 +14,6 @@ from libcalico.datastore.contract import (
     Compare,
     Delete,
     Event,
-    Get,
     KeyValue,
     Operation,
     Put,
@@ -178,8 +177,8 @@ class MemoryDatastore:
             for kv in found:
                 self._versions[kv.key].append((revision, None))
                 events.append(Event(kv.key, None, revision))
-        else:
-            assert isinstance(operation, Get)
+        elif operation.keys_only:
+            return tuple(kv._replace(value=b"") for kv in found)
         return found
 
     def _store(self, key: bytes, value: bytes, revision: int) -> None:

@@ -146,7 +146,7 @@ async def find_related(
     """The container's own endpoints, and those of containers that share the first eleven characters of its id."""
     own: list[WorkloadEndpoint] = []
     others: list[WorkloadEndpoint] = []
-    for endpoint in (await client.list(KIND, namespace, _names_alike(node, container_id))).items:
+    for endpoint in (await client.list(WorkloadEndpoint, namespace, _names_alike(node, container_id))).items:
         parts = split_workload_endpoint_name(endpoint.metadata.name)
         if parts is None or parts[:2] != (node, ORCHESTRATOR):
             continue
@@ -171,7 +171,7 @@ async def find_elsewhere(
         if parts is None or parts[1:] != (ORCHESTRATOR, container_id, endpoint_segment(interface)):
             continue
         with contextlib.suppress(ResourceDoesNotExist, ParsingDatastoreEntry):
-            found.append(await client.get(KIND, key.name, key.namespace))
+            found.append(await client.get(WorkloadEndpoint, key.name, key.namespace))
     return found
 
 
@@ -188,7 +188,7 @@ async def is_name_held(
         if not isinstance(key, ResourceKey) or key == own:
             continue
         with contextlib.suppress(ResourceDoesNotExist, ParsingDatastoreEntry):
-            found = await client.get(KIND, key.name, key.namespace)
+            found = await client.get(WorkloadEndpoint, key.name, key.namespace)
             if found.spec.node == node and found.spec.interface_name == host_interface:
                 return True
     return False
@@ -295,7 +295,7 @@ async def delete_endpoint(client: AsyncClient, endpoint: WorkloadEndpoint) -> No
 async def ensure_profile(client: AsyncClient, network: str) -> None:
     """The network's profile is there; one that is there already stays as it is."""
     try:
-        await client.get("Profile", network)
+        await client.get(Profile, network)
     except ResourceDoesNotExist:
         with contextlib.suppress(ResourceAlreadyExists):
             await client.create(build_profile(network))

@@ -15,8 +15,9 @@ from typing import Any
 import msgspec
 
 from calicoctl.words import namespace_for, refuse_read_only
+from libcalico.client.checks import as_new
 from libcalico.client.initialise import ensure_initialized
-from libcalico.client.objects import AsyncClient, as_new
+from libcalico.client.objects import AsyncClient
 from libcalico.clock import SystemClock
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.errors import CalicoError, OperationNotSupported, ValidationError
@@ -156,7 +157,7 @@ async def _write(client: AsyncClient, case: dict[str, Any], text: str) -> None:
         await _write_one(client, case.get("op", "create"), from_input(document))
 
 
-async def _write_one(client: AsyncClient, operation: str, resource: Resource) -> Resource:
+async def _write_one(client: AsyncClient, operation: str, resource: Resource) -> Resource | None:
     if operation == "client":
         kind = type(resource).__name__
         if kind == "ClusterInformation":

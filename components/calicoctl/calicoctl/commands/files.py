@@ -42,7 +42,7 @@ class Outcome(NamedTuple):
 
 def create(arguments: dict[str, Any]) -> int:
     """Objects that must not exist yet."""
-    from libcalico.client.objects import as_new
+    from libcalico.client.checks import as_new
 
     def step(client: Client, resource: Resource) -> None:
         metadata = resource.metadata

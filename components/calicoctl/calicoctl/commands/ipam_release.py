@@ -15,6 +15,7 @@ from calicoctl.failures import CommandFailed, failed_by, notes_are_shown, show_n
 from calicoctl.report import Leak, Report, StaleHandle
 from libcalico.errors import CalicoError, ResourceUpdateConflict
 from libcalico.ipam.release import Release
+from libcalico.model.resources import ClusterInformation
 
 if TYPE_CHECKING:
     from libcalico.client.blocking import Client
@@ -56,7 +57,7 @@ def _users(client: Client, address: str) -> list[str]:
 
 
 def _release_reported(client: Client, files: Sequence[str], is_forced: bool) -> None:
-    information = client.get("ClusterInformation", "default")
+    information = client.get(ClusterInformation, "default")
     reports = [_accepted(report.read(file), information, is_forced) for file in files]
     if information.metadata.resource_version not in [one.cluster_revision for one in reports]:
         raise CommandFailed(

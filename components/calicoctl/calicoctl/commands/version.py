@@ -9,6 +9,7 @@ from calicoctl import cluster, session
 from calicoctl.failures import CommandFailed
 from libcalico import __version__
 from libcalico.errors import CalicoError
+from libcalico.model.resources import ClusterInformation
 
 if TYPE_CHECKING:
     from libcalico.client.blocking import Client
@@ -58,7 +59,7 @@ def _pause(text: str | None) -> float:
 
 def _cluster(client: Client) -> str:
     try:
-        spec = client.get("ClusterInformation", "default").spec
+        spec = client.get(ClusterInformation, "default").spec
     except CalicoError as error:
         raise CommandFailed(f"unable to retrieve Cluster Version or Type: {error}") from None
     return _line("Cluster Version:", spec.calico_version or "unknown") + _line(
