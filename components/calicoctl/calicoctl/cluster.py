@@ -7,25 +7,30 @@ from typing import TYPE_CHECKING, Any
 
 from calicoctl import session
 from calicoctl.failures import show_notes
-from libcalico.errors import CalicoError, DatastoreError, ResourceDoesNotExist, Unreachable
+from libcalico.errors import CalicoError, ParsingDatastoreEntry, Unreachable
 from libcalico.model.resources import ClusterInformation
 
 if TYPE_CHECKING:
     from libcalico.client.blocking import Client
 
 
-def connect(arguments: dict[str, Any]) -> Client:
-    """A client as the options and the environment say. What the datastore's release means for the command is a warning:
-    everything that is stored is read as every release writes it."""
+def connect(arguments: dict[str, Any], initialise: bool = False) -> Client:
+    """A client as the options and the environment say; `initialise`: the cluster is made ready for objects.
+
+    What the datastore's release means for the command is a warning: everything that is stored is read as every release
+    writes it."""
     client = session.connect(arguments)
     client.show_warnings(warn)
     name_cluster(client, arguments)
-    if not arguments.get("--allow-version-mismatch"):
+    silent = bool(arguments.get("--allow-version-mismatch"))
+    if initialise or not silent:
         try:
-            _compare_versions(client)
+            information = _information(client, initialise, silent)
         except Unreachable:  # the command would wait for it once more, in vain
             client.close()
             raise
+        if information is not None and not silent:
+            _compare_versions(information.spec.calico_version)
     return client
 
 
@@ -40,16 +45,23 @@ def warn(text: str) -> None:
     print(f"warning: {text}", file=sys.stderr)
 
 
-def _compare_versions(client: Client) -> None:
+def _information(client: Client, initialise: bool, silent: bool) -> ClusterInformation | None:
+    """What the cluster says of itself, None if it says nothing. The command's own errors say what is wrong; only a
+    datastore that is away is an error here, unless nobody asked."""
     try:
-        cluster = client.get(ClusterInformation, "default").spec.calico_version
+        return client.ensure_initialized() if initialise else client.get(ClusterInformation, "default")
+    except ParsingDatastoreEntry as error:
+        if not silent:
+            warn(f"unable to get Cluster Information to verify version mismatch: {error}")
     except Unreachable:
-        raise
-    except (ResourceDoesNotExist, DatastoreError):
-        return
-    except CalicoError as error:
-        warn(f"unable to get Cluster Information to verify version mismatch: {error}")
-        return
+        if not silent:
+            raise
+    except CalicoError:
+        pass
+    return None
+
+
+def _compare_versions(cluster: str) -> None:
     if cluster and _release(cluster) != _release(session.CLIENT_VERSION):
         warn(
             f"version mismatch: the cluster says {cluster}, this program does as {session.CLIENT_VERSION}"

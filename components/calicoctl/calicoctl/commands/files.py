@@ -165,11 +165,7 @@ def _run(verb: str, arguments: dict[str, Any], step: Callable[[Client, Resource]
     if not loaded:
         print("No resources specified")
         return 0
-    with cluster.connect(arguments) as client:
-        try:
-            client.ensure_initialized()
-        except CalicoError:
-            pass  # the objects' own errors say what is wrong
+    with cluster.connect(arguments, initialise=True) as client:
         outcomes = [_attempt(one, arguments, lambda resource: step(client, resource)) for one in loaded]
     return _report(verb, outcomes)
 
