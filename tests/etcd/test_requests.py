@@ -14,7 +14,7 @@ from libcalico.client.blocking import Client
 from libcalico.testing.etcd import Etcd
 
 COUNTED = re.compile(r'^grpc_server_handled_total\{[^}]*grpc_service="etcdserverpb\.[^}]*\} (\d+)$', re.MULTILINE)
-SET = '{{apiVersion: projectcalico.org/v3, kind: {kind}, metadata: {{name: {name}{more}}}, spec: {spec}}}'
+SET = "{{apiVersion: projectcalico.org/v3, kind: {kind}, metadata: {{name: {name}{more}}}, spec: {spec}}}"
 OBJECTS = {
     "networkset": SET.format(kind="GlobalNetworkSet", name="s", more="", spec="{nets: [192.0.2.0/24]}"),
     "policy": SET.format(kind="NetworkPolicy", name="p", more=", namespace: default", spec="{selector: all()}"),
