@@ -66,7 +66,7 @@ def table(*policies: str, endpoint: bool = True) -> Table:
     assert flush is not None
     ruleset = Ruleset(NODE, NftOptions())
     ruleset.on_flush(flush)
-    assert len(ruleset.endpoints) == endpoint
+    assert len(ruleset.owners.endpoints) == endpoint
     return ruleset.table
 
 

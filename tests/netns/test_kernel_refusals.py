@@ -53,8 +53,8 @@ async def test_every_fourth_of_many_policies_is_refused(
     monkeypatch.setattr(refusals, "PIECE", 50)
     with netns.entered(f"/run/netns/{namespace}"):
         dataplane = Dataplane(DataplaneConfig("here", NftOptions()), SystemClock())
-        dataplane._programmer = Programmer()
-    dataplane.flows._found = set()
+        dataplane.context.handles.programmer = Programmer()
+    dataplane.connections._found = set()
     policies = {}
     for number in range(COUNT):
         rules = (GOOD,) if number % EVERY or bad is None else (GOOD, bad)
@@ -77,9 +77,9 @@ async def test_every_fourth_of_many_policies_is_refused(
         large = kernel_set("s:large", 4)
         one = dataplane.ruleset.table.sets[large]
         dataplane.ruleset.table.sets[large] = one._replace(elements=one.elements | {"10.0.0.0/33"})
-    await dataplane._apply_ruleset()
+    await dataplane.writer.apply(0.0)
     assert set(dataplane.ruleset.quarantined) == wanted
-    assert dataplane.failures <= 2
+    assert dataplane.context.failures.count <= 2
     with netns.entered(f"/run/netns/{namespace}"):
         listing = Programmer()._nft.run("list table inet calico")
     chains = {block.split()[0]: block for block in listing.split("\tchain ")[1:]}
@@ -92,17 +92,17 @@ async def test_a_table_that_others_have_deleted_is_no_fault_of_the_rules(namespa
     """What differs from a table that is gone is refused; the whole is written, with the one that is bad closed."""
     with netns.entered(f"/run/netns/{namespace}"):
         dataplane = Dataplane(DataplaneConfig("here", NftOptions()), SystemClock())
-        dataplane._programmer = Programmer()
+        dataplane.context.handles.programmer = Programmer()
         other = Nft()
-    dataplane.flows._found = set()
+    dataplane.connections._found = set()
     policies = {identity(n): Policy(identity(n), "default", (GOOD,), (GOOD,)) for n in range(40)}
     dataplane.on_flush(Flush({}, policies, {}, {}, {}, None, None, 1))  # type: ignore[arg-type]
-    await dataplane._apply_ruleset()
+    await dataplane.writer.apply(0.0)
     other.run("delete table inet calico")
     changed = {one: Policy(one, "default", (GOOD, GOOD), (GOOD,)) for one in policies}
     changed[identity(7)] = Policy(identity(7), "default", (GOOD,), (LIBRARY_REFUSES,))
     dataplane.on_flush(Flush({}, changed, {}, {}, {}, None, None, 2))  # type: ignore[arg-type]
-    await dataplane._apply_ruleset()
+    await dataplane.writer.apply(0.0)
     assert set(dataplane.ruleset.quarantined) == {policy_chain(identity(7), Direction.EGRESS)}
     assert other.run("list chain inet calico pi-gnp/p3").count("accept") == 2
     other.close()

@@ -50,11 +50,11 @@ async def measure(namespace: str, who: str, good: int, bad: int) -> float:
     """Milliseconds of one apply."""
     with netns.entered(f"/run/netns/{namespace}"):
         dataplane = Dataplane(DataplaneConfig("here", NftOptions()), SystemClock())
-        dataplane._programmer = Programmer()
-    dataplane.flows._found = set()
+        dataplane.context.handles.programmer = Programmer()
+    dataplane.connections._found = set()
     changes = flush(good, bad, REFUSED[who])
     dataplane.on_flush(changes._replace(policies={}))
-    await dataplane._apply_ruleset()
+    await dataplane.writer.apply(0.0)
     dataplane.on_flush(changes)
     if who == "the kernel":
         chains = dataplane.ruleset.table.chains
@@ -63,7 +63,7 @@ async def measure(namespace: str, who: str, good: int, bad: int) -> float:
                 name = policy_chain(one, Direction.EGRESS)
                 chains[name] = Chain((*chains[name].rules, "jump nowhere"))
     started = time.perf_counter()
-    await dataplane._apply_ruleset()
+    await dataplane.writer.apply(0.0)
     took_ms = (time.perf_counter() - started) * 1000
     assert len(dataplane.ruleset.quarantined) == bad, len(dataplane.ruleset.quarantined)
     dataplane.close()

@@ -59,7 +59,7 @@ def _show(words: list[str], dataplane: Dataplane) -> str:
 
 def _endpoints(dataplane: Dataplane) -> str:
     rows = []
-    for key, endpoint in sorted(dataplane.ruleset.endpoints.items()):
+    for key, endpoint in sorted(dataplane.ruleset.owners.endpoints.items()):
         policies = [
             policy_word(p) for tier in endpoint.policy.tiers for p in dict.fromkeys((*tier.ingress, *tier.egress))
         ]
@@ -70,7 +70,7 @@ def _endpoints(dataplane: Dataplane) -> str:
                 ",".join(net.brief for net in endpoint.nets),
                 ",".join(policies) or "-",
                 ",".join(_profile(name, dataplane) for name in endpoint.policy.profiles) or "-",
-                str(dataplane.programmed_revisions.get(key, 0)),
+                str(dataplane.readiness.programmed.get(key, 0)),
                 dataplane.endpoint_problem(endpoint) or "up",
             ]
         )
@@ -100,7 +100,7 @@ def _sets(dataplane: Dataplane) -> str:
 
 def _routes(dataplane: Dataplane) -> str:
     actual = dataplane.routes.delta.actual
-    names = {link.ifindex: name for name, link in dataplane.links.items()}
+    names = {link.ifindex: name for name, link in dataplane.interfaces.links.items()}
     rows = [
         [
             route.destination,
@@ -117,14 +117,11 @@ def _routes(dataplane: Dataplane) -> str:
 def _links(dataplane: Dataplane) -> str:
     rows = [
         [name, str(link.ifindex), "up" if link.up else "down", str(link.mtu)]
-        for name, link in sorted(dataplane.links.items())
+        for name, link in sorted(dataplane.interfaces.links.items())
     ]
     return table(["LINK", "INDEX", "STATE", "MTU"], rows)
 
 
 def _resync(dataplane: Dataplane) -> str:
-    dataplane.routes.refresh()
-    dataplane.tunnels.neighbours.refresh()
-    dataplane.forget_links()
-    dataplane.forget_programmed()
+    dataplane.resync()
     return "the kernel's state is read and written again\n"

@@ -35,8 +35,6 @@ SETTINGS = "FelixConfiguration"
 class Kernel(Protocol):
     """What the follower needs of the dataplane."""
 
-    programmed_revision: int
-
     @property
     def links(self) -> Collection[str]:
         """The names of the host's interfaces."""
@@ -48,6 +46,10 @@ class Kernel(Protocol):
 
     def note_revision(self, revision: int) -> None:
         """The datastore has moved on, and nothing of it concerns the kernel."""
+        ...
+
+    def forget_revisions(self) -> None:
+        """What was programmed at revisions until now says nothing of those that come."""
         ...
 
 
@@ -104,7 +106,7 @@ class Follower:
         log.warning("the datastore is at revision %d and was at %d: it was restored", revision, self.revision)
         self.graph.revision = revision
         if self._kernel is not None:
-            self._kernel.programmed_revision = 0
+            self._kernel.forget_revisions()
 
     async def flush_changes(self) -> None:
         """Pass on what is different whenever something is, for ever."""

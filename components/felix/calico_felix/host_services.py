@@ -54,7 +54,7 @@ class AgentHost:
 
     async def protect(self, addresses: Sequence[str]) -> None:
         """The agent's table closes an interface that it does not know; flows of former owners have ended after this."""
-        await self._dataplane.flows.end_inherited(addresses)
+        await self._dataplane.connections.end_inherited(addresses)
 
     def datastore_ready(self) -> bool | None:
         """None while ClusterInformation is not there."""

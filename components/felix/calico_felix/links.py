@@ -12,9 +12,7 @@ async def follow_links(monitor: Monitor, dataplane: Dataplane, on_link: Callable
     """For ever. `on_link` is called after an interface has come, changed or gone."""
     async for event in monitor:
         if isinstance(event, Overrun):
-            await dataplane.refresh_links()
-            dataplane.routes.refresh()
-            dataplane.wake.set()
+            await dataplane.on_overrun()
         elif isinstance(event, LinkEvent):
             dataplane.on_link(event)
             on_link()

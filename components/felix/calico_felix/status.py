@@ -76,7 +76,7 @@ class StatusReporter:
 
     async def _write_changes(self, stored: dict[str, str]) -> None:
         wanted = {}
-        for key, endpoint in self._dataplane.ruleset.endpoints.items():
+        for key, endpoint in self._dataplane.ruleset.owners.endpoints.items():
             path = status_path(self._host, key)
             if path:
                 state = "up" if not self._dataplane.endpoint_problem(endpoint) else "down"

@@ -11,11 +11,11 @@ import logging
 import os
 import socket
 
-from calico_felix.dataplane import drivers
 from calico_felix.dataplane.foreign_watch import ForeignRules
 from libcalico.config import Configuration
 from libcalico.conventions import VXLAN_DEVICES
 from libcalico.kernel.nft import Nft
+from libcalico.kernel.objects import RTPROT_CALICO
 from libcalico.kernel.rtnl import Rtnl
 from libcalico.policy.nft.names import TABLE
 
@@ -44,6 +44,6 @@ def _clear_routes(mtu_file: str) -> None:
         for device in VXLAN_DEVICES.values():
             rtnl.delete_link(device)
         for family in (socket.AF_INET, socket.AF_INET6):
-            rtnl.apply_routes(rtnl.routes(family, protocol=drivers.OUR_PROTOCOL), ())
+            rtnl.apply_routes(rtnl.routes(family, protocol=RTPROT_CALICO), ())
     with contextlib.suppress(FileNotFoundError):
         os.unlink(mtu_file)

@@ -34,6 +34,9 @@ class Kernel:
     def note_revision(self, revision: int) -> None:
         """Nothing to do."""
 
+    def forget_revisions(self) -> None:
+        self.programmed_revision = 0
+
 
 class Settings:
     """Refuses the severity Fatal, and wants a restart for everything else."""

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from calico_felix.dataplane.drivers import interface_settings, unset_settings
+from calico_felix.dataplane.interface_settings import interface_settings, unset_settings
 from libcalico.kernel.objects import IPV4_SETTINGS, IPV6_SETTINGS, Link
 
 WANTED = interface_settings(ipv6=True, rp_filter=2)

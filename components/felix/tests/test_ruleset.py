@@ -87,9 +87,9 @@ def test_of_two_endpoints_with_one_interface_the_lower_key_is_active() -> None:
     made = ruleset()
     other = endpoint("a", "cali1")
     made.on_flush(flush(endpoints={other.key: other}))
-    assert made.active("cali1") == other
+    assert made.owners.active("cali1") == other
     made.on_flush(flush(endpoints={other.key: None}))
-    active = made.active("cali1")
+    active = made.owners.active("cali1")
     assert active is not None and active.key.name == "w"
 
 

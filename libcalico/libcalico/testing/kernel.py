@@ -21,7 +21,7 @@ from typing import Concatenate
 from libcalico.kernel.conntrack import Conntrack
 from libcalico.kernel.errors import KernelError
 from libcalico.kernel.netlink import Event, Netlink, P, T
-from libcalico.kernel.objects import Address, Link
+from libcalico.kernel.objects import Address, Link, Route
 from libcalico.kernel.rtnl import Rtnl
 from libcalico.testing.kernel_rtnl import FakeRtnl
 from libcalico.testing.kernel_state import KernelState
@@ -51,6 +51,22 @@ class FakeKernel(KernelState):
     def add_address(self, name: str, cidr: str) -> None:
         """Another process gives an interface an address."""
         self.put_address(Address(self.index(name), cidr))
+
+    def add_route(self, destination: str, name: str, gateway: str = "", metric: int = 0) -> None:
+        """Another process adds a route, or puts it in the place of one."""
+        self.put_route(Route(destination, self.index(name), gateway, metric=metric))
+
+    def remove_route(self, destination: str, metric: int = 0) -> None:
+        """Another process deletes a route."""
+        self.drop_route(Route(destination, metric=metric))
+
+    def remove_address(self, name: str, cidr: str) -> None:
+        """Another process takes an address from an interface."""
+        self.drop_address(self.index(name), cidr)
+
+    def remove_link(self, name: str) -> None:
+        """Another process deletes an interface."""
+        self.drop_link(self.index(name))
 
     def add_flow(self, source: str, destination: str) -> None:
         """A connection that the kernel tracks."""

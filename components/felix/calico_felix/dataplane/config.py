@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from calico_felix.dataplane.drivers import DEVICE_PROTOCOL
 from calico_felix.dataplane.mtu import HOST_INTERFACES
+from libcalico.kernel.objects import RTPROT_BOOT
 from libcalico.policy.nft.rules import NftOptions
 
 
@@ -20,6 +20,6 @@ class DataplaneConfig(NamedTuple):
     vxlan_vni: int = 4096
     vxlan_mtu: int = 0
     ipv6: bool = True
-    device_protocol: int = DEVICE_PROTOCOL
+    device_protocol: int = RTPROT_BOOT
     mtu_file: str = ""
     mtu_pattern: str = HOST_INTERFACES

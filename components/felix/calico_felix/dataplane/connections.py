@@ -1,4 +1,4 @@
-"""Connections of addresses whose owner has gone: they end before anybody else may have them.
+"""Connections of addresses whose owner has gone: they end before another may have them.
 
 Established traffic passes before any policy is asked, so whoever gets an address must not get its flows. An address
 that an endpoint loses is remembered, and its flows end once the rules stand without it: at once if another endpoint has
@@ -11,27 +11,27 @@ end when an endpoint gets their address. Those of the endpoints that stand at th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 
-from libcalico.calc.messages import Endpoint
-from libcalico.clock import Clock
+from calico_felix.dataplane.manager import Context, Manager
+from libcalico.calc.messages import Endpoint, Flush
 from libcalico.kernel.conntrack import Conntrack
 from libcalico.kernel.errors import KernelError
+from libcalico.model.keys import ResourceKey
 
-PAUSE_S = 1.0  # between two endings that nobody waits for
+PAUSE_S = 1.0  # between two endings for which no call waits
 
 
-class Flows:
-    """What is known of old flows, and the way to end them: on `thread`, which has the kernel's rules to itself, too."""
+class Connections(Manager):
+    """What is known of old flows, and the way to end them: on the thread that has the kernel's rules to itself, too."""
 
-    def __init__(self, clock: Clock, thread: ThreadPoolExecutor, on_failure: Callable[[str, Exception], None]) -> None:
-        self._clock = clock
-        self._thread = thread
-        self._on_failure = on_failure
+    def __init__(self, context: Context) -> None:
+        self._context = context
         self._conntrack: Conntrack | None = None
         self._listing: asyncio.Future[None] | None = None
         self._started = False
+        """The endpoints of the first flush are taken in: they stood when we started."""
+        self._addresses: dict[ResourceKey, set[str]] = {}
         self._in_use: dict[str, int] = {}
         self._of_start: set[str] = set()
         self._found: set[str] | None = None  # without the addresses in use; None: not known (yet)
@@ -41,7 +41,7 @@ class Flows:
 
     async def open(self) -> None:
         """Get hold of the kernel's flows, and begin to list them."""
-        self._conntrack = await asyncio.get_running_loop().run_in_executor(self._thread, Conntrack)
+        self._conntrack = await self._context.handles.run(self._context.handles.open_conntrack)
         self._listing = asyncio.ensure_future(self.find())
 
     def close(self) -> None:
@@ -52,16 +52,26 @@ class Flows:
     async def find(self) -> None:
         """List the flows that are there when we start."""
         try:
-            found = await asyncio.to_thread(_addresses_of_flows)
+            found = await asyncio.to_thread(self._list)
         except KernelError as error:
-            self._on_failure("conntrack", error)  # every address that is gained counts as one with flows, then
-            return
+            self._context.failures.report("conntrack", error)
+            return  # every address that is gained counts as one with flows, then
         self._found = found - self._in_use.keys()
 
-    def on_endpoint(self, former: Endpoint | None, endpoint: Endpoint | None) -> None:
-        """An endpoint has come, changed or gone."""
-        old, new = addresses_of(former), addresses_of(endpoint)
-        lost, gained = old - new, new - old
+    def _list(self) -> set[str]:
+        with self._context.handles.open_conntrack() as conntrack:
+            return conntrack.addresses()
+
+    def on_flush(self, flush: Flush) -> None:
+        """Endpoints have come, changed or gone; those of the first flush stood when we started."""
+        for key, endpoint in flush.endpoints.items():
+            former, now = self._addresses.pop(key, set()), addresses_of(endpoint)
+            if now:
+                self._addresses[key] = now
+            self._on_addresses(lost=former - now, gained=now - former)
+        self._started = True
+
+    def _on_addresses(self, lost: set[str], gained: set[str]) -> None:
         if self._started:
             self._lost |= {address for address in gained if self._is_anothers(address)}
         else:
@@ -78,12 +88,8 @@ class Flows:
         self._of_start -= lost
 
     def _is_anothers(self, address: str) -> bool:
-        """May have flows of somebody else: who went before we started, or has the address, too."""
+        """May have flows of another endpoint: one that went before we started, or has the address, too."""
         return self._found is None or address in self._found or address in self._in_use
-
-    def started(self) -> None:
-        """The endpoints so far are those that stood when we started."""
-        self._started = True
 
     def take_lost(self) -> set[str]:
         """The addresses whose flows end when the rules of now stand. Give them to `on_rules`, or `take_back`."""
@@ -101,13 +107,13 @@ class Flows:
             await self._end()
         return self._due & self._in_use.keys()
 
-    async def end_in_time(self) -> None:
-        """End those that nobody waits for, if the last ending is long enough ago."""
-        if self._due and self._clock.monotonic_s() >= self._at_s:
+    async def apply(self, now_s: float) -> None:
+        """End those that no call waits for, if the last ending is long enough ago."""
+        if self._due and now_s >= self._at_s:
             await self._end()
 
     def next_try_s(self, now_s: float) -> float | None:
-        """Seconds until `end_in_time` has something to do, None if it has nothing."""
+        """Seconds until `apply` has something to do, None if it has nothing."""
         return max(0.0, self._at_s - now_s) if self._due else None
 
     async def end_inherited(self, addresses: Iterable[str]) -> None:
@@ -122,22 +128,17 @@ class Flows:
         if self._conntrack is None or not self._due:
             return
         addresses, self._due = self._due, set()
-        self._at_s = self._clock.monotonic_s() + PAUSE_S
+        self._at_s = self._context.clock.monotonic_s() + PAUSE_S
         try:
             await self._delete(self._conntrack, addresses)
         except KernelError as error:
             self._due |= addresses
-            self._on_failure("conntrack", error)
+            self._context.failures.report("conntrack", error)
 
     async def _delete(self, conntrack: Conntrack, addresses: set[str]) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, conntrack.delete_flows, addresses)
+        await self._context.handles.run(conntrack.delete_flows, addresses)
 
 
 def addresses_of(endpoint: Endpoint | None) -> set[str]:
     """Its addresses as text."""
     return {net.brief for net in endpoint.nets} if endpoint is not None else set()
-
-
-def _addresses_of_flows() -> set[str]:
-    with Conntrack() as conntrack:
-        return conntrack.addresses()

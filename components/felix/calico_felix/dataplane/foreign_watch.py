@@ -11,11 +11,12 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
 from calico_felix.dataplane import foreign
 from calico_felix.dataplane.foreign import Change, Held
+from calico_felix.dataplane.manager import Manager
 from libcalico.errors import CalicoError
 from libcalico.kernel.ipset import Ipset
 from libcalico.kernel.iptables import Legacy, LegacyMissing, decode_save, legacy_tables
@@ -35,11 +36,17 @@ SWEEPS = 3
 FAMILIES = ("ip", "ip6")
 
 
-class ForeignRules:
+class ForeignRules(Manager):
     """`changed` is set whenever another program has changed nftables."""
 
-    def __init__(self, prefixes: Sequence[str], commit: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        prefixes: Sequence[str],
+        commit: Callable[[str], Awaitable[None]],
+        open_reader: Callable[[], NftReader] = NftReader,
+    ) -> None:
         """`commit(text)` runs one transaction of nftables. Without `prefixes` our accepts are taken away."""
+        self._open_reader = open_reader
         self._prefixes = prefixes
         self._commit = commit
         self._legacy = {family: Legacy(family) for family in FAMILIES}
@@ -82,9 +89,13 @@ class ForeignRules:
         """What others do to workloads' packets that a person must mend."""
         return list(self._obstacles)
 
+    def figures(self) -> Mapping[str, float]:
+        """Our accepts in chains of others."""
+        return {"felix_foreign_accepts": self.accepts}
+
     async def look(self) -> None:
         """Read, mend, sweep, and remember what stays in the way."""
-        chains, tables, obstacles = await asyncio.to_thread(_read, self._prefixes)
+        chains, tables, obstacles = await asyncio.to_thread(_read, self._open_reader, self._prefixes)
         legacy, missing = await self._read_legacy()
         obstacles += missing
         self._has_legacy = bool(legacy or missing)
@@ -111,7 +122,7 @@ class ForeignRules:
 
     async def clear(self) -> None:
         """Take our accepts away, wherever they are; nothing else is touched. For one without prefixes."""
-        _chains, tables, _obstacles = await asyncio.to_thread(_read, self._prefixes)
+        _chains, tables, _obstacles = await asyncio.to_thread(_read, self._open_reader, self._prefixes)
         legacy, _missing = await self._read_legacy()
         for held in (*tables, *legacy):
             if held.table == "filter":
@@ -173,9 +184,11 @@ class ForeignRules:
         self._named = set(obstacles)
 
 
-def _read(prefixes: Sequence[str]) -> tuple[list[ChainSeen], list[Held], list[str]]:
+def _read(
+    open_reader: Callable[[], NftReader], prefixes: Sequence[str]
+) -> tuple[list[ChainSeen], list[Held], list[str]]:
     """All chains; what iptables-nft's tables hold of ours and of a former Felix; the chains that cut workloads off."""
-    with NftReader() as reader:
+    with open_reader() as reader:
         chains = reader.chains(TABLE.removeprefix("inet "))
         by_table: dict[tuple[str, str], list[ChainSeen]] = {}
         for chain in chains:

@@ -8,11 +8,13 @@ kept without a MAC: the kernel finds it, and follows it when it changes (docs/ad
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from libcalico.calc.messages import Endpoint
-from libcalico.kernel.netlink import Netlink
-from libcalico.kernel.objects import Link, Neighbour
+from calico_felix.dataplane.interfaces import Interfaces
+from calico_felix.dataplane.manager import Context, LinkChange, Manager
+from calico_felix.dataplane.owners import Owners
+from libcalico.calc.messages import Flush
+from libcalico.kernel.objects import Neighbour
 from libcalico.kernel.rtnl import Rtnl
 from libcalico.reconcile.reconciler import Reconciler
 
@@ -20,39 +22,72 @@ REFRESH_S = 90.0
 Key = tuple[int, str]
 
 
-class WorkloadNeighbours:
+class WorkloadNeighbours(Manager):
     """What each workload's interface needs, and the way to get there."""
 
-    def __init__(self, netlink: Netlink, devices: Callable[[], set[int]], ipv6: bool) -> None:
-        """`devices()`: the indices of workloads' interfaces; without `ipv6` the kernel has no such neighbours."""
-        self._families = (socket.AF_INET, socket.AF_INET6) if ipv6 else (socket.AF_INET,)
+    def __init__(self, context: Context, owners: Owners, interfaces: Interfaces) -> None:
+        self._has_ipv6 = context.config.ipv6 and context.handles.sysctl.has_ipv6()
         self._keys_of: dict[str, set[Key]] = {}
-        self._netlink = netlink
-        self._devices = devices
-        self.entries: Reconciler[Key, Neighbour] = Reconciler("neighbour", self, refresh_interval_s=REFRESH_S)
+        self._owners = owners
+        self._interfaces = interfaces
+        self.entries: Reconciler[Key, Neighbour] = Reconciler(
+            "neighbour", KeptNeighbours(context, interfaces), refresh_interval_s=REFRESH_S
+        )
 
-    def plan(self, interface: str, endpoint: Endpoint | None, link: Link | None) -> None:
-        """An interface or its endpoint has changed; the kernel forgets what it has of one that is down."""
-        nets = endpoint.nets if endpoint is not None and link is not None and link.up and link.running else ()
+    def on_flush(self, flush: Flush) -> None:
+        """Endpoints have come, changed or gone."""
+        for interface in self._owners.touched:
+            self._plan(interface)
+
+    def on_link(self, change: LinkChange) -> None:
+        """The kernel forgets what it has of an interface that is down."""
+        self._plan(change.link.name)
+
+    def on_forgotten(self, ifindex: int) -> None:
+        """What the kernel has is not known: read it again."""
+        self.entries.refresh()
+
+    def _plan(self, interface: str) -> None:
+        endpoint, link = self._owners.active(interface), self._interfaces.links.get(interface)
+        is_running = link is not None and link.up and link.running
+        nets = endpoint.nets if endpoint is not None and is_running else ()
         addresses = [net.brief for net in nets if net.family == 4 or self._has_ipv6]
         wanted = {(link.ifindex, address) for address in addresses} if link is not None else set()
         former = self._keys_of.pop(interface, set())
         for key in former - wanted:
             self.entries.delete(key)
-            if not nets:
+            if not is_running:
                 self.entries.forget(key)
         for key in wanted - former:
             self.entries.set(key, Neighbour(*key, "", learned=True))
         if wanted:
             self._keys_of[interface] = wanted
 
-    @property
-    def _has_ipv6(self) -> bool:
-        return socket.AF_INET6 in self._families
+    async def apply(self, now_s: float) -> None:
+        """Delete, then keep."""
+        await self.entries.apply(now_s)
+
+    def next_try_s(self, now_s: float) -> float | None:
+        """Seconds until a retry, or the next reading."""
+        return self.entries.next_try_s(now_s)
+
+    def pending(self) -> list[str]:
+        """Entries that could not be written."""
+        return [f"neighbour {key}: {one.error}" for key, one in self.entries.status().failures.items()]
+
+
+class KeptNeighbours:
+    """Entries of workloads' interfaces that count as learned."""
+
+    def __init__(self, context: Context, interfaces: Interfaces) -> None:
+        self._netlink = context.handles.netlink
+        self._interfaces = interfaces
+        has_ipv6 = context.config.ipv6 and context.handles.sysctl.has_ipv6()
+        self._families = (socket.AF_INET, socket.AF_INET6) if has_ipv6 else (socket.AF_INET,)
 
     async def read(self) -> Mapping[Key, Neighbour]:
-        """Those of workloads' interfaces that are kept."""
-        return await self._netlink.run(self._read, self._devices())
+        """Those that are there."""
+        return await self._netlink.run(self._read, self._interfaces.workloads())
 
     def _read(self, rtnl: Rtnl, devices: set[int]) -> dict[Key, Neighbour]:
         found = [entry for family in self._families for entry in rtnl.neighbours(0, family)]

@@ -5,96 +5,123 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterable, Mapping
 
-from calico_felix.dataplane import drivers
-from calico_felix.dataplane.config import DataplaneConfig
+from calico_felix.dataplane.interfaces import Interfaces
+from calico_felix.dataplane.manager import Context, LinkChange, Manager
 from calico_felix.dataplane.mtu import VXLAN_OVERHEAD
+from libcalico.calc.messages import Flush, Vtep
 from libcalico.calc.messages import Route as WantedRoute
-from libcalico.calc.messages import Vtep
 from libcalico.conventions import VXLAN_DEVICES
 from libcalico.kernel.errors import KernelError
 from libcalico.kernel.netlink import Netlink
-from libcalico.kernel.objects import RT_SCOPE_LINK, Link, Neighbour, Route, VxlanAttributes
+from libcalico.kernel.objects import (
+    AF_BRIDGE,
+    NUD_PERMANENT,
+    RT_SCOPE_LINK,
+    RTN_BLACKHOLE,
+    RTPROT_CALICO,
+    Link,
+    Neighbour,
+    Route,
+    VxlanAttributes,
+)
 from libcalico.kernel.rtnl import Rtnl
 from libcalico.reconcile.reconciler import Reconciler
 
+NeighbourKey = tuple[int, str, str]
+
 CHECK_S = 10.0
-RETRY_S = 1.0
+DEVICE_RETRY_S = 1.0
+REFRESH_S = 90.0
 ANYWHERE = {False: "192.0.2.1", True: "2001:db8::1"}
 """Of no network (RFC 5737, 3849): reached by the default route."""
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
-class Tunnels:
-    """One VXLAN device per family that has a tunnel address here."""
+class Vxlan(Manager):
+    """One VXLAN device per family that has a tunnel address here, and the entries that lead through it."""
 
-    def __init__(self, config: DataplaneConfig, netlink: Netlink, on_failure: Callable[[str, Exception], None]) -> None:
-        self._config = config
-        self._netlink = netlink
-        self._on_failure = on_failure
+    def __init__(self, context: Context, interfaces: Interfaces) -> None:
+        self._context = context
+        self._config = context.config
+        self._interfaces = interfaces
+        self._netlink = context.handles.netlink
         self._vteps: dict[tuple[str, int], Vtep] = {}
         self._ready: dict[int, Link] = {}
         self._parents: dict[int, Link] = {}
         self._problems: dict[int, str] = {}
         self._check_at_s = 0.0
-        self._replan = False
-        self.neighbours: Reconciler[drivers.NeighbourKey, Neighbour] = Reconciler(
-            "neighbour", drivers.NeighbourDriver(netlink, self._devices), refresh_interval_s=90.0, on_failure=on_failure
-        )
+        self.generation = 0
+        """Grows when a way to other hosts may be another one."""
+        self._planned = 0
+        """The generation for which the entries were planned."""
+        self.entries: Reconciler[NeighbourKey, Neighbour] = Reconciler(
+            "neighbour", NeighbourDriver(self._netlink, self._devices),
+            refresh_interval_s=REFRESH_S, on_failure=context.failures.report,
+        )  # fmt: skip
 
-    def on_vteps(self, vteps: Mapping[tuple[str, int], Vtep | None]) -> None:
+    def on_flush(self, flush: Flush) -> None:
         """Tunnel ends appeared, changed or are gone."""
-        for key, vtep in vteps.items():
+        for key, vtep in flush.vteps.items():
             if vtep is None:
                 self._vteps.pop(key, None)
             else:
                 self._vteps[key] = vtep
-        if vteps:
+        if flush.vteps:
             self._check_at_s = 0.0
-            self._replan = True
+            self.generation += 1
 
-    def on_device(self, ifindex: int) -> bool:
-        """A device went down, up or away, or has other addresses: if it is one of ours, or below one, what the kernel
-        has forgotten is written again, and True is returned."""
-        if ifindex not in {link.ifindex for link in (*self._ready.values(), *self._parents.values())}:
-            return False
-        self._check_at_s = 0.0
-        self.neighbours.refresh()
-        self.neighbours.retry_all()
-        return True
+    def uses(self, ifindex: int) -> bool:
+        """It is one of our devices, or below one."""
+        return ifindex in {link.ifindex for link in (*self._ready.values(), *self._parents.values())}
+
+    def on_link(self, change: LinkChange) -> None:
+        """With a device that is down, the kernel has forgotten its entries."""
+        if change.was_up != change.is_up:
+            self.on_forgotten(change.link.ifindex)
+
+    def on_forgotten(self, ifindex: int) -> None:
+        """A device went down, up or away, or has other addresses: what leads through it is written again."""
+        if not ifindex or self.uses(ifindex):
+            self._check_at_s = 0.0
+            self.entries.refresh()
+            self.entries.retry_all()
 
     def next_try_s(self, now_s: float) -> float | None:
         """Seconds until `apply` has something to do."""
         if not self._vteps and not self._ready:
             return None
         check = max(0.0, self._check_at_s - now_s)
-        other = self.neighbours.next_try_s(now_s)
+        other = self.entries.next_try_s(now_s) if self._ready else None
         return check if other is None else min(check, other)
 
-    async def apply(self, links: dict[str, Link], now_s: float) -> None:
+    async def apply(self, now_s: float) -> None:
         """Devices first, then the entries that lead through them."""
         if now_s >= self._check_at_s:
             self._check_at_s = now_s + CHECK_S
             for family in (4, 6):
-                try:
-                    await self._ensure_device(family, links)
-                    self._problems.pop(family, None)
-                except KernelError as error:
-                    self._check_at_s = now_s + RETRY_S
-                    self._problems[family] = str(error)
-                    self._on_failure(f"device {VXLAN_DEVICES[family]}", error)
-        if self._replan:
-            self._replan = False
-            self._set_neighbours(self._plan_neighbours())
+                await self._check_device(family, now_s)
+        if self._planned != self.generation:
+            self._planned = self.generation
+            self._set_entries(self._plan_entries())
         if self._ready:
-            await self.neighbours.apply(now_s)
+            await self.entries.apply(now_s)
 
-    async def _ensure_device(self, family: int, links: dict[str, Link]) -> None:
+    async def _check_device(self, family: int, now_s: float) -> None:
+        try:
+            await self._ensure_device(family)
+            self._problems.pop(family, None)
+        except KernelError as error:
+            self._check_at_s = now_s + DEVICE_RETRY_S
+            self._problems[family] = str(error)
+            self._context.failures.report(f"device {VXLAN_DEVICES[family]}", error)
+
+    async def _ensure_device(self, family: int) -> None:
         own, name = self._vteps.get((self._config.host, family)), VXLAN_DEVICES[family]
         if own is None:
             self._forget_device(family)
-            if name in links:
+            if name in self._interfaces.links:
                 await self._netlink.run(Rtnl.delete_link, name)
-                links.pop(name, None)
+                self._interfaces.drop(name)
             return
         peers = [v.parent for (node, of), v in self._vteps.items() if of == family and node != self._config.host]
         holder, parent = await self._netlink.run(_find_parent, own.parent, peers)
@@ -108,10 +135,11 @@ class Tunnels:
         length = 32 if family == 4 else 128
         await self._netlink.run(Rtnl.ensure_only_address, link.ifindex, [f"{own.address}/{length}"], FAMILIES[family])
         if self._ready.get(family) != link:
-            self.neighbours.refresh()
-            self._replan = True
+            self.entries.refresh()
+        if (self._ready.get(family), self._parents.get(family)) != (link, parent):
+            self.generation += 1
         self._ready[family], self._parents[family] = link, parent
-        links[name] = link
+        self._interfaces.put(link)
 
     def mtus(self) -> dict[int, int]:
         """Of each family that wants a tunnel, its MTU in octets, 0 when it is not there yet."""
@@ -119,13 +147,13 @@ class Tunnels:
         return {f: mtu or (self._ready[f].mtu if f in self._ready else 0) for f in self._config.nft.vxlan_families}
 
     def _forget_device(self, family: int) -> None:
-        self._replan = self._replan or family in self._ready
-        self._ready.pop(family, None)
+        if self._ready.pop(family, None) is not None:
+            self.generation += 1
 
     def _devices(self) -> dict[int, int]:
         return {link.ifindex: FAMILIES[family] for family, link in self._ready.items()}
 
-    def _plan_neighbours(self) -> dict[drivers.NeighbourKey, Neighbour]:
+    def _plan_entries(self) -> dict[NeighbourKey, Neighbour]:
         """Of two nodes with the same tunnel address the one whose name comes first has it."""
         wanted = []
         for (node, family), vtep in sorted(self._vteps.items(), reverse=True):
@@ -133,55 +161,77 @@ class Tunnels:
             if node != self._config.host and link is not None:
                 wanted.append(Neighbour(link.ifindex, vtep.address, vtep.mac))
                 wanted.append(Neighbour(link.ifindex, vtep.parent, vtep.mac, fdb=True))
-        return {drivers.neighbour_key(entry): entry for entry in wanted}
+        return {neighbour_key(entry): entry for entry in wanted}
 
-    def _set_neighbours(self, wanted: Mapping[drivers.NeighbourKey, Neighbour]) -> None:
-        for key in self.neighbours.delta.desired.keys() - wanted.keys():
-            self.neighbours.delete(key)
+    def _set_entries(self, wanted: Mapping[NeighbourKey, Neighbour]) -> None:
+        for key in self.entries.delta.desired.keys() - wanted.keys():
+            self.entries.delete(key)
         for key, entry in wanted.items():
-            self.neighbours.set(key, entry)
+            self.entries.set(key, entry)
 
-    def plan_routes(self, routes: Mapping[str, WantedRoute], _links: dict[str, Link]) -> dict[drivers.RouteKey, Route]:
-        """Kernel routes for destinations elsewhere; one whose way is not there yet is left out."""
-        planned = {}
-        for wanted in routes.values():
-            route = self._plan_route(wanted)
-            if route is not None:
-                planned[drivers.route_key(route)] = route
-        return planned
-
-    def _plan_route(self, wanted: WantedRoute) -> Route | None:
+    def plan_route(self, wanted: WantedRoute) -> Route | None:
+        """The kernel's route to a destination elsewhere; None while the way to it is not there."""
         family = 6 if ":" in wanted.destination else 4
         metric = 1024 if family == 6 else 0
         if wanted.kind == "blackhole":
+            device = 1 if family == 6 else 0
             return Route(
-                wanted.destination, type=drivers.RTN_BLACKHOLE, protocol=drivers.OUR_PROTOCOL, metric=metric,
-                device=1 if family == 6 else 0,
+                wanted.destination, device, type=RTN_BLACKHOLE, protocol=RTPROT_CALICO, metric=metric
             )  # fmt: skip
         vtep, link, parent = self._vteps.get((wanted.node, family)), self._ready.get(family), self._parents.get(family)
         if vtep is None or link is None or parent is None:
             return None
         if wanted.kind == "same-subnet":
             return Route(
-                wanted.destination,
-                parent.ifindex,
-                vtep.parent,
-                protocol=drivers.OUR_PROTOCOL,
-                metric=metric,
-                onlink=True,
+                wanted.destination, parent.ifindex, vtep.parent, protocol=RTPROT_CALICO, metric=metric, onlink=True
             )
-        protocol = self._config.device_protocol
-        if wanted.kind == "vxlan-direct":
-            scope = RT_SCOPE_LINK if family == 4 else 0
-            return Route(wanted.destination, link.ifindex, scope=scope, protocol=protocol, metric=metric, mtu=link.mtu)
-        return Route(
-            wanted.destination, link.ifindex, vtep.address, protocol=protocol, metric=metric, onlink=True, mtu=link.mtu
+        by_tunnel = Route(
+            wanted.destination, link.ifindex, protocol=self._config.device_protocol, metric=metric, mtu=link.mtu
         )
+        if wanted.kind == "vxlan-direct":
+            return by_tunnel._replace(scope=RT_SCOPE_LINK if family == 4 else 0)
+        return by_tunnel._replace(gateway=vtep.address, onlink=True)
 
     def pending(self) -> list[str]:
         """What could not be programmed and is tried again."""
         found = [f"device {VXLAN_DEVICES[family]}: {why}" for family, why in self._problems.items()]
-        return found + [f"neighbour {key}: {f.error}" for key, f in self.neighbours.status().failures.items()]
+        return found + [f"neighbour {key}: {f.error}" for key, f in self.entries.status().failures.items()]
+
+
+class NeighbourDriver:
+    """Permanent neighbour and forwarding entries of our VXLAN devices."""
+
+    def __init__(self, netlink: Netlink, devices: Callable[[], dict[int, int]]) -> None:
+        """`devices()`: ifindex -> address family of the VXLAN devices that are there."""
+        self._netlink = netlink
+        self._devices = devices
+
+    async def read(self) -> Mapping[NeighbourKey, Neighbour]:
+        """Every permanent entry."""
+        found = await self._netlink.run(_all_neighbours, self._devices())
+        return {neighbour_key(entry): entry for entry in found}
+
+    async def apply(
+        self, deletes: Mapping[NeighbourKey, Neighbour], updates: Mapping[NeighbourKey, Neighbour]
+    ) -> Mapping[NeighbourKey, Exception]:
+        """Delete, then replace."""
+        failed = await self._netlink.run(Rtnl.apply_neighbours, list(deletes.values()), list(updates.values()))
+        return {neighbour_key(entry): error for entry, error in failed.items()}
+
+
+def neighbour_key(entry: Neighbour) -> NeighbourKey:
+    """What makes two entries the same one to the kernel: the address, and in the forwarding table the MAC as well."""
+    return (entry.device, entry.address, entry.mac if entry.fdb else "")
+
+
+def _all_neighbours(rtnl: Rtnl, devices: dict[int, int]) -> list[Neighbour]:
+    found = [
+        entry
+        for device, family in devices.items()
+        for table in (family, AF_BRIDGE)
+        for entry in rtnl.neighbours(device, table)
+    ]
+    return [entry for entry in found if entry.state == NUD_PERMANENT]
 
 
 def _find_parent(rtnl: Rtnl, address: str, peers: Iterable[str]) -> tuple[Link | None, Link | None]:

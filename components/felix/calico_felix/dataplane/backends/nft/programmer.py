@@ -1,4 +1,4 @@
-"""The one place that writes the nftables table, and that is told when somebody else does."""
+"""The one place that writes the nftables table, and that learns when another process does."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import re
+from typing import NamedTuple
 
 from calico_felix.dataplane.backends.nft.refusals import all_refusals
 from libcalico.kernel.errors import KernelError
@@ -21,16 +22,30 @@ REFILLING_KERNEL = (6, 17)
 """From here on no packet misses an element that one transaction takes out of an interval set and puts in again."""
 
 
+class NftHandles(NamedTuple):
+    """What is open of nftables."""
+
+    nft: Nft
+    elements: ElementBatches
+    reader: NftReader
+    monitor: NftMonitor
+
+
+def open_handles() -> NftHandles:
+    """Those of the kernel, for our table."""
+    nft = Nft()
+    nft.run("list tables")  # its socket has a port from its first use on
+    name = TABLE.removeprefix("inet ")
+    return NftHandles(nft, ElementBatches(name), NftReader(), NftMonitor(name))
+
+
 class Programmer:
     """Owns the handle of libnftables, and the socket for elements. `write` and `commit` block: in one thread. `changes`
     is for the event loop."""
 
-    def __init__(self) -> None:
-        self._nft = Nft()
-        self._nft.run("list tables")  # its socket has a port from its first use on
-        self._elements = ElementBatches(TABLE.removeprefix("inet "))
-        self._reader = NftReader()
-        self._monitor = NftMonitor(TABLE.removeprefix("inet "))
+    def __init__(self, handles: NftHandles | None = None) -> None:
+        """Without `handles` those of the kernel are opened."""
+        self._nft, self._elements, self._reader, self._monitor = handles or open_handles()
         release = NUMBER.findall(os.uname().release)
         self._refills = tuple(map(int, release[:2])) >= REFILLING_KERNEL
 

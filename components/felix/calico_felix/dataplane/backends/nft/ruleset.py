@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from libcalico.calc.messages import Endpoint, Flush, IPSet, IPSetDelta, Member, Pools, PortMember, Vtep
-from libcalico.model.keys import ResourceKey
+from calico_felix.dataplane.owners import Owners
+from libcalico.calc.messages import Flush, IPSet, IPSetDelta, Member, Pools, PortMember, Vtep
 from libcalico.net import Address, Cidr, collapse, parse_cidrs
 from libcalico.policy.ir import Direction, Policy, PolicyId, Rule
 from libcalico.policy.nft import base, names, rules
@@ -24,18 +24,16 @@ DIRECTIONS = (Direction.INGRESS, Direction.EGRESS)
 
 
 class Ruleset:
-    """Desired state. `table` is what the kernel should hold."""
+    """Desired state. `table` is what the kernel should hold; `owners` says for which endpoint of each interface."""
 
     def __init__(self, host: str, options: NftOptions) -> None:
         self._host = host
         self.options = options
         self.table = base.base_table(options)
         self.policies: dict[PolicyId, Policy] = {}
-        self.endpoints: dict[ResourceKey, Endpoint] = {}
+        self.owners = Owners()
         self._members: dict[str, set[Member]] = {}
         self._chains_of: dict[str, set[str]] = {}
-        self._users: dict[PolicyId, set[ResourceKey]] = {}
-        self._by_interface: dict[str, set[ResourceKey]] = {}
         self._peers: dict[tuple[str, int], str] = {}
         self.quarantined: dict[str, str] = {}
         self._refused_sets: dict[str, str] = {}
@@ -46,15 +44,10 @@ class Ruleset:
         """Take in the graph's changes."""
         for set_id, ip_set in flush.sets.items():
             self._on_set(set_id, ip_set)
-        affected: set[ResourceKey] = set()
         for identity, policy in flush.policies.items():
             self._on_policy(identity, policy)
-            affected |= self._users.get(identity, set())
-        interfaces: set[str] = set()
-        for key, endpoint in flush.endpoints.items():
-            interfaces |= self._on_endpoint(key, endpoint)
-        interfaces |= {self.endpoints[key].interface for key in affected if key in self.endpoints}
-        for interface in interfaces:
+        self.owners.on_flush(flush)
+        for interface in self.owners.touched | self.owners.users(flush.policies):
             self._render_interface(interface)
         if flush.pools is not None:
             self._on_pools(flush.pools)
@@ -186,33 +179,11 @@ class Ruleset:
         if lists:
             self._lists_of[identity] = tuple(lists)
 
-    def _on_endpoint(self, key: ResourceKey, endpoint: Endpoint | None) -> set[str]:
-        """Returns the interfaces whose chains must be rendered anew."""
-        changed = set()
-        former = self.endpoints.pop(key, None)
-        if former is not None:
-            changed.add(former.interface)
-            _discard(self._by_interface, former.interface, key)
-            for identity in _references(former):
-                _discard(self._users, identity, key)
-        if endpoint is not None:
-            self.endpoints[key] = endpoint
-            changed.add(endpoint.interface)
-            self._by_interface.setdefault(endpoint.interface, set()).add(key)
-            for identity in _references(endpoint):
-                self._users.setdefault(identity, set()).add(key)
-        return changed
-
-    def active(self, interface: str) -> Endpoint | None:
-        """The endpoint that an interface belongs to: of several the one with the lowest key."""
-        keys = self._by_interface.get(interface)
-        return self.endpoints[min(keys)] if keys else None
-
     def _render_interface(self, interface: str) -> None:
         for name in self._chains_of.pop(interface, set()):
             self.table.chains.pop(name, None)
             self.quarantined.pop(name, None)
-        endpoint = self.active(interface)
+        endpoint = self.owners.active(interface)
         for direction, dispatch in ((Direction.EGRESS, names.FROM_WORKLOAD), (Direction.INGRESS, names.TO_WORKLOAD)):
             chain = names.endpoint_chain(interface, direction)
             one = self.table.maps[dispatch]
@@ -246,11 +217,6 @@ def _discard(sets: dict[Any, set[Any]], name: object, key: object) -> None:
     sets[name].discard(key)
     if not sets[name]:
         del sets[name]
-
-
-def _references(endpoint: Endpoint) -> set[PolicyId]:
-    policies = {identity for tier in endpoint.policy.tiers for identity in (*tier.ingress, *tier.egress)}
-    return policies | {PolicyId("Profile", "", name) for name in endpoint.policy.profiles}
 
 
 def _kernel_sets(set_id: str) -> tuple[str, str]:
