@@ -10,11 +10,12 @@ import pytest
 
 from libcalico.client.objects import AsyncClient
 from libcalico.datastore.memory import MemoryDatastore
-from libcalico.errors import BadData, ResourceDoesNotExist, ResourceUpdateConflict
+from libcalico.errors import BadData, CalicoError, ResourceDoesNotExist, ResourceUpdateConflict
 from libcalico.ipam.assignment import AssignError
 from libcalico.ipam.release import Release
 from libcalico.ipam.service import IpamService
 from libcalico.model.codec import from_input
+from libcalico.model.ipam_data import Config
 
 BLOCK = "/calico/ipam/v2/assignment/ipv4/block/10.93.7.0-29"
 HANDLES = "/calico/ipam/v2/handle/"
@@ -171,3 +172,58 @@ async def test_a_node_can_be_deleted_though_two_blocks_hold_its_address() -> Non
     await AsyncClient(store).delete("Node", "m1")
     assert (await stored(store, BLOCK.replace("-29", "-28")))["allocations"][0] is None
     assert (await stored(store, BLOCK))["allocations"][0] == 0
+
+
+CONFIG = "/calico/ipam/v2/config"
+COOLDOWN = b'{"strict_affinity":"yes","auto_allocate_blocks":true,"ipCooldownSeconds":30}'
+
+
+@pytest.mark.parametrize(
+    ("value", "cause"),
+    [
+        (b"", "Input data was truncated"),
+        (b"[]", "it is not an object"),
+        (b'{"strict_affinity":"yes"}', "strict_affinity = 'yes': it must be true or false"),
+        (b'{"auto_allocate_blocks":1}', "auto_allocate_blocks = 1: it must be true or false"),
+        (b'{"maxBlocksPerHost":"4"}', "maxBlocksPerHost = '4': it must be a whole number"),
+        (b'{"maxBlocksPerHost":18446744073709551616}', "maxBlocksPerHost = 18446744073709551616: it is out of range"),
+        (b'{"ipCooldownSeconds":1.5}', "ipCooldownSeconds = 1.5: it must be a whole number"),
+        (b'{"kubeVirtVMAddressPersistence":true}', "kubeVirtVMAddressPersistence = True: it must be text"),
+    ],
+)
+async def test_no_address_is_assigned_under_a_configuration_that_cannot_be_read(value: bytes, cause: str) -> None:
+    """What it forbids is unknown: the message names the key, the member and its value. The next call reads it again."""
+    store = await cluster([1, 2, 3, 4, 5, 6, 7])
+    await put(store, CONFIG, value)
+    service = IpamService(store, "m1")
+    for call in (
+        lambda: service.auto_assign(1, handle="a"),
+        lambda: service.assign_ip("10.93.7.5", "a"),
+        service.ensure_block,
+        service.get_config,
+    ):
+        with pytest.raises(CalicoError) as raised:
+            await call()
+        assert f"key={CONFIG}" in str(raised.value) and cause in str(raised.value)
+    assert (await stored(store, BLOCK))["allocations"] == [0] + [None] * 7
+    assert await service.ips_by_handle("x") == ("10.93.7.0",)
+    await service.set_config(Config(strict_affinity=True))
+    assert (await service.auto_assign(1, handle="a"))[0] is not None
+
+
+async def test_addresses_are_released_under_a_configuration_that_cannot_be_read(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A container must be able to go. The cooldown counts where it can be read; one line says what is wrong."""
+    caplog.set_level(logging.WARNING)
+    store = await cluster([1, 2, 3, 4, 5, 6, 7])
+    await put(store, CONFIG, b"{")
+    service = IpamService(store, "m1")
+    await service.release_by_handle("x")
+    assert (await stored(store, BLOCK))["allocations"] == [None] * 8
+    assert len([line for line in caplog.messages if "no address is assigned" in line]) == 1
+    cooling = await cluster([1, 2, 3, 4, 5, 6, 7])
+    await put(cooling, CONFIG, COOLDOWN)
+    await IpamService(cooling, "m1").release_by_handle("x")
+    block = await stored(cooling, BLOCK)
+    assert block["allocations"][0] == 0 and "releasedAt" in block["attributes"][0]

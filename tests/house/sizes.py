@@ -10,7 +10,8 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 class ClassSize(NamedTuple):
-    """Lines, methods, and fields: names that are assigned on `self`, and annotated ones of the class itself."""
+    """Lines, methods (one with overloads is one), and fields: names that are assigned on `self`, and annotated ones of
+    the class itself."""
 
     lines: int
     methods: int
@@ -27,7 +28,9 @@ def class_size(node: ast.ClassDef) -> ClassSize:
     methods = [inner for inner in node.body if isinstance(inner, Function)]
     declared = {ast.unparse(inner.target) for inner in node.body if _is_field(inner)}
     assigned = {name for method in methods for name in _assigned(method)}
-    return ClassSize((node.end_lineno or 0) - node.lineno + 1, len(methods), len(declared | assigned))
+    return ClassSize(
+        (node.end_lineno or 0) - node.lineno + 1, len({method.name for method in methods}), len(declared | assigned)
+    )
 
 
 def _is_field(node: ast.stmt) -> TypeGuard[ast.AnnAssign]:

@@ -175,11 +175,13 @@ class Ipam:
         return self._run(self._service().ensure_block(host, num4, num6))
 
     def get_config(self) -> Config:
-        """The configuration in force (spec/ipam.md 3); `cooldown_s` is in seconds."""
+        """The configuration in force (spec/ipam.md 3); `cooldown_s` is in seconds.
+
+        Raises `ParsingDatastoreEntry` for a damaged one: no address is assigned until it is mended (`set_config`)."""
         return self._run(self._service().get_config())
 
     def set_config(self, config: Config) -> None:
-        """Change the configuration; raises `BadData` for a combination that cannot be."""
+        """Change the configuration, also a damaged one; raises `BadData` for a combination that cannot be."""
         self._run(self._service().set_config(config))
 
     def get_utilization(self) -> tuple[Usage, ...]:

@@ -124,8 +124,7 @@ def _free(store: Store, view: View, block: Block, ordinals: list[int]) -> None:
         return
     counts = plan.count_by_handle(block, ordinals)
     view.need((CONFIG, False), *((key_path(HandleKey(handle)), False) for handle in counts if handle))
-    now, cooldown_s = store.clock.now(), store.config(view).cooldown_s
-    released = plan.release(block, ordinals, rfc3339(now) if cooldown_s else "")
+    released = plan.release(block, ordinals, rfc3339(store.clock.now()) if store.cooldown_s(view) else "")
     store.store_released(view, released)
     for handle, count in counts.items():
         store.count_handle(view, handle, block.cidr, -count)

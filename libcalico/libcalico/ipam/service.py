@@ -15,7 +15,7 @@ from functools import partial
 
 from libcalico.clock import Clock, SystemClock
 from libcalico.datastore.contract import Datastore
-from libcalico.errors import BadData, CalicoError, ResourceDoesNotExist
+from libcalico.errors import BadData, CalicoError, ParsingDatastoreEntry, ResourceDoesNotExist
 from libcalico.ipam import affinity, assignment, release, usage
 from libcalico.ipam.addresses import address_net, host_net
 from libcalico.ipam.affinity import ClaimConflict
@@ -255,19 +255,23 @@ class IpamService:
         return blocks[0], blocks[1]
 
     async def get_config(self) -> Config:
-        """The configuration in force (spec/ipam.md 3)."""
+        """The configuration in force (spec/ipam.md 3); raises `ParsingDatastoreEntry` for a damaged one."""
         return await self._transactions.run(self._store.config)
 
     async def set_config(self, config: Config) -> None:
-        """Change the configuration; raises `BadData` for a combination that cannot be."""
+        """Change the configuration, also a damaged one; raises `BadData` for a combination that cannot be."""
         if not config.strict_affinity and not config.auto_allocate_blocks:
             raise BadData("Cannot disable 'StrictAffinity' and 'AutoAllocateBlocks' at the same time")
         if config.max_blocks_per_host > 0 and not config.strict_affinity:
             raise BadData("MaxBlocksPerHost requires StrictAffinity to be enabled")
 
         def step(view: View) -> None:
-            if self._store.config(view) != config:
-                view.put(CONFIG, ipam_data.encode_config(config))
+            try:
+                if self._store.config(view) == config:
+                    return
+            except ParsingDatastoreEntry:
+                pass  # it is written over
+            view.put(CONFIG, ipam_data.encode_config(config))
 
         await self._transactions.run(step)
 

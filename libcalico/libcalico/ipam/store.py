@@ -83,8 +83,15 @@ class Store:
         return networks
 
     def config(self, view: View) -> Config:
-        """The configuration in force."""
-        return ipam_data.decode_config(view.get(CONFIG))
+        """The configuration in force; raises `ParsingDatastoreEntry` for a damaged one: what it forbids is unknown."""
+        value = view.get(CONFIG)
+        return Config() if value is None else self.cached(CONFIG, value, lambda: ipam_data.decode_config(value))
+
+    def cooldown_s(self, view: View) -> int:
+        """Seconds before a released address is free. A damaged configuration keeps nobody from releasing: it counts as
+        far as it can be read, with one line in the log."""
+        value = view.get(CONFIG)
+        return 0 if value is None else self.cached(f"{CONFIG} cooldown", value, lambda: _cooldown_s(value))
 
     def node_labels(self, view: View, host: str, use: str) -> Mapping[str, str]:
         """Labels of a host; raises `ResourceDoesNotExist` when there is no such Node."""
@@ -104,7 +111,7 @@ class Store:
             return None
         block = self.cached(key_path(key), value, lambda: self._decode_block(key, value))
         if b'"releasedAt"' in value:
-            return plan.collect(block, self.clock.now(), self.config(view).cooldown_s)
+            return plan.collect(block, self.clock.now(), self.cooldown_s(view))
         return block
 
     def _decode_block(self, key: BlockKey, value: bytes) -> Block:
@@ -209,6 +216,16 @@ def _decode_pool(path: str, value: bytes) -> Pool | None:
     except ParsingDatastoreEntry:
         return None
     return plan.pool_of(resource) if isinstance(resource, IPPool) else None
+
+
+def _cooldown_s(value: bytes) -> int:
+    try:
+        return ipam_data.decode_config(value).cooldown_s
+    except ParsingDatastoreEntry as error:
+        cooldown_s = ipam_data.decode_cooldown_s(value)
+        text = "IPAM's configuration is damaged: no address is assigned, releases go on with a cooldown of %d s: %s"
+        log.warning(text, cooldown_s, error)
+        return cooldown_s
 
 
 def _decode_reservation(value: bytes) -> list[IPNetwork]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -22,6 +22,8 @@ _BLOCK_MEMBERS = frozenset(
      "sequenceNumberForAllocation", "deleted", "hostAffinity")
 )  # fmt: skip
 
+_SHAPES: dict[type, str] = {bool: "true or false", int: "a whole number", str: "text"}
+M = TypeVar("M", bool, int, str)
 LONGEST_COOLDOWN_S = 100 * 365 * 86400
 """Longer than anything that is meant, and short enough to be subtracted from a date."""
 
@@ -209,24 +211,45 @@ CONFIRMED = b'{"state":"confirmed","deleted":false}'
 
 
 def decode_config(value: bytes | None) -> Config:
-    """The configuration; an absent or damaged key means the defaults, a missing member false or zero."""
+    """The configuration; an absent key means the defaults, a missing member false or zero (spec/ipam.md 3).
+
+    Raises `ParsingDatastoreEntry`, which names the key, the member and its value, for one that cannot be read."""
     if value is None:
         return Config()
-    try:
-        return codec.parsed(IPAMConfigKey(), value, lambda: _decode_config(msgspec.json.decode(value)))
-    except ParsingDatastoreEntry:
-        return Config()
+    return codec.parsed(IPAMConfigKey(), value, lambda: _decode_config(msgspec.json.decode(value)))
 
 
-def _decode_config(raw: dict[str, Any]) -> Config:
-    cooldown_s = int(raw.get("ipCooldownSeconds") or 0)
+def _decode_config(raw: Any) -> Config:
+    if not isinstance(raw, dict):
+        raise ValueError("it is not an object")
     return Config(
-        strict_affinity=bool(raw.get("strict_affinity")),
-        auto_allocate_blocks=bool(raw.get("auto_allocate_blocks")),
-        max_blocks_per_host=_whole(int(raw.get("maxBlocksPerHost") or 0)),
-        persistence=_optional_text(raw.get("kubeVirtVMAddressPersistence")),
-        cooldown_s=min(cooldown_s, LONGEST_COOLDOWN_S),
+        strict_affinity=_member(raw, "strict_affinity", False),
+        auto_allocate_blocks=_member(raw, "auto_allocate_blocks", False),
+        max_blocks_per_host=_member(raw, "maxBlocksPerHost", 0),
+        persistence=_member(raw, "kubeVirtVMAddressPersistence", "") or None,
+        cooldown_s=min(_member(raw, "ipCooldownSeconds", 0), LONGEST_COOLDOWN_S),
     )
+
+
+def decode_cooldown_s(value: bytes) -> int:
+    """The cooldown in seconds that a damaged configuration still names; 0 if it names none."""
+    try:
+        raw = msgspec.json.decode(value)
+        return min(_member(raw, "ipCooldownSeconds", 0), LONGEST_COOLDOWN_S) if isinstance(raw, dict) else 0
+    except (ValueError, RecursionError):  # msgspec's and UnicodeDecodeError are ValueErrors
+        return 0
+
+
+def _member(raw: dict[str, Any], name: str, default: M) -> M:
+    """A member of the default's type; `default` without one."""
+    value = raw.get(name)
+    if value is None:
+        return default
+    if type(value) is not type(default):
+        raise ValueError(f"{name} = {value!r:.40}: it must be {_SHAPES[type(default)]}")
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        raise ValueError(f"{name} = {value!r:.40}: it is out of range")
+    return value
 
 
 def encode_config(config: Config) -> bytes:
