@@ -27,7 +27,9 @@ HOOK = re.compile(r"hook (\w+)")
 COMMENT = re.compile(r'comment "([^"]*)"')
 INTERFACE = re.compile(r'\b([io])ifname "([^"]*)"')
 VERDICT = re.compile(r"\b(accept|drop|reject|return|jump|goto)\b")
-PLAIN = re.compile(r'^(?:[io]ifname "[^"]*" )*(?:counter )?(?:accept|drop|return)?(?: comment "[^"]*")?$')
+PLAIN = re.compile(
+    r'^(?:[io]ifname "[^"]*" )*(?:counter )?(?:accept|drop|reject|return|(?:jump|goto) \S+)?(?: ?comment "[^"]*")?$'
+)
 ENOENT, EBUSY, EEXIST = "No such file or directory", "Device or resource busy", "File exists"
 
 
@@ -322,5 +324,5 @@ def read_rule(chain: str, handle: str, text: str) -> RuleSeen:
     interfaces = tuple(("in" if way == "i" else "out", name) for way, name in INTERFACE.findall(text))
     return RuleSeen(
         chain, handle, comment[1] if comment else "", interfaces, verdict[1] if verdict else "",
-        target[1] if target else "", not PLAIN.match(text) and not target,
+        target[1] if target else "", not PLAIN.match(text),
     )  # fmt: skip
