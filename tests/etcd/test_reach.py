@@ -129,14 +129,14 @@ def test_the_systems_authorities_count(tmp_path: Path, certificates: Certificate
 
 
 def test_an_etcd_that_is_away_is_waited_for_once(tmp_path: Path) -> None:
-    """Ten seconds, then one line that names it; gRPC says nothing of its own."""
+    """Ten seconds, for a person three; then one line that names it. gRPC says nothing of its own."""
     server = Server(tmp_path)
     done = calicoctl(server.url)
     line = (
         f"cannot reach etcd at {server.url} (ETCD_ENDPOINTS): connection refused: start etcd there, or correct the port"
     )
     assert (done.status, done.output, done.errors) == (1, "", f"{line}\n")
-    assert 10 < done.took_s < 14
+    assert 3 < done.took_s < 7
     called = plugin("DEL", {"etcd_endpoints": server.url})
     shown = json.loads(called.output)
     assert (shown["code"], server.url in shown["msg"]) == (11, True), shown

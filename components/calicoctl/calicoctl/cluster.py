@@ -11,10 +11,10 @@ from libcalico.errors import CalicoError, ParsingDatastoreEntry, Unreachable
 from libcalico.model.resources import ClusterInformation
 
 if TYPE_CHECKING:
-    from libcalico.client.blocking import Client
+    from calicoctl.session import Session
 
 
-def connect(arguments: dict[str, Any], initialise: bool = False) -> Client:
+def connect(arguments: dict[str, Any], initialise: bool = False) -> Session:
     """A client as the options and the environment say; `initialise`: the cluster is made ready for objects.
 
     What the datastore's release means for the command is a warning: everything that is stored is read as every release
@@ -34,7 +34,7 @@ def connect(arguments: dict[str, Any], initialise: bool = False) -> Client:
     return client
 
 
-def name_cluster(client: Client, arguments: dict[str, Any]) -> None:
+def name_cluster(client: Session, arguments: dict[str, Any]) -> None:
     """A context is Kubernetes' way to choose a cluster: whoever gives one should know which is meant here."""
     if arguments.get("--context"):
         show_notes([f"--context={arguments['--context']} chooses nothing here: this is the cluster at {client.where}"])
@@ -45,7 +45,7 @@ def warn(text: str) -> None:
     print(f"warning: {text}", file=sys.stderr)
 
 
-def _information(client: Client, initialise: bool, silent: bool) -> ClusterInformation | None:
+def _information(client: Session, initialise: bool, silent: bool) -> ClusterInformation | None:
     """What the cluster says of itself, None if it says nothing. The command's own errors say what is wrong; only a
     datastore that is away is an error here, unless nobody asked."""
     try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import calicoctl.main
-from libcalico.client import blocking
+from calicoctl import session
 from libcalico.datastore.memory import MemoryDatastore
 
 ETCD = "http://127.0.0.1:2379"
@@ -86,13 +86,13 @@ def _as_process(folder: str, stdin: str, environment: Mapping[str, str]) -> Iter
 @contextlib.contextmanager
 def _connected(store: MemoryDatastore) -> Iterator[None]:
     """Whoever connects to `ETCD` gets the store; every other endpoint is tried for real."""
-    connect = blocking.EtcdDatastore  # type: ignore[attr-defined]
+    connect = session.open_datastore
 
     def chosen(config: Any) -> Any:
         return store if ETCD in config.endpoints else connect(config)
 
-    blocking.EtcdDatastore = chosen  # type: ignore[assignment, attr-defined]
+    session.open_datastore = chosen
     try:
         yield
     finally:
-        blocking.EtcdDatastore = connect  # type: ignore[attr-defined]
+        session.open_datastore = connect

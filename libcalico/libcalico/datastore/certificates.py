@@ -186,6 +186,24 @@ def client_context() -> ssl.SSLContext:
     return context
 
 
+def http_context(tls: Tls) -> ssl.SSLContext:
+    """For HTTP/1.1 with etcd. Raises `BadData` for authorities of the system that cannot be read."""
+    import ssl
+
+    context = client_context()
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        if tls.authority:
+            context.load_verify_locations(cadata=ascii_of(tls.authority))
+        else:
+            context.load_default_certs()
+    except (ssl.SSLError, ValueError) as error:
+        raise BadData(f"{FAILED}: the system's authorities cannot be read: {_reason(error)}") from None
+    if tls.certificate and tls.key:
+        load_pair(context, tls.certificate, tls.key)
+    return context
+
+
 def load_pair(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
     """Give a context a certificate and key from memory (the module `ssl` takes file names only)."""
     descriptors = []

@@ -145,3 +145,11 @@ class Datastore(Protocol):
     async def close(self) -> None:
         """Give back the connection; the object is dead afterwards."""
         ...
+
+
+def prefix_end(prefix: bytes) -> bytes:
+    """The first key after all that begin with `prefix`: etcd's `range_end`. A NUL byte means "to the very end"."""
+    for place in range(len(prefix) - 1, -1, -1):
+        if prefix[place] < 0xFF:
+            return prefix[:place] + bytes([prefix[place] + 1])
+    return b"\0"

@@ -1,6 +1,7 @@
 """Why an etcd cannot be reached, found out by trying it with plain sockets, in the words of who has to mend it.
 
-gRPC's own texts differ by version, and do not say which setting is wrong. Used only when all endpoints have failed.
+gRPC's own texts differ by version, and do not say which setting is wrong. Used when all endpoints have failed, or when
+one is silent.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import threading
+from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -23,6 +26,7 @@ UNKNOWN_KEYS = (
 )
 """How a certificate's public key of a kind begins that gRPC's TLS (BoringSSL) does not offer."""
 CERTIFICATES = "set ETCD_CERT_FILE and ETCD_KEY_FILE (or their like: docs/reference/etcd.md)"
+ANSWERS = "it answers now: try again"
 NO_TLS = "it speaks no TLS: write http:// instead of https://"
 
 
@@ -32,6 +36,28 @@ class Route(NamedTuple):
     url: str
     tls: Tls
     certificates: Certificates
+
+
+def explain_all(routes: Sequence[Route], timeout_s: float) -> list[str]:
+    """`explain` for each endpoint, side by side."""
+    reasons = [""] * len(routes)
+
+    def look(place: int) -> None:
+        reasons[place] = explain(routes[place], timeout_s)
+
+    threads = [threading.Thread(target=look, args=(place,), daemon=True) for place in range(len(routes))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return reasons
+
+
+def sentence(routes: Sequence[Route], reasons: Sequence[str], source: str) -> str:
+    """The error's text: every endpoint, the setting that names it, and what is wrong with it."""
+    given = f" ({source})" if source else ""
+    clauses = [f"{route.url}{given}: {reason}" for route, reason in zip(routes, reasons, strict=True)]
+    return f"cannot reach etcd at {'; '.join(clauses)}"
 
 
 def explain(route: Route, timeout_s: float) -> str:
@@ -63,7 +89,7 @@ def _explain_plain(connection: socket.socket) -> str:
 
 def _explain_answer(answer: bytes) -> str:
     if answer[3:4] == bytes((SETTINGS_FRAME,)):
-        return "it answers now: try again"
+        return ANSWERS
     return f"what answers there is not etcd ({answer[:20]!r})" if answer else ""
 
 

@@ -31,16 +31,18 @@ from libcalico.datastore.contract import (
     Target,
     TxnResult,
     WatchBatch,
+    prefix_end,
 )
 from libcalico.datastore.login import Login, is_void
 from libcalico.datastore.members import CONNECT_TIMEOUT_S, Member, Members
+from libcalico.datastore.once import NOT_DONE, Guard, guard_of
 from libcalico.datastore.settings import EtcdConfig
 from libcalico.errors import BadData, ConnectionUnauthorized, DatastoreError
 from libcalico.rpc import grpc
 from libcalico.rpc.etcd import etcd_pb2 as pb
 from libcalico.rpc.etcd import etcd_pb2_grpc as stubs
 
-__all__ = ["EtcdConfig", "EtcdDatastore", "prefix_end"]
+__all__ = ["EtcdConfig", "EtcdDatastore"]
 
 REQUEST_TIMEOUT_S = 10.0
 PATIENCE_S = 0.7
@@ -54,8 +56,6 @@ _TARGETS = {
     Target.MOD_REVISION: (pb.Compare.MOD, "mod_revision"),
     Target.VALUE: (pb.Compare.VALUE, "value"),
 }
-_NOT_DONE = ("failed to connect", "raft proposal dropped", "etcdserver: no leader", "etcdserver: too many requests")
-"""What is said of a request that certainly changed nothing."""
 _LOST = ("stream removed", "rst_stream")
 """What gRPC says, beside UNAVAILABLE, when the connection broke under a request."""
 
@@ -114,25 +114,40 @@ class EtcdDatastore:
         self, compares: Sequence[Compare], success: Sequence[Operation], failure: Sequence[Operation] = ()
     ) -> TxnResult:
         """One etcd transaction; at most 128 operations in each branch (etcd's default limit)."""
+        return await self._txn(compares, success, failure, attempts_before=0)
+
+    async def txn_again(
+        self, compares: Sequence[Compare], success: Sequence[Operation], failure: Sequence[Operation] = ()
+    ) -> TxnResult:
+        """One that has a guard (`once.guard_of`), and that was asked for on another connection without an answer."""
+        return await self._txn(compares, success, failure, attempts_before=1)
+
+    async def _txn(
+        self,
+        compares: Sequence[Compare],
+        success: Sequence[Operation],
+        failure: Sequence[Operation],
+        attempts_before: int,
+    ) -> TxnResult:
         request = pb.TxnRequest(
             compare=[_compare(compare) for compare in compares],
             success=[_operation(operation) for operation in success],
             failure=[_operation(operation) for operation in failure],
         )
-        guard = _guard(compares, success)
+        guard = guard_of(compares, success)
         reads_only = all(isinstance(operation, Get) for operation in (*success, *failure))
         reply = await self._ask(
             lambda channel: stubs.KVStub(channel).Txn, request, repeat=reads_only or guard is not None
         )
         answer = reply.message
-        if guard is not None and reply.attempts > 1 and not answer.succeeded:
+        if guard is not None and attempts_before + reply.attempts > 1 and not answer.succeeded:
             revision = await self._revision_of(guard, success)
             if revision:
                 return TxnResult(True, ((),) * len(success), revision)
         responses = tuple(_response(response) for response in answer.responses)
         return TxnResult(answer.succeeded, responses, answer.header.revision)
 
-    async def _revision_of(self, guard: _Guard, success: Sequence[Operation]) -> int:
+    async def _revision_of(self, guard: Guard, success: Sequence[Operation]) -> int:
         """The revision at which these operations were carried out after the guard's revision, 0 if they were not."""
         put, since = guard
         try:
@@ -256,7 +271,7 @@ class EtcdDatastore:
             raise error
         details = (error.details() or "").lower()
         lost = error.code() is grpc.StatusCode.UNAVAILABLE or any(text in details for text in _LOST)
-        may_repeat = any(text in details for text in _NOT_DONE) or (repeat and lost)
+        may_repeat = any(text in details for text in NOT_DONE) or (repeat and lost)
         if may_repeat and _now_s() < ends_s - RETRY_PAUSE_S:
             self.members.move_on(member)
             return None
@@ -335,39 +350,12 @@ def _response_of(reading: asyncio.Future[Any]) -> Any:
     return response
 
 
-class _Guard(NamedTuple):
-    """A key that a transaction writes, and the revision after which it was not written before (0: it was absent)."""
-
-    put: Put
-    since: int
-
-
-def _guard(compares: Sequence[Compare], success: Sequence[Operation]) -> _Guard | None:
-    """What makes a transaction one that can be carried out once only, if it is one."""
-    if any(isinstance(operation, Get) or (isinstance(operation, Delete) and operation.prefix) for operation in success):
-        return None
-    absent = {compare.key for compare in compares if compare.target is not Target.VALUE and compare.value == 0}
-    revisions = {compare.key: int(compare.value) for compare in compares if compare.target is Target.MOD_REVISION}
-    for operation in success:
-        if isinstance(operation, Put) and (operation.key in absent or operation.key in revisions):
-            return _Guard(operation, revisions.get(operation.key, 0))
-    return None
-
-
 def _now_s() -> float:
     return asyncio.get_running_loop().time()
 
 
 def _range(channel: Any) -> Any:
     return stubs.KVStub(channel).Range
-
-
-def prefix_end(prefix: bytes) -> bytes:
-    """The first key after all that begin with `prefix`: etcd's `range_end`. A NUL byte means "to the very end"."""
-    for place in range(len(prefix) - 1, -1, -1):
-        if prefix[place] < 0xFF:
-            return prefix[:place] + bytes([prefix[place] + 1])
-    return b"\0"
 
 
 def _pair(kv: Any) -> KeyValue:

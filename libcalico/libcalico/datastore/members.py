@@ -172,18 +172,16 @@ class Members:
 
     async def _explain(self) -> str:
         """What is wrong, for all endpoints; found out once for all who wait."""
-        from libcalico.datastore.diagnosis import Route, explain
+        from libcalico.datastore import diagnosis
 
         clock = asyncio.get_running_loop().time
         async with self._explaining:
             if not self.trouble or clock() - self._explained_s > EXPLANATION_LASTS_S:
-                routes = [Route(one.url, self._tls, self._config.certificates) for one in self._all]
-                told = [asyncio.to_thread(explain, route, EXPLAIN_TIMEOUT_S) for route in routes]
-                reasons = zip(self._all, await asyncio.gather(*told), strict=True)
-                source = f" ({self._config.source})" if self._config.source else ""
-                self.trouble = "; ".join(f"{member.url}{source}: {reason}" for member, reason in reasons)
+                routes = [diagnosis.Route(one.url, self._tls, self._config.certificates) for one in self._all]
+                reasons = await asyncio.to_thread(diagnosis.explain_all, routes, EXPLAIN_TIMEOUT_S)
+                self.trouble = diagnosis.sentence(routes, reasons, self._config.source)
                 self._explained_s = clock()
-        return f"cannot reach etcd at {self.trouble}"
+        return self.trouble
 
     async def close(self) -> None:
         """Close every connection."""

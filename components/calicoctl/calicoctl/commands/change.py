@@ -11,8 +11,8 @@ import msgspec
 
 from calicoctl import cluster
 from calicoctl.failures import CommandFailed, failed_by
+from calicoctl.session import Session
 from calicoctl.words import TYPED, kind_of, namespace_for, refuse_read_only
-from libcalico.client.blocking import Client
 from libcalico.errors import BadData, CalicoError, ResourceDoesNotExist, ResourceUpdateConflict
 from libcalico.model import ResourceKey, from_input, to_json
 from libcalico.model.lenient import UnknownField
@@ -35,7 +35,7 @@ def patch(arguments: dict[str, Any]) -> int:
     return 0
 
 
-def _patch_one(client: Client, kind: str, name: str, namespace: str, arguments: dict[str, Any]) -> None:
+def _patch_one(client: Session, kind: str, name: str, namespace: str, arguments: dict[str, Any]) -> None:
     current = client.get(kind, name, namespace)
     try:
         change = json.loads(arguments["--patch"], parse_constant=_no_number, parse_float=_number, parse_int=_number)

@@ -27,7 +27,7 @@ from libcalico.model.validation.hints import hint_for
 from libcalico.model.validation.objects import validate as validate_resource
 
 if TYPE_CHECKING:
-    from libcalico.client.blocking import Client
+    from calicoctl.session import Session
 
 NAMES_SHOWN = 100
 PARTICIPLES = {"create": "created", "apply": "applied", "replace": "replaced", "validate": "validated"}
@@ -44,7 +44,7 @@ def create(arguments: dict[str, Any]) -> int:
     """Objects that must not exist yet."""
     from libcalico.client.checks import as_new
 
-    def step(client: Client, resource: Resource) -> None:
+    def step(client: Session, resource: Resource) -> None:
         metadata = resource.metadata
         refuse_read_only(type(resource).__name__, metadata.name, metadata.namespace, "create or apply")
         try:
@@ -61,7 +61,7 @@ def create(arguments: dict[str, Any]) -> int:
 def apply(arguments: dict[str, Any]) -> int:
     """Objects that may exist already."""
 
-    def step(client: Client, resource: Resource) -> None:
+    def step(client: Session, resource: Resource) -> None:
         if type(resource).__name__ == "ClusterInformation":
             raise OperationNotSupported("apply", "ClusterInformation", "resource is readonly")
         if is_kubernetes_policy(type(resource).__name__, resource.metadata.name):
@@ -75,13 +75,13 @@ def apply(arguments: dict[str, Any]) -> int:
 def replace(arguments: dict[str, Any]) -> int:
     """Objects that must exist."""
 
-    def step(client: Client, resource: Resource) -> None:
+    def step(client: Session, resource: Resource) -> None:
         _replace_own(client, resource)
 
     return _run("replace", arguments, step)
 
 
-def _replace_own(client: Client, resource: Resource) -> None:
+def _replace_own(client: Session, resource: Resource) -> None:
     """Replace what is the user's; a policy of Kubernetes must be there to be refused, as upstream has it."""
     kind, metadata = type(resource).__name__, resource.metadata
     if is_kubernetes_policy(kind, metadata.name):
@@ -134,7 +134,7 @@ def delete(arguments: dict[str, Any]) -> int:
     return 1 if errors else 0
 
 
-def _delete_one(client: Client, wanted: tuple[str, str, str, str], arguments: dict[str, Any]) -> CalicoError | None:
+def _delete_one(client: Session, wanted: tuple[str, str, str, str], arguments: dict[str, Any]) -> CalicoError | None:
     kind, name, given, version = wanted
     try:
         namespace = namespace_for(kind, given, arguments)
@@ -160,7 +160,7 @@ def _placed(resource: Resource, arguments: dict[str, Any]) -> Resource:
     return msgspec.structs.replace(resource, metadata=msgspec.structs.replace(metadata, namespace=namespace))
 
 
-def _run(verb: str, arguments: dict[str, Any], step: Callable[[Client, Resource], None]) -> int:
+def _run(verb: str, arguments: dict[str, Any], step: Callable[[Session, Resource], None]) -> int:
     loaded = inputs.load(arguments)
     if not loaded:
         print("No resources specified")

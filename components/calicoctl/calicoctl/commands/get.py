@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from calicoctl import cluster, inputs
 from calicoctl.failures import CommandFailed, failed_by, several, show_notes
 from calicoctl.output import documents, tables
+from calicoctl.session import Session
 from calicoctl.words import check_names, kind_of, namespace_for
-from libcalico.client.blocking import Client
 from libcalico.errors import BadData, CalicoError, ParsingDatastoreEntry, ResourceDoesNotExist
 from libcalico.model import API_VERSION, KINDS, to_json
 
@@ -91,7 +91,7 @@ def _place(kind: str, name: str, given: str, arguments: dict[str, Any]) -> str:
 
 
 def _fetch(
-    client: Client, requests: list[tuple[str, str, str]], arguments: dict[str, Any]
+    client: Session, requests: list[tuple[str, str, str]], arguments: dict[str, Any]
 ) -> tuple[list[Group], list[CalicoError]]:
     groups: list[Group] = []
     missing: list[CalicoError] = []
@@ -110,7 +110,7 @@ def _fetch(
     return groups, missing
 
 
-def _fetch_one(client: Client, kind: str, name: str, namespace: str) -> Group:
+def _fetch_one(client: Session, kind: str, name: str, namespace: str) -> Group:
     if name and (namespace or not KINDS[kind].namespaced):
         return Group(kind, [to_json(client.get(kind, name, namespace))])
     found = client.list_at_revision(kind, namespace)
@@ -125,9 +125,9 @@ def _exported(item: dict[str, Any]) -> dict[str, Any]:
     return {**item, "metadata": metadata}
 
 
-def _add_global_as_number(client: Client, groups: list[Group]) -> None:
+def _add_global_as_number(client: Session, groups: list[Group]) -> None:
     """What a node without an AS number of its own has: the cluster's, if it is set."""
-    number = client.raw_spec("BGPConfiguration", "default").get("asNumber")
+    number = client.spec_member("BGPConfiguration", "default", "asNumber")
     if number is not None:
         for group in groups:
             for item in group.items:

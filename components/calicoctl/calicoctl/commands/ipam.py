@@ -9,7 +9,7 @@ from calicoctl import cluster
 from calicoctl.commands.get import unreadable_notes
 from calicoctl.failures import CommandFailed, notes_are_shown, show_notes
 from calicoctl.output import boxes
-from libcalico.client.blocking import Client
+from calicoctl.session import Session
 from libcalico.errors import CalicoError, ResourceDoesNotExist
 from libcalico.model.ipam_data import Attribute, Block
 
@@ -38,12 +38,12 @@ def show(arguments: dict[str, Any]) -> int:
     return 0
 
 
-def _name_unreadable(client: Client) -> None:
+def _name_unreadable(client: Session) -> None:
     if notes_are_shown():
         show_notes(unreadable_notes("block", client.ipam.unreadable_blocks()))
 
 
-def _usage(client: Client, with_blocks: bool) -> str:
+def _usage(client: Session, with_blocks: bool) -> str:
     rows = []
     for usage in client.ipam.get_utilization():
         used = sum(_used(block) for block in usage.blocks)
@@ -82,7 +82,7 @@ def parsed_address(text: str) -> str:
     return str(getattr(address, "ipv4_mapped", None) or address)
 
 
-def _address(client: Client, text: str) -> str:
+def _address(client: Session, text: str) -> str:
     address = parsed_address(text)
     try:
         found: Attribute = client.ipam.get_assignment_attributes(address)
@@ -98,7 +98,7 @@ def _address(client: Client, text: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _borrowed(client: Client) -> str:
+def _borrowed(client: Session) -> str:
     rows, unknown = [], 0
     for usage in client.ipam.get_utilization():
         for block in usage.blocks:
@@ -127,7 +127,7 @@ def _borrowed_row(block: Block, ordinal: int, owner: str, facts: dict[str, str])
     return (block.address(ordinal), facts["node"], block.cidr, owner, kind, pod)
 
 
-def _configuration(client: Client) -> str:
+def _configuration(client: Session) -> str:
     config = client.ipam.get_config()
     rows = [
         ("StrictAffinity", str(config.strict_affinity).lower()),

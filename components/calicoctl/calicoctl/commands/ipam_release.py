@@ -18,7 +18,7 @@ from libcalico.ipam.release import Release
 from libcalico.model.resources import ClusterInformation
 
 if TYPE_CHECKING:
-    from libcalico.client.blocking import Client
+    from calicoctl.session import Session
     from libcalico.ipam.audit import Audit
 
 AT_ONCE = 50
@@ -39,7 +39,7 @@ def run(arguments: dict[str, Any]) -> int:
     return 0
 
 
-def _release_address(client: Client, address: str) -> None:
+def _release_address(client: Session, address: str) -> None:
     if client.ipam.release_ips([address]).unallocated:
         raise CommandFailed(f"IP address {address} is not assigned")
     print(f"Successfully released IP address {address}")
@@ -47,7 +47,7 @@ def _release_address(client: Client, address: str) -> None:
         show_notes(_users(client, address))
 
 
-def _users(client: Client, address: str) -> list[str]:
+def _users(client: Session, address: str) -> list[str]:
     """What still goes by an address that was just released."""
     try:
         owners = client.ipam.check().used.get(address, [])
@@ -56,7 +56,7 @@ def _users(client: Client, address: str) -> list[str]:
     return [f"{owner} goes on using {address}: it may be given to another container now" for owner in owners]
 
 
-def _release_reported(client: Client, files: Sequence[str], is_forced: bool) -> None:
+def _release_reported(client: Session, files: Sequence[str], is_forced: bool) -> None:
     information = client.get(ClusterInformation, "default")
     reports = [_accepted(report.read(file), information, is_forced) for file in files]
     if information.metadata.resource_version not in [one.cluster_revision for one in reports]:
@@ -95,7 +95,7 @@ def _accepted(one: Report, information: Any, is_forced: bool) -> Report:
     return one
 
 
-def _release_leaks(client: Client, leaks: Sequence[Leak], audit: Audit) -> None:
+def _release_leaks(client: Session, leaks: Sequence[Leak], audit: Audit) -> None:
     if not leaks:
         print("Report didn't contain any leaked IPs to clean up.")
         return
@@ -114,7 +114,7 @@ def _release_leaks(client: Client, leaks: Sequence[Leak], audit: Audit) -> None:
         print(f"{gone} addresses marked as leaked in the report had already been cleaned up.")
 
 
-def _release_some(client: Client, leaks: Sequence[Leak]) -> int:
+def _release_some(client: Session, leaks: Sequence[Leak]) -> int:
     """How many were released. One that has changed hands meanwhile refuses its whole group: then they go one by one."""
     try:
         done = client.ipam.release_ips([Release(one.address, one.handle or None, one.sequence) for one in leaks])
@@ -123,7 +123,7 @@ def _release_some(client: Client, leaks: Sequence[Leak]) -> int:
     return len(done.done) - len(done.unallocated)
 
 
-def _delete_handles(client: Client, handles: Sequence[StaleHandle], audit: Audit) -> None:
+def _delete_handles(client: Session, handles: Sequence[StaleHandle], audit: Audit) -> None:
     if not handles:
         print("Report didn't contain any handles to clean up.")
         return

@@ -12,7 +12,7 @@ from libcalico.errors import CalicoError
 from libcalico.model.resources import ClusterInformation
 
 if TYPE_CHECKING:
-    from libcalico.client.blocking import Client
+    from calicoctl.session import Session
 
 LABEL_WIDTH = 19
 
@@ -57,7 +57,7 @@ def _pause(text: str | None) -> float:
     return pause_ns / NANOSECONDS["s"]
 
 
-def _cluster(client: Client) -> str:
+def _cluster(client: Session) -> str:
     try:
         spec = client.get(ClusterInformation, "default").spec
     except CalicoError as error:
