@@ -86,6 +86,35 @@ class Standing(NamedTuple):
     sets: list[str]
 
 
+class Difference(NamedTuple):
+    """Elements that a set or map loses, and those that it gets."""
+
+    gone: frozenset[Any]
+    fresh: frozenset[Any]
+
+
+NONE = Difference(frozenset(), frozenset())
+
+
+class Differences:
+    """What the sets and maps of one table lose and get on the way to another's: each is computed once, when it is asked
+    for. Of a set of 50,000 networks that takes milliseconds."""
+
+    def __init__(self, old: Table, new: Table) -> None:
+        self._old: Mapping[str, Set | Map] = {**old.sets, **old.maps}
+        self._new: Mapping[str, Set | Map] = {**new.sets, **new.maps}
+        self._known: dict[str, Difference] = {}
+
+    def of(self, name: str) -> Difference:
+        """That of a set or map that is in both tables."""
+        found = self._known.get(name)
+        if found is None:
+            old, new = self._old[name].elements, self._new[name].elements
+            found = NONE if old is new else Difference(old - new, new - old)
+            self._known[name] = found
+        return found
+
+
 class Table:
     """Chains, sets and maps by name. `names`: what those sets are called in the kernel that have another name there;
     the rules here use the first."""
@@ -109,7 +138,7 @@ class Table:
         plain = self.copy()
         plain.names = {}
         lines = [f"add table {TABLE}", f"delete table {TABLE}", f"add table {TABLE}"]
-        return "\n".join([*lines, *_switch(Table(), plain, _Plan(list(plain.chains), [], set(), []), True)]) + "\n"
+        return "\n".join([*lines, *_switch(Table(), plain, _Plan(list(plain.chains), [], set(), []))]) + "\n"
 
     def render_guard(self) -> str:
         """Commands that make the base chains in place of a table that is not there: without any endpoint they drop."""
@@ -133,28 +162,37 @@ class Table:
             for kind, names in zip(("map", "chain", "set"), standing, strict=True)
             for name in names
         ]
-        lines += _switch(Table(), self, _Plan(list(self.chains), staged, set(), []), True)
+        lines += _switch(Table(), self, _Plan(list(self.chains), staged, set(), []))
         return ["\n".join(part) + "\n" for part in (first, lines)]
 
     def render_delta(self, former: Table) -> str:
         """The commands of `render_steps` as one text, for a table that no packet meets."""
         return "".join(self.render_steps(former))
 
-    def render_steps(self, former: Table, refills: bool = True, fills: list[ElementChange] | None = None) -> list[str]:
+    def render_steps(
+        self,
+        former: Table,
+        refills: bool = True,
+        fills: list[ElementChange] | None = None,
+        differences: Differences | None = None,
+    ) -> list[str]:
         """The transactions that turn `former` into this one: none when they are equal, two when there are new interval
         sets. Takes over `former`'s names of sets. `fills`, when it is given, gets the elements of large new sets, to be
         added between the two: batches are faster than text."""
-        plan = _plan(former, self, refills)
+        differences = differences or Differences(former, self)
+        plan = _plan(former, self, differences, refills)
         self.names = {name: called for name, called in former.names.items() if name in self.sets}
         for name in plan.replaced:
             self.names.pop(name, None)
         for name in plan.staged:
             if name in former.sets:
                 self.names[name] = next_set(former.names.get(name, name))
-        parts = list(self._staging(plan.staged, fills)), list(_switch(former, self, plan, refills))
+        parts = list(self._staging(plan.staged, fills)), list(_switch(former, self, plan, differences))
         return ["\n".join(part) + "\n" for part in parts if part]
 
-    def element_changes(self, former: Table, refills: bool = True) -> list[ElementChange] | None:
+    def element_changes(
+        self, former: Table, refills: bool = True, differences: Differences | None = None
+    ) -> list[ElementChange] | None:
         """What turns `former` into this one when nothing but elements differs; None when anything else does. Takes over
         `former`'s names of sets."""
         if (
@@ -163,16 +201,17 @@ class Table:
             or self.maps.keys() != former.maps.keys()
         ):
             return None
+        differences = differences or Differences(former, self)
         changes: list[ElementChange] = []
         for name, one in self.sets.items():
             if one is not (known := former.sets[name]):
-                if _is_made_again(known, one, refills):
+                difference = differences.of(name)
+                if _is_made_again(known, one, difference, refills):
                     return None
-                called = former.names.get(name, name)
-                changes += _element_changes(called, one.type, one.interval, known.elements, one.elements, refills)
+                changes += _element_changes(former.names.get(name, name), known, one, difference, refills)
         for name, verdicts in self.maps.items():
             if verdicts is not (standing := former.maps[name]):
-                changes += _element_changes(name, verdicts.type, False, standing.elements, verdicts.elements, refills)
+                changes += _element_changes(name, standing, verdicts, differences.of(name), refills)
         self.names = former.names
         return changes
 
@@ -205,13 +244,14 @@ class _Change(NamedTuple):
     declared: list[str] | None
 
 
-def _plan(old: Table, new: Table, refills: bool) -> _Plan:
+def _plan(old: Table, new: Table, differences: Differences, refills: bool) -> _Plan:
     """A set is made again when it is another's type, and when it changes together with a rule that uses it: a packet
     would meet the new rules and its former members."""
     standing = [name for name in new.sets if name in old.sets]
-    replaced = {name for name in standing if _is_made_again(old.sets[name], new.sets[name], refills)}
-    altered = [n for n in standing if old.sets[n].interval and _differ(old.sets[n], new.sets[n])]
-    replaced |= {name for name in altered if _loses_many(old.sets[name], new.sets[name])}
+    sets = {n: (old.sets[n], new.sets[n], differences.of(n)) for n in standing if old.sets[n] is not new.sets[n]}
+    replaced = {n for n, (was, one, difference) in sets.items() if _is_made_again(was, one, difference, refills)}
+    altered = [name for name, (was, _one, difference) in sets.items() if was.interval and any(difference)]
+    replaced |= {name for name in altered if _loses_many(*sets[name])}
     changed = {name: chain for name, chain in new.chains.items() if old.chains.get(name) != chain}
     if altered and changed:
         replaced |= _used_by(changed, old, new).intersection(altered)
@@ -228,12 +268,13 @@ def _used_by(changed: dict[str, Chain], old: Table, new: Table) -> set[str]:
     return {name for chain in chains for name in _sets_of(chain)}
 
 
-def _switch(old: Table, new: Table, plan: _Plan, refills: bool) -> Iterable[str]:
+def _switch(old: Table, new: Table, plan: _Plan, differences: Differences | None = None) -> Iterable[str]:
     """Names first, then what they hold; references go before what they refer to."""
     to_read = sum(len(one.elements) for one in old.sets.values() if one.interval)
+    differences = differences or Differences(old, new)
     to_change = {name: one for name, one in new.sets.items() if name not in plan.staged}
-    sets = _changes({n: one for n, one in old.sets.items() if n not in plan.replaced}, to_change, to_read)
-    maps = _changes(old.maps, new.maps, to_read)
+    kept = {n: one for n, one in old.sets.items() if n not in plan.replaced}
+    sets, maps = _changes(kept, to_change, differences, to_read), _changes(old.maps, new.maps, differences, to_read)
     gone_sets = [name for name in old.sets if name not in new.sets or name in plan.replaced]
     gone_chains = [name for name in old.chains if name not in new.chains]
     for name, change in maps.items():
@@ -286,31 +327,27 @@ def _targets_of(chain: Chain) -> list[str]:
     return [found for rule in chain.rules for found in TARGET.findall(rule)]
 
 
-def _differ(one: Set, other: Set) -> bool:
-    return one.elements is not other.elements and one.elements != other.elements
-
-
-def _is_made_again(old: Set, new: Set, refills: bool) -> bool:
+def _is_made_again(old: Set, new: Set, difference: Difference, refills: bool) -> bool:
     """A set of another type, and a large interval set of which more than half goes: to empty and fill it in one
     transaction takes the kernel twice as long as to fill another, or more. Without `refills` also an interval set from
     which too much would be deleted, or of which an address would go from one element to another."""
     if old.declaration != new.declaration:
         return True
-    if not old.interval or old.elements is new.elements:
+    gone, fresh = difference
+    if not old.interval or not gone:
         return False
-    gone = old.elements - new.elements
     if refills:
         return len(gone) > LARGE and 2 * len(gone) > len(old.elements) and bool(new.elements)
-    return bool(gone) and (_is_much(gone, old) or _overlap(gone, new.elements - old.elements))
+    return _is_much(gone, old) or _overlap(gone, fresh)
 
 
 def _is_much(gone: frozenset[Any], old: Set | Map) -> bool:
     return len(gone) > FEW_REMOVALS and len(gone) * len(old.elements) > MOST_STEPS
 
 
-def _loses_many(old: Set, new: Set) -> bool:
+def _loses_many(old: Set, new: Set, difference: Difference) -> bool:
     """Of a large interval set, more than libnftables should delete."""
-    return len(old.elements) > LARGE and bool(new.elements) and _is_much(old.elements - new.elements, old)
+    return len(old.elements) > LARGE and bool(new.elements) and _is_much(difference.gone, old)
 
 
 def _overlap(gone: frozenset[str | Cidr], fresh: frozenset[str | Cidr]) -> bool:
@@ -321,15 +358,17 @@ def _overlap(gone: frozenset[str | Cidr], fresh: frozenset[str | Cidr]) -> bool:
     return any(one.overlaps(net) for one in now for net in former)
 
 
-def _changes(old: Mapping[str, Set | Map], new: Mapping[str, Set | Map], to_read: int) -> dict[str, _Change]:
+def _changes(
+    old: Mapping[str, Set | Map], new: Mapping[str, Set | Map], differences: Differences, to_read: int
+) -> dict[str, _Change]:
     """`to_read`: elements that libnftables reads for one `delete element`."""
     changes = {}
     for name, one in new.items():
         known = old.get(name)
         if known is None:
             changes[name] = _Change(False, [], _texts(one.elements))
-        elif known.elements is not one.elements and (known.elements != one.elements):
-            gone, fresh = known.elements - one.elements, one.elements - known.elements
+        elif any(difference := differences.of(name)):
+            gone, fresh = difference
             intervals = isinstance(one, Set) and one.interval
             small = to_read > max(LARGE_READ, 2 * len(one.elements))
             if gone and (_is_much(gone, known) if intervals else small):
@@ -340,14 +379,16 @@ def _changes(old: Mapping[str, Set | Map], new: Mapping[str, Set | Map], to_read
 
 
 def _element_changes(
-    name: str, kind: str, interval: bool, old: frozenset[Any], new: frozenset[Any], refills: bool
+    name: str, old: Set | Map, new: Set | Map, difference: Difference, refills: bool
 ) -> list[ElementChange]:
-    gone, fresh = old - new, new - old
-    if interval and refills and 2 * len(gone) > len(old):  # it is small, or left empty
-        emptied = ElementChange(False, name, kind, interval, None)
-        return [emptied, ElementChange(True, name, kind, interval, _texts(new))] if new else [emptied]
+    gone, fresh = difference
+    interval = isinstance(new, Set) and new.interval
+    if interval and refills and 2 * len(gone) > len(old.elements):  # it is small, or left empty
+        emptied = ElementChange(False, name, new.type, interval, None)
+        whole = ElementChange(True, name, new.type, interval, _texts(new.elements))
+        return [emptied, whole] if new.elements else [emptied]
     parts = ((False, gone), (True, fresh))
-    return [ElementChange(add, name, kind, interval, _texts(elements)) for add, elements in parts if elements]
+    return [ElementChange(add, name, new.type, interval, _texts(elements)) for add, elements in parts if elements]
 
 
 def _texts(elements: Iterable[str | Cidr | tuple[str, str]]) -> list[str]:

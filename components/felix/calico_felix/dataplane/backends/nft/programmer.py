@@ -15,7 +15,7 @@ from libcalico.kernel.nft_elements import ElementBatches
 from libcalico.kernel.nft_monitor import NftMonitor
 from libcalico.kernel.nft_reader import NftReader
 from libcalico.policy.nft.names import TABLE
-from libcalico.policy.nft.table import ElementChange, Standing, Table
+from libcalico.policy.nft.table import Differences, ElementChange, Standing, Table
 
 NUMBER = re.compile(r"[0-9]+")
 REFILLING_KERNEL = (6, 17)
@@ -55,9 +55,12 @@ class Programmer:
         are all that cannot be."""
         if former is None:
             self._rewrite(wanted)
-        elif not self._write_elements(wanted, former):
+            return
+        differences = Differences(former, wanted)
+        if not self._write_elements(wanted, former, differences):
             fills: list[ElementChange] = []
-            self._commit_all(wanted, wanted.render_steps(former, self._refills, fills), fills, whole=False)
+            texts = wanted.render_steps(former, self._refills, fills, differences)
+            self._commit_all(wanted, texts, fills, whole=False)
 
     def _rewrite(self, wanted: Table) -> None:
         """Where no table stands, one that drops new flows comes first: the sets may take their time."""
@@ -101,9 +104,9 @@ class Programmer:
         found = Standing([s.name for s in sets if s.is_map], chains, [s.name for s in sets if not s.is_map])
         return found if chains else None
 
-    def _write_elements(self, wanted: Table, former: Table) -> bool:
+    def _write_elements(self, wanted: Table, former: Table, differences: Differences) -> bool:
         """The usual case of a running agent: nothing but elements differs (docs/adr/0029-element-batches.md)."""
-        changes = wanted.element_changes(former, self._refills)
+        changes = wanted.element_changes(former, self._refills, differences)
         try:
             return changes is not None and self._elements.commit(changes)
         except KernelError as error:
