@@ -142,6 +142,7 @@ class Daemon:
         await dataplane.open()
         self.follower.attach(dataplane)
         self.report.dataplane = dataplane
+        self.report.figures.add(dataplane.figures)
         if self.configuration["IPForwarding"] == "enabled":
             self.forwarding.start()
         return dataplane
@@ -149,7 +150,6 @@ class Daemon:
     async def _serve_node_api(self, stack: AsyncExitStack, dataplane: Dataplane) -> Finisher:
         host = AgentHost(self.client, self.ipam, self.follower, dataplane, self.clock)
         stack.callback(host.close)
-        self.report.figures.add(dataplane.figures)
         node = NodeApi(self.host, dataplane, self.report.figures)
         await self.serving.sockets.serve_node(
             self.configuration["NodeSocket"], WorkloadsService(host, self.unfinished), node
