@@ -12,14 +12,17 @@ from calico_felix.dataplane.interfaces import REFRESH_S
 from calico_felix.dataplane.link_events import BURST
 from calico_felix.dataplane.loop import ALIVE_S, Dataplane
 from calico_felix.dataplane.manager import RETRY_S, Context
-from libcalico.calc.messages import Pools
+from libcalico.calc.messages import Flush, IPSet, Pools
 from libcalico.calc.messages import Route as WantedRoute
 from libcalico.kernel.netlink import AddressEvent, LinkEvent, RouteEvent
 from libcalico.kernel.objects import Address
+from libcalico.net import parse_cidrs
 from libcalico.obs.figures import BY_NAME
+from libcalico.policy.ir import Action, Policy, PolicyId, Rule, Side
 from libcalico.testing.clock import ManualClock
 from libcalico.testing.flushes import endpoint, flush, vtep
 from libcalico.testing.kernel import FakeKernel
+from libcalico.testing.kernel_state import KilledError
 
 pytest_plugins = ["calico_felix.testing"]
 
@@ -49,7 +52,7 @@ neighbours
   10.0.2.0 dev vxlan.calico lladdr 66:00:00:00:00:02
   fdb 66:00:00:00:00:02 dst 172.16.0.2 dev vxlan.calico
 """
-NUMBER = re.compile(r"(?<=-[46])/[0-9]+")
+NUMBER = re.compile(r"(set [^/ ]+|@[^/ ]+)/[0-9]+(?= )")
 SECTIONS = ("links", "addresses", "routes", "neighbours")
 
 
@@ -64,7 +67,7 @@ async def dataplane(context: Context, kernel: FakeKernel) -> Dataplane:
 
 def plain(text: str) -> str:
     """Without the numbers that are in the kernel's names of sets that were made again."""
-    return NUMBER.sub("", text)
+    return NUMBER.sub(r"\1", text)
 
 
 def deliver(kernel: FakeKernel, dataplane: Dataplane) -> None:
@@ -121,6 +124,48 @@ async def test_an_agent_that_is_started_again_finds_all_in_its_place(
     await again.apply()
     assert [one for one in kernel.commands if not one.startswith("nft ")] == []
     assert plain(kernel.show()) == plain(written)
+
+
+async def start(context: Context, wanted: Flush) -> None:
+    """An agent's life: what it finds, what it is to make, and a minute later."""
+    made = Dataplane(context.config, context.clock, context.handles)
+    await made.open()
+    made.on_flush(wanted)
+    await made.apply()
+    assert isinstance(context.clock, ManualClock)
+    context.clock.at_s += 60
+    await made.apply()
+    made.connections.close()
+
+
+async def test_killed_at_any_command_the_next_agent_brings_it_to_an_end(context: Context, kernel: FakeKernel) -> None:
+    kernel.add_link("calia")
+    kernel.add_link("calib")
+    policy = Policy(PolicyId("Profile", "", "p"), "", (Rule(Action.ALLOW, 1, source=Side(sets=("s:x",))),), ())
+    networks = IPSet("s:x", False, frozenset(parse_cidrs(["10.9.0.0/24", "10.8.0.0/24"])[0]))
+    other = flush(
+        endpoint("a", "10.0.1.9/32"), endpoint("b", "10.0.1.7/32"), policies={policy.id: policy},
+        sets={"s:x": networks}, vteps=[OWN._replace(address="10.0.1.1"), FAR._replace(mac="66:00:00:00:00:09")],
+        routes={"10.0.3.0/26": WantedRoute("10.0.3.0/26", "same-subnet", "far")},
+    )  # fmt: skip
+    wanted: dict[str, str] = {}
+    killed = 0
+    for target, name in ((other, "other"), (WHOLE, "whole")):
+        await start(context, target)
+        wanted[name] = plain(kernel.show(*SECTIONS, "nft"))
+    while True:
+        kernel.kill_after = killed
+        try:
+            await start(context, other)
+            break
+        except KilledError:
+            killed += 1
+        kernel.kill_after = None
+        await start(context, other)
+        assert plain(kernel.show(*SECTIONS, "nft")) == wanted["other"], killed
+        await start(context, WHOLE)
+        assert plain(kernel.show(*SECTIONS, "nft")) == wanted["whole"], killed
+    assert killed > 30, "so many commands were in between"
 
 
 async def test_policy_comes_before_everything_else(dataplane: Dataplane, kernel: FakeKernel) -> None:

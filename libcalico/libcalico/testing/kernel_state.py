@@ -41,6 +41,10 @@ class Refusal(NamedTuple):
     times: int
 
 
+class KilledError(BaseException):
+    """The process under test is killed with this command; the kernel did not do it."""
+
+
 class KernelState:
     """One network namespace as values."""
 
@@ -58,6 +62,8 @@ class KernelState:
         self.reads: list[str] = []
         self._refusals: list[Refusal] = []
         self.has_ipv6 = ipv6
+        self.kill_after: int | None = None
+        """So many commands are done yet, and the next one kills who asks; None: none does."""
         self._next_index = 1
         self.add_link("lo", mtu=65536)
 
@@ -75,6 +81,10 @@ class KernelState:
 
     def ask(self, command: str) -> int:
         """Note a command; the number with which it is refused, 0 when it is not."""
+        if self.kill_after is not None:
+            if self.kill_after == 0:
+                raise KilledError(command)
+            self.kill_after -= 1
         self.commands.append(command)
         return self.refused(command)
 
