@@ -22,7 +22,6 @@ from libcalico.policy.ir import Action, Direction, EndpointPolicy, Policy, Polic
 from libcalico.policy.nft.base import base_table
 from libcalico.policy.nft.rules import endpoint_chains, render_policy
 
-ROOT = Path(__file__).parents[3]
 POLICY = Policy(
     PolicyId("NetworkPolicy", "default", "a"), "default", tuple(Rule(a, n) for n, a in enumerate(Action)), ()
 )
@@ -57,44 +56,6 @@ IN_RULES = {
     "VXLANPort": "4790",
     "NATPortRange": "1024:2048",
 }
-LAB = "tests/lab/test_settings.py"
-HERE = "components/felix/tests/test_settings_effects.py"
-MAIN = "components/felix/tests/test_felix_main.py"
-ETCD = "libcalico/tests/test_etcd_settings.py"
-SERVING = "components/felix/tests/test_felix_serving.py"
-ELSEWHERE = {
-    "DatastoreType": (HERE, "test_another_kind_of_datastore_is_refused"),
-    "FelixHostname": (MAIN, "FelixHostname"),
-    "EtcdEndpoints": (MAIN, "EtcdEndpoints"),
-    "EtcdAddr": (MAIN, "EtcdAddr"),
-    "EtcdScheme": (MAIN, "EtcdScheme"),
-    "EtcdCaFile": (MAIN, "EtcdCaFile"),
-    "EtcdKeyFile": (ETCD, "EtcdKeyFile"),
-    "EtcdCertFile": (HERE, "test_a_certificate_without_its_key_is_refused"),
-    "NodeSocket": ("tests/scale/bench_cni.py", "FELIX_NODESOCKET"),
-    "DebugSocket": ("tests/scale/bench_cni.py", "FELIX_DEBUGSOCKET"),
-    "StateDirectory": ("tests/scale/bench_cni.py", "FELIX_STATEDIRECTORY"),
-    "MTUFile": ("components/felix/tests/test_mtu.py", "MtuFile"),
-    "MTUIfacePattern": ("components/felix/tests/test_mtu.py", "HOST_INTERFACES"),
-    "LogSeverityScreen": (LAB, "logSeverityScreen"),
-    "IPv6Support": (LAB, "ipv6Support"),
-    "IPForwarding": (LAB, "ipForwarding"),
-    "VXLANVNI": (LAB, "vxlanVNI"),
-    "VXLANMTU": (LAB, "vxlanMTU"),
-    "DeviceRouteProtocol": (LAB, "deviceRouteProtocol"),
-    "ReportingIntervalSecs": (LAB, "reportingInterval"),
-    "ReportingTTLSecs": (LAB, "reportingTTL"),
-    "EndpointReportingEnabled": (LAB, "endpointReportingEnabled"),
-    **{f"{page}{what}": (SERVING, f"{{prefix}}{what}") for page in ("PrometheusMetrics", "Health")
-       for what in ("Enabled", "Host", "Port")},
-}  # fmt: skip
-"""The file of the test that shows the effect, and a word that stands there."""
-
-
-def test_the_effect_of_every_parameter_is_shown() -> None:
-    assert {row.name for row in PARAMETERS} == IN_RULES.keys() | ELSEWHERE.keys()
-    for name, (file, word) in ELSEWHERE.items():
-        assert word.lower() in (ROOT / file).read_text().lower(), f"{name}: {word} in {file}"
 
 
 @pytest.mark.parametrize(("name", "value"), IN_RULES.items())

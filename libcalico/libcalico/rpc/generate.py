@@ -20,6 +20,8 @@ def main() -> int:
         arguments += [f"--{kind}={ROOT}" for kind in ("python_out", "pyi_out", "grpc_python_out")]
         if protoc.main([*arguments, f"libcalico/rpc/{proto}"]) != 0:
             return 1
+    stubs = PACKAGE / "etcd" / "etcd_pb2_grpc.py"
+    stubs.write_text(stubs.read_text().replace("calico.etcdserverpb.", "etcdserverpb."))  # the services' names in etcd
     return 0
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -27,6 +29,17 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 settings.register_profile("whole", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("quick", settings.get_profile("whole"), max_examples=20)
 settings.load_profile("whole")
+
+
+# Programs that tests start find what the tests find, also where Pants laid the sources out.
+if "PEX_EXTRA_SYS_PATH" in os.environ:
+    os.environ["PYTHONPATH"] = os.pathsep.join(str(Path(folder).resolve()) for folder in sys.path)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of random tests."""
+    parser.addoption("--packets", type=int, default=20_000, help="packets of the kernel = matcher test")
+    parser.addoption("--seed", type=int, default=0, help="seed of random tests; 0 takes another one each time")
 
 
 @pytest.fixture(scope="session")
