@@ -14,7 +14,7 @@ BACKEND ?= nftables
 MODE ?= kernel
 ARGS ?=
 
-.PHONY: help demo demo-down shell test unit netns lab compat vectors bench lint fmt dist dev native proto reference clean
+.PHONY: help root demo demo-down shell test unit netns lab compat vectors bench lint fmt dist dev native proto reference clean
 
 help: ## this text
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -28,7 +28,7 @@ $(STAMPS)/apt:
 
 $(STAMPS)/venv: $(STAMPS)/apt requirements-dev.txt
 	@python="$(PYTHON)"; [ -n "$$python" ] || python=$$(command -v python3.11); \
-	[ -x $(BIN)/python ] || { echo "making $(VENV), with the compiled modules: once, about a minute"; $$python -m venv $(VENV); }
+	[ -x $(BIN)/python ] || { echo "making $(VENV), then the compiled modules: once, one to four minutes"; $$python -m venv $(VENV); }
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
@@ -47,23 +47,26 @@ $(STAMPS)/dists: $(STAMPS)/venv Makefile libcalico/pyproject.toml components/fel
 	  --config-settings editable_mode=compat -e ./libcalico -e ./components/felix -e ./components/calicoctl
 	@touch $@
 
+root:
+	@[ "$$(id -u)" = 0 ] || { echo 'this needs root, for network namespaces: run it as root, or with sudo' >&2; exit 1; }
+
 dev: $(STAMPS)/native $(STAMPS)/cni $(STAMPS)/dists ## .venv with everything in it
 
 native: $(STAMPS)/native ## build the compiled modules if a source has changed
 	@echo "the compiled modules are up to date in $(VENV)"
 
-demo: dev ## three hosts, three tasks, one policy (KEEP=1 leaves them standing)
+demo: root dev ## three hosts, three tasks, one policy (KEEP=1 leaves them standing)
 	@$(BIN)/python -m tests.lab.demo $(if $(KEEP),--keep)
 
 # As typed: make would take a $ of the command for one of its own variables.
 shell: override export RUN := $(value RUN)
-shell: dev ## a shell on a host of a demo that was kept: HOST=a2 [RUN='a command instead']
+shell: root dev ## a shell on a host of a demo that was kept: HOST=a2 [RUN='a command instead']
 	@$(BIN)/python -m tests.lab.demo --shell "$(or $(HOST),m1)" --run "$$RUN"
 
-demo-down: dev ## remove a demo that was kept
+demo-down: root dev ## remove a demo that was kept
 	@$(BIN)/python -m tests.lab.demo --down
 
-test: dev lint pants-check ## everything that can be tested here
+test: root dev lint pants-check ## everything that can be tested here
 	@$(BIN)/python -m pytest $(ARGS)
 
 unit: dev ## pure code and services in memory, with fewer examples than `make test` takes

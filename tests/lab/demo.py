@@ -19,7 +19,7 @@ from types import FrameType
 
 from tests.lab import kept
 from tests.lab.cluster import ADDRESSES, Cluster
-from tests.lab.host import cleanup_leftovers
+from tests.lab.host import CommandFailed, cleanup_leftovers
 from tests.lab.mesos import Task, TaskFailed
 
 # The double i in the name is the story's own.
@@ -50,8 +50,8 @@ DENIED = ("fruitstore-frontend", SERVER)
 WIDTH = 100
 OPENING = "m1, a1 and a2 are hosts, simulated here: m1 stores the data, a1 and a2 run tasks (containers)."
 TIMES_OUT = 28
-ANSWER_S, SILENCE_S = 5.0, 2.0
-"""How long an answer is waited for, and how long one that must not come."""
+ANSWER_S, SILENCE_S, PROBE_S = 5.0, 2.0, 0.3
+"""How long an answer is waited for, how long one that must not come, and one that is asked for again and again."""
 PROVEN = (
     "tasks on two hosts reached each other; the policy let in by label alone, across hosts, and changed nothing else;"
     " an established connection lived on; deleting the policy restored everything"
@@ -110,6 +110,10 @@ class Story:
                 taken = (time.monotonic() - started) * 1000
                 shown = " ".join(f"{key}={value}" for key, value in labels.items())
                 print(f"   {name:20} on {host}  {task.address:16} {shown:32} ready in {taken:.0f} ms")
+            for machine in self.cluster.hosts.values():
+                for task in self.tasks.values():
+                    machine.run(["ping", "-c", "1", "-W", "5", task.address])
+            print(f"   {', '.join(self.cluster.hosts)} each ping all three")
 
     def before_policy(self) -> Matrix:
         """Everybody reaches everybody."""
@@ -167,9 +171,10 @@ class Story:
         with self.step("5. Under the policy: bookstore-frontend is answered, fruitstore-frontend is not"):
             started = time.monotonic()
             self.cluster.wait_programmed(TASKS[SERVER][0])
-            self.cluster.wait("the policy", lambda: self.fetch("fruitstore-frontend", 0.3)[0] == TIMES_OUT)
+            self.cluster.wait("the policy", lambda: self.fetch("fruitstore-frontend", PROBE_S)[0] == TIMES_OUT)
             taken = (time.monotonic() - started) * 1000
-            print(f"   {DENIED[0]} first went without an answer {taken:.0f} ms after the policy was stored")
+            print(f"   {DENIED[0]} asked until it was not answered: that took {taken:.0f} ms, with requests that")
+            print(f"   wait {PROBE_S * 1000:.0f} ms each")
             if self.expect("bookstore-frontend", allowed=True) != self.identity:
                 raise Unexpected("the server answered with another id")
             self.expect("fruitstore-frontend", allowed=False)
@@ -204,8 +209,11 @@ class Story:
             self.calicoctl(
                 "delete", "-f", "/run/bookstore-policy.yaml", "Successfully deleted 1 'NetworkPolicy' resource(s)"
             )
-            self.cluster.wait("access again", lambda: self.fetch("fruitstore-frontend", 0.3)[0] == 0)
+            self.cluster.wait("access again", lambda: self.fetch("fruitstore-frontend", PROBE_S)[0] == 0)
             self.expect("fruitstore-frontend", allowed=True)
+            if set(self.matrix().values()) != {"yes"}:
+                raise Unexpected("not everybody reaches everybody after the policy is gone")
+            print("   and every task is answered by every other, as before")
 
     def fetch(self, client: str, timeout_s: float) -> tuple[int, str]:
         """A request to the server."""
@@ -280,7 +288,7 @@ def run(keep: bool) -> int:
         if keep:
             kept.keep(cluster)
         return 0
-    except (Unexpected, TaskFailed) as error:
+    except (Unexpected, TaskFailed, CommandFailed) as error:
         print(f"\nFAILED: {error}\n{cluster.dump()}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -292,7 +300,7 @@ def run(keep: bool) -> int:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, handled as Ctrl-C is."""
+    """SIGTERM, or SIGHUP of a terminal that was closed, handled as Ctrl-C is."""
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> None:
@@ -341,7 +349,8 @@ def main() -> int:
             return kept.enter(kept.load(), arguments.shell, arguments.run)
         if arguments.matrix:
             return kept.matrix(kept.load())
-        signal.signal(signal.SIGTERM, _terminate)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _terminate)
         return run(arguments.keep)
     except kept.Refused as error:
         print(error, file=sys.stderr)

@@ -6,7 +6,6 @@ The namespaces live as long as one process, the host's init; the kernel takes ev
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import select
 import shlex
@@ -18,11 +17,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from libcalico.testing.machine import DIE_WITH_US
+
 MARK = "CALICO_LAB"
 KEPT = "CALICO_LAB_KEPT_BY"
 """In the environment of a host that is to outlive its run: the run's process id and start."""
 KILL_LIMIT_S = 5.0
-PR_SET_PDEATHSIG = 1
 PRIVATE = ("/run", "/etc/calico", "/etc/cni", "/var/lib/calico", "/var/log/calico")
 SETUP = """
 set -e
@@ -38,7 +38,6 @@ echo 1 > /proc/sys/net/ipv4/ip_forward
 echo ready
 exec sleep infinity
 """
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class CommandFailed(Exception):
@@ -96,11 +95,6 @@ def is_ours(pid: int) -> bool:
         return False
 
 
-def die_with_parent() -> None:
-    """Runs in a child before exec: SIGKILL when the thread that started it ends, so start it from one that stays."""
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 class Host:
     """A host. `run` waits for a command on it, `start` leaves one running until the host or the run ends."""
 
@@ -119,6 +113,7 @@ class Host:
         script = SETUP.format(private=" ".join(PRIVATE), name=shlex.quote(name))
         self._init = subprocess.Popen(
             [
+                *(() if keep else DIE_WITH_US),
                 "unshare",
                 "--net",
                 "--mount",
@@ -135,7 +130,6 @@ class Host:
             stdin=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL if keep else None,
             env={**os.environ, MARK: name, **({KEPT: identity_of(os.getpid())} if keep else {})},
-            preexec_fn=None if keep else die_with_parent,
             start_new_session=True,
             pass_fds=inherits,
         )
@@ -173,12 +167,11 @@ class Host:
         words = ["sh", "-c", command] if isinstance(command, str) else list(command)
         self._say(f"{self.name}# {command if isinstance(command, str) else shlex.join(words)}")
         done = subprocess.run(
-            [*self.enter(netns), *words],
+            [*DIE_WITH_US, *self.enter(netns), *words],
             input=stdin,
             capture_output=True,
             timeout=timeout_s,
             env=self._environment(environment),
-            preexec_fn=die_with_parent,
             check=False,
         )
         result = subprocess.CompletedProcess(
