@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from libcalico.cni import delete
-from libcalico.cni.add import POLICY_TIMEOUT_S
 from libcalico.model.codec import from_input
 from libcalico.testing.cni_world import ID, NODE, World, started
+from libcalico.workload import lifecycle
+from libcalico.workload.request import POLICY_TIMEOUT_S
 
 
 @pytest.fixture(params=[False, True], ids=["alone", "agent"])
@@ -35,7 +35,7 @@ async def add_node(world: World, name: str) -> None:
 async def test_the_del_that_follows_a_refused_add_touches_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delete, "DYING_S", 0.1)
+    monkeypatch.setattr(lifecycle, "DYING_S", 0.1)
     await world.ok("ADD", "cni")
     await world.refused("ADD", "cni", "/other")
     before = (world.now(), dict(world.kernel.boxes))

@@ -10,13 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libcalico.cni import labels, names, result, versions
+from libcalico.cni import labels, result, versions
 from libcalico.cni.conf import read_conf
 from libcalico.cni.errors import CniError
 from libcalico.cni.request import CniRequestData, parse_arguments, parse_request
 from libcalico.cni.result import Addresses, Interfaces
 from libcalico.errors import ValidationError
-from libcalico.workload import endpoint
+from libcalico.workload import endpoint, name_errors
+from libcalico.workload.labels import compress, sanitise
+from libcalico.workload.names import endpoint_segment, legal_namespace
+from libcalico.workload.request import Attachment, Identity
 
 ENVIRONMENT = {
     "CNI_COMMAND": "ADD",
@@ -205,31 +208,31 @@ class TestLabels:
         ],
     )
     def test_cleaning(self, text: str, clean: str) -> None:
-        assert labels.sanitise(text) == clean
+        assert sanitise(text) == clean
 
     @pytest.mark.parametrize("text", ["-" * 1_000_000, "-." * 500_000, "\N{SNOWMAN}" * 1_000_000, "/" * 1_000_000])
     def test_hostile_texts_take_time_by_their_length_only(self, text: str) -> None:
         started_s = time.process_time()
-        assert labels.sanitise(text) == ""
+        assert sanitise(text) == ""
         found = labels.read([(text, text), ("projectcalico.org/namespace", text)])
         assert time.process_time() - started_s < 2
         assert (found.labels, len(found.problems[0]) < 300) == ({}, True)
 
     def test_the_published_vector_of_a_long_value(self) -> None:
         value = "/analytics/nightly/warehouse-loaders/customer-orders/partition-writer"
-        short = labels.compress(value)
+        short = compress(value)
         assert short == "5d558be...ly/warehouse-loaders/customer-orders/partition-writer"
-        assert labels.sanitise(short) == "5d558be.ly.warehouse-loaders.customer-orders.partition-writer"
+        assert sanitise(short) == "5d558be.ly.warehouse-loaders.customer-orders.partition-writer"
 
     def test_63_bytes_stay_and_64_do_not(self) -> None:
-        assert labels.compress("x" * 63) == "x" * 63
-        assert len(labels.compress("x" * 64)) == 63
+        assert compress("x" * 63) == "x" * 63
+        assert len(compress("x" * 64)) == 63
 
     @given(st.text(max_size=120))
     def test_any_text_becomes_a_legal_value(self, text: str) -> None:
-        value = labels.sanitise(labels.compress(text))
+        value = sanitise(compress(text))
         assert len(value) <= 63 or len(value.encode()) <= 63
-        assert value == labels.sanitise(value)
+        assert value == sanitise(value)
 
     def test_special_labels_are_not_stored(self) -> None:
         found = labels.read(
@@ -245,7 +248,7 @@ class TestLabels:
         assert found.labels == {"role": "web", "novalue": ""}
         assert (found.namespace, found.pools_v4) == ("Team.A", '["blue"]')
         assert len(found.notes) == 2
-        assert endpoint.legal_namespace(found.namespace) == "team-a"
+        assert legal_namespace(found.namespace) == "team-a"
 
 
 class TestNames:
@@ -264,11 +267,12 @@ class TestNames:
     def test_the_refusal_of_a_name_says_which_and_what_to_do(
         self, container: str, network: str, words: list[str]
     ) -> None:
-        stored = endpoint.build_endpoint("n1", "default", container, "eth0", network, {}, ["10.0.0.1"], "cali1", "")
+        wanted = Attachment(Identity("n1", "default", container, "eth0"), network)
+        stored = endpoint.build_endpoint(wanted, "cali1", ["10.0.0.1"], "")
         with pytest.raises(ValidationError) as caught:
             endpoint.check_endpoint(stored)
             endpoint.check_profile(network)
-        told = names.explain(caught.value, container, network)
+        told = name_errors.explain(caught.value, container, network)
         assert [word for word in words if word not in str(told)] == []
         assert [(f.field, f.reason) for f in told.fields] == [(f.field, f.reason) for f in caught.value.fields]
 
@@ -328,9 +332,8 @@ class TestResults:
 
 class TestEndpoints:
     def build(self, container: str = "5f0c9e11-2b7a", interface: str = "eth0", network: str = "calico") -> Any:
-        return endpoint.build_endpoint(
-            "10.0.4.17", "default", container, interface, network, {}, ["10.0.0.1"], "cali1", ""
-        )
+        wanted = Attachment(Identity("10.0.4.17", "default", container, interface), network)
+        return endpoint.build_endpoint(wanted, "cali1", ["10.0.0.1"], "")
 
     def test_the_name_doubles_dashes(self) -> None:
         assert self.build().metadata.name == "10.0.4.17-cni-5f0c9e11--2b7a-eth0"
@@ -349,8 +352,8 @@ class TestEndpoints:
     @pytest.mark.parametrize("interface", ["Eth0", "eth@0", "a b", "-", "é"])
     def test_odd_interface_names_are_mapped_to_legal_and_different_ones(self, interface: str) -> None:
         endpoint.check_endpoint(self.build(interface=interface))
-        assert endpoint.endpoint_segment(interface) not in {"eth0", interface}
-        assert endpoint.endpoint_segment("eth0") == "eth0"
+        assert endpoint_segment(interface) not in {"eth0", interface}
+        assert endpoint_segment("eth0") == "eth0"
 
 
 @pytest.mark.parametrize(

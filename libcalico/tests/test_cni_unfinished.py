@@ -12,13 +12,13 @@ import pytest
 from msgspec.structs import replace
 
 from libcalico.cni import unfinished
-from libcalico.cni.context import Context
-from libcalico.cni.finish import KEPT, LAST_PAUSE_S, Finisher
+from libcalico.cni.finisher import KEPT, LAST_PAUSE_S, Finisher
 from libcalico.cni.unfinished import Unfinished
 from libcalico.errors import DatastoreError, ResourceUpdateConflict, Unreachable
 from libcalico.model.resources import ClusterInformation, WorkloadEndpoint
 from libcalico.testing.clock import ManualClock
 from libcalico.testing.cni_world import ID, World
+from libcalico.workload.work import Work
 
 AWAY = Unreachable("etcd is away")
 
@@ -225,11 +225,11 @@ async def test_what_a_caller_that_went_away_did_not_wait_for_is_kept(
 async def test_what_may_pass_is_kept(
     store: Store, monkeypatch: pytest.MonkeyPatch, error: Exception, is_kept: bool
 ) -> None:
-    async def fail(_context: Context) -> None:
+    async def fail(_work: Work, _other: object) -> None:
         raise error
 
     await store.world.ok("ADD")
-    monkeypatch.setattr("libcalico.cni.delete.remove_attachment", fail)
+    monkeypatch.setattr("libcalico.workload.lifecycle.detach", fail)
     await store.world.refused("DEL")
     assert len(store.finisher) == is_kept
 
@@ -256,12 +256,12 @@ async def test_one_that_fails_stops_no_other_and_is_given_up_after_a_week(
     await store.world.refused("DEL", "second", "/box2")
     store.is_away = False
 
-    async def fail(_context: Context) -> list[str]:
-        if _context.call.container_id == ID:
+    async def fail(work: Work) -> list[str]:
+        if work.identity.workload == ID:
             raise ZeroDivisionError("a mistake of ours")
         return []
 
-    monkeypatch.setattr("libcalico.cni.finish.standing_interfaces", fail)
+    monkeypatch.setattr("libcalico.workload.lifecycle.standing_interfaces", fail)
     await store.finisher.look()
     assert len(store.finisher) == 1 and "a mistake of ours" in store.finisher.problems()[1]
     store.clock.at_s += KEPT.total_seconds() + 1 + LAST_PAUSE_S

@@ -37,7 +37,7 @@ BROAD_ALLOWED = {
     "libcalico/libcalico/model/codec.py": (OBJECT, OBJECT),
     "libcalico/libcalico/calc/report.py": (OBJECT,),
     "libcalico/libcalico/obs/http.py": (REQUEST,),
-    "libcalico/libcalico/cni/finish.py": (OBJECT,),
+    "libcalico/libcalico/cni/finisher.py": (OBJECT,),
     "libcalico/libcalico/cni/handler.py": (REQUEST,),
 }
 """Files with broad `except` clauses, and what each clause is for. The top of a task, a third kind, has none: a task

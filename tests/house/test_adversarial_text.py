@@ -14,7 +14,8 @@ from calico_felix.parameters import PARAMETERS
 from calicoctl.output.documents import to_yaml
 from libcalico import durations, selector
 from libcalico.client import connection
-from libcalico.cni import labels, request
+from libcalico.cni import labels as mesos_labels
+from libcalico.cni import request
 from libcalico.config import Configuration
 from libcalico.errors import CalicoError
 from libcalico.manifest import yaml_input
@@ -24,7 +25,7 @@ from libcalico.model.keys import ResourceKey, parse_path
 from libcalico.model.validation.objects import validate
 from libcalico.policy.ir import Action, Direction, Policy, PolicyId, Rule
 from libcalico.policy.nft.rules import NftOptions, render_rule
-from libcalico.workload import endpoint
+from libcalico.workload import labels, names
 
 OCTETS = 1_000_000
 LIMIT_S = 10.0
@@ -98,13 +99,13 @@ def cni(text: str) -> None:
 
 
 ENTRIES: dict[str, Callable[[str], object]] = {
-    "labels of a task": lambda text: labels.read([(text, text)]),
+    "labels of a task": lambda text: mesos_labels.read([(text, text)]),
     "label key": labels.sanitise,
     "label value": labels.compress,
     "CNI call": cni,
     "CNI_ARGS": request.parse_arguments,
-    "interface": endpoint.endpoint_segment,
-    "namespace": endpoint.legal_namespace,
+    "interface": names.endpoint_segment,
+    "namespace": names.legal_namespace,
     "object": resource,
     "FelixConfiguration": felix,
     "settings": settings,

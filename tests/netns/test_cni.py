@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="ne
 KILLER = """
 import os, signal, sys
 from libcalico.kernel.rtnl import Rtnl
-from libcalico.cni import addresses
+from libcalico.workload import addresses
 from libcalico.workload import endpoint
 POINTS = [
     (addresses, "assign", "-"), (addresses, "assign", "+"), (Rtnl, "create_veth", "-"), (Rtnl, "create_veth", "+"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from libcalico.cni.finish import Finisher
+from libcalico.cni.finisher import Finisher
 from libcalico.cni.unfinished import Unfinished
 from libcalico.workload import locks
 from libcalico.workload.locks import Locks, hold_netns

@@ -62,10 +62,10 @@ async def _call(request: CniRequestData, limit_s: float) -> CniAnswer:
 async def _test_datastore(stdin: bytes, environment: Mapping[str, str]) -> CniAnswer:
     from calico_cni.host import etcd_settings, open_host
     from libcalico.cni.conf import read_conf
-    from libcalico.cni.context import check_ready
     from libcalico.cni.request import parse_conf_object
     from libcalico.errors import CalicoError
     from libcalico.workload.host import EtcdMembers
+    from libcalico.workload.ready import check_ready
 
     try:
         conf, _ = read_conf(parse_conf_object(stdin))

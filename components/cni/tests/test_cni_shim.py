@@ -19,11 +19,11 @@ from typing import Any
 import grpc
 import pytest
 
-from libcalico.cni.context import CALL_TIMEOUT_S
 from libcalico.rpc import node_pb2 as pb
 from libcalico.rpc import node_pb2_grpc as stubs
 from libcalico.rpc.channel import open_server
 from libcalico.workload.locks import LINGER_S
+from libcalico.workload.work import CALL_TIMEOUT_S
 
 SOURCE = Path(__file__).parents[1] / "shim" / "shim.c"
 STUB = f"""#!{sys.executable} -I

@@ -34,7 +34,7 @@ from libcalico import __version__
 from libcalico.calc.graph import PREFIXES
 from libcalico.client.objects import AsyncClient
 from libcalico.clock import Clock, SystemClock
-from libcalico.cni.finish import Finisher
+from libcalico.cni.finisher import Finisher
 from libcalico.cni.server import WorkloadsService
 from libcalico.cni.unfinished import Unfinished
 from libcalico.config import Configuration

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from calico_felix.dataplane.loop import Dataplane
 from calico_felix.follower import Follower
@@ -11,6 +11,7 @@ from libcalico.client.objects import AsyncClient
 from libcalico.clock import Clock
 from libcalico.ipam.service import IpamService
 from libcalico.model.keys import ResourceKey
+from libcalico.net import parse_cidr
 from libcalico.workload.attach import Attacher
 from libcalico.workload.host import EtcdMembers
 from libcalico.workload.locks import Locks, hold_netns
@@ -71,6 +72,14 @@ class AgentHost:
     def is_held(self, interface: str, own: ResourceKey) -> bool | None:
         """Known only when in sync."""
         return self._dataplane.is_held(interface, own) if self._follower.graph.in_sync else None
+
+    def users_of(self, address: str) -> Collection[ResourceKey] | None:
+        """Known only when in sync."""
+        if not self._follower.graph.in_sync:
+            return None
+        wanted = parse_cidr(address)
+        stored = self._dataplane.ruleset.owners.endpoints
+        return [key for key, endpoint in stored.items() if wanted in endpoint.nets]
 
     def hold_netns(self, path: str, container: str) -> contextlib.AbstractAsyncContextManager[object]:
         """A plug-in that found no agent may still be at work in a container, for as long as its own time-outs last."""

@@ -10,7 +10,7 @@ from calico_felix.follower import Follower
 from calico_felix.forwarding import Forwarding
 from calico_felix.serving import Serving
 from calico_felix.settings_source import SettingsSource
-from libcalico.cni.finish import Finisher
+from libcalico.cni.finisher import Finisher
 from libcalico.config import Configuration
 from libcalico.obs.figures import Figures, status_of
 

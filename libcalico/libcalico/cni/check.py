@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from libcalico.cni import addresses, errors, result
+from libcalico.cni import errors, result
 from libcalico.cni.conf import Schema, check_types, read_conf
-from libcalico.cni.context import Context, open_context
+from libcalico.cni.context import open_context
 from libcalico.cni.errors import CniError
+from libcalico.cni.plugins import OWN_PLUGIN
 from libcalico.cni.request import Call
 from libcalico.errors import ResourceDoesNotExist
 from libcalico.kernel import objects
 from libcalico.model.resources import WorkloadEndpoint
-from libcalico.workload import endpoint
+from libcalico.workload import endpoint, lookup
 from libcalico.workload.attach import Inspection
 from libcalico.workload.host import Host
+from libcalico.workload.work import Work
 
 _PREVIOUS: Schema = {
     "interfaces": [{"name": str, "mac": str, "sandbox": str}],
@@ -41,7 +43,8 @@ async def check(call: Call, host: Host, notes: list[str]) -> bytes:
     conf, _ = read_conf(call.conf)
     expected = _expected(call)
     context = await open_context(call, conf, host, notes)
-    stored = await _stored(context)
+    work = context.work
+    stored = await _stored(work)
     ours = frozenset(endpoint.bare_addresses(stored))
     if not ours or not ours <= expected.addresses:
         text = f"endpoint {stored.metadata.name} has {stored.spec.ip_networks}"
@@ -49,13 +52,13 @@ async def check(call: Call, host: Host, notes: list[str]) -> bytes:
     seen = await host.attacher.inspect(call.netns, call.interface, stored.spec.interface_name)
     _check_inside(call, stored, seen, expected)
     _check_outside(stored, seen, ours)
-    if conf.ipam_type == addresses.OWN_PLUGIN:
-        held = await held_addresses(context, stored.spec.profiles)
+    if conf.ipam_type == OWN_PLUGIN:
+        held = await held_addresses(work, stored.spec.profiles)
         _check_held(ours, held)
         if forgotten := (expected.addresses - ours) & held:
             raise _mismatch(f"endpoint {stored.metadata.name} lacks {sorted(forgotten)}, which the container holds")
-    elif conf.ipam_type:
-        await addresses.run_plugin(context, "CHECK")
+    elif conf.ipam_type and context.other is not None:
+        await context.other.run("CHECK")
     return b""
 
 
@@ -65,7 +68,7 @@ async def check_addresses(call: Call, host: Host, notes: list[str]) -> bytes:
     previous = _previous(call)
     if previous is not None:
         context = await open_context(call, conf, host, notes)
-        _check_held(frozenset(result.previous_addresses(previous)), await held_addresses(context, ()))
+        _check_held(frozenset(result.previous_addresses(previous)), await held_addresses(context.work, ()))
     return b""
 
 
@@ -92,14 +95,12 @@ def _expected(call: Call) -> Expected:
     return Expected(frozenset(found), macs[0].lower() if macs else "")
 
 
-async def _stored(context: Context) -> WorkloadEndpoint:
-    call = context.call
-    own, _ = await endpoint.find_related(context.client, context.namespace, context.node, call.container_id)
-    segment = endpoint.endpoint_segment(call.interface)
-    for item in own:
-        if item.spec.endpoint == segment:
-            return item
-    raise _mismatch(f"no endpoint of container {call.container_id} with interface {call.interface} is stored")
+async def _stored(work: Work) -> WorkloadEndpoint:
+    mine, _ = await lookup.find_mine(work)
+    if mine is not None:
+        return mine
+    identity = work.identity
+    raise _mismatch(f"no endpoint of container {identity.workload} with interface {identity.interface} is stored")
 
 
 def _check_inside(call: Call, stored: WorkloadEndpoint, seen: Inspection, expected: Expected) -> None:
@@ -132,12 +133,12 @@ def _check_outside(stored: WorkloadEndpoint, seen: Inspection, ours: frozenset[s
         raise _mismatch(f"no host route to {sorted(missing)} through {name}")
 
 
-async def held_addresses(context: Context, networks: Sequence[str]) -> frozenset[str]:
+async def held_addresses(work: Work, networks: Sequence[str]) -> frozenset[str]:
     """What the container holds in IPAM in the call's network and in these."""
     held: set[str] = set()
-    for network in dict.fromkeys([context.call.network, *networks]):
+    for network in dict.fromkeys([work.attachment.network, *networks]):
         try:
-            held |= set(await context.ipam.ips_by_handle(f"{network}.{context.call.container_id}"))
+            held |= set(await work.ipam.ips_by_handle(work.attachment.handle_in(network)))
         except ResourceDoesNotExist:
             continue
     return frozenset(held)

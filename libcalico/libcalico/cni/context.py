@@ -1,102 +1,45 @@
-"""What ADD, DEL and the rest of a call work with, made in the order of spec/cni.md 4."""
+"""What ADD, DEL and the rest of a call work with, made in the order of spec/cni.md 4: node, namespace, datastore."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from functools import partial
+from typing import NamedTuple
 
 from libcalico.client.objects import AsyncClient
 from libcalico.cni import errors, labels, versions
 from libcalico.cni.conf import NetConf
-from libcalico.cni.errors import CniError, NotReady, shown
+from libcalico.cni.errors import CniError, shown
 from libcalico.cni.labels import MesosLabels
+from libcalico.cni.plugins import OWN_PLUGIN, PluginIpam
 from libcalico.cni.request import Call, parse_arguments
-from libcalico.conventions import MTU_FILE, NODENAME_FILE
-from libcalico.errors import CalicoError, DatastoreError, ResourceDoesNotExist
-from libcalico.ipam.service import IpamService
-from libcalico.model.keys import ROOT
-from libcalico.model.resources import ClusterInformation
-from libcalico.workload import endpoint
-from libcalico.workload.errors import CallerGone
+from libcalico.conventions import NODENAME_FILE
+from libcalico.errors import CalicoError, DatastoreError
 from libcalico.workload.host import EtcdMembers, Host
-
-T = TypeVar("T")
-
-CONNECT_TIMEOUT_S = 15.0
-"""More than the datastore goes on connecting: its own error, which names the address, comes first."""
-CALL_TIMEOUT_S = 60.0
-"""Then a call goes no further; the step that it is at, and the undo of an ADD, may take 30 s more."""
-DEFAULT_NAMESPACE = "default"
-MOST_READ = 4096
-"""Bytes of a file that holds a name or a number."""
-MOST_DIGITS = 9
+from libcalico.workload.host_files import read_nodename
+from libcalico.workload.names import legal_namespace
+from libcalico.workload.ready import TIMEOUT_S, check_ready
+from libcalico.workload.request import DEFAULT_NAMESPACE, Attachment, Identity
+from libcalico.workload.work import CALL_TIMEOUT_S, Work
 
 
-@dataclass
-class Context:
-    """One call under way. `notes` go to stderr, line by line."""
+class Context(NamedTuple):
+    """One call under way. `other` is the IPAM plug-in of the configuration if that is not Calico's own."""
 
     call: Call
     conf: NetConf
     arguments: dict[str, str]
     labels: MesosLabels
-    node: str
-    namespace: str
-    client: AsyncClient
-    ipam: IpamService
-    host: Host
-    notes: list[str] = field(default_factory=list)
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the caller has gone: nobody will hear the answer."""
-
-    def check_wanted(self) -> None:
-        """`CallerGone` when the caller has gone."""
-        if self.gone.is_set():
-            raise CallerGone
-
-    async def is_held(self, host_interface: str) -> bool:
-        """Another endpoint of this node has a host end of this name."""
-        own = endpoint.endpoint_key(self.node, self.namespace, self.call.container_id, self.call.interface)
-        known = self.host.is_held(host_interface, own)
-        if known is not None:
-            return known
-        return await endpoint.is_name_held(self.client, self.node, self.call.container_id, host_interface, own)
-
-    async def unless_gone(self, wait: Coroutine[Any, Any, T]) -> T:
-        """The outcome of something that may be broken off, and is when the caller goes (`CallerGone`)."""
-        task, gone = asyncio.ensure_future(wait), asyncio.ensure_future(self.gone.wait())
-        try:
-            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            gone.cancel()
-            if not task.done():
-                task.cancel()
-                await asyncio.wait({task})
-        if task.cancelled():
-            self.check_wanted()
-        return task.result()
-
-    @property
-    def handle(self) -> str:
-        """The IPAM handle of the attachment: network and container."""
-        return f"{self.call.network}.{self.call.container_id}"
-
-
-async def alone(
-    call: Call, host: Host, work: Callable[[], Coroutine[Any, Any, T]], on_gone: Callable[[], object] = lambda: None
-) -> T:
-    """Do a call's work alone at its container (at its addresses, when it is one of `calico-ipam`, for which one of
-    `calico` may be waiting)."""
-    netns = call.netns if call.program == "calico" else ""
-    return await host.locks.one_at_a_time(f"{call.program} {call.container_id}", netns, work, on_gone)
+    work: Work
+    other: PluginIpam | None
 
 
 async def open_context(call: Call, conf: NetConf, host: Host, notes: list[str]) -> Context:
-    """Node name, namespace, datastore; the datastore must be ready. Every step has a deadline."""
+    """Node name, namespace, datastore; the datastore must be ready. Every step has a deadline.
+
+    The attachment says who and where, which is all that a DEL needs."""
     lenient = call.command in {"DEL", "GC"}
     if call.program == "calico" and call.command != "DEL":
         check_nodename_file(conf, call.command != "ADD", host)
@@ -111,14 +54,23 @@ async def open_context(call: Call, conf: NetConf, host: Host, notes: list[str]) 
     notes += found.notes
     if found.problems and not lenient:
         raise CniError(errors.GENERAL, found.problems[0])
-    namespace = arguments.get("CNI_TEST_NAMESPACE") or endpoint.legal_namespace(found.namespace) or DEFAULT_NAMESPACE
-    if found.namespace and not endpoint.legal_namespace(found.namespace):
+    namespace = arguments.get("CNI_TEST_NAMESPACE") or legal_namespace(found.namespace) or DEFAULT_NAMESPACE
+    if found.namespace and not legal_namespace(found.namespace):
         raise CniError(errors.GENERAL, f"label {labels.NAMESPACE} = {shown(found.namespace)} cannot name a namespace")
     client = await _connect(conf, host)
     if call.program == "calico" and not host.datastore_ready():
         await check_ready(client, empty_will_do=call.command == "DEL")
-    node = node_name(conf, host, notes)
-    return Context(call, conf, arguments, found, node, namespace, client, host.open_ipam(client, node), host, notes)
+    identity = Identity(node_name(conf, host, notes), namespace, call.container_id, call.interface)
+    attachment = Attachment(identity, call.network, call.netns)
+    ipam = host.open_ipam(client, identity.node)
+    work = Work(attachment, host, client, ipam, notes, node_names=partial(node_names, conf, host))
+    return Context(call, conf, arguments, found, work, _other_ipam(call, conf, notes))
+
+
+def _other_ipam(call: Call, conf: NetConf, notes: list[str]) -> PluginIpam | None:
+    name = conf.ipam_type
+    is_own = name == OWN_PLUGIN or (call.command in {"DEL", "GC"} and not name)
+    return None if is_own else PluginIpam(name, call, notes, CALL_TIMEOUT_S)
 
 
 def _conventional_labels(call: Call, conf: NetConf, notes: list[str]) -> tuple[tuple[str, str], ...]:
@@ -132,40 +84,16 @@ def _conventional_labels(call: Call, conf: NetConf, notes: list[str]) -> tuple[t
 
 async def _connect(conf: NetConf, host: Host) -> AsyncClient:
     try:
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+        async with asyncio.timeout(TIMEOUT_S):
             return await host.connect(EtcdMembers(conf.etcd, conf.etcd_problem))
     except TimeoutError:
         raise CniError(
-            errors.TRY_AGAIN, f"error creating calico client: no answer in {CONNECT_TIMEOUT_S:.0f} s: try again later"
+            errors.TRY_AGAIN, f"error creating calico client: no answer in {TIMEOUT_S:.0f} s: try again later"
         ) from None
     except DatastoreError as error:
         raise CniError(errors.TRY_AGAIN, f"error creating calico client: {error}") from error
     except CalicoError as error:
         raise CniError(errors.GENERAL, f"error creating calico client: {error}") from error
-
-
-async def check_ready(
-    client: AsyncClient, timeout_s: float = CONNECT_TIMEOUT_S, *, empty_will_do: bool = False
-) -> None:
-    """`CniError` unless the cluster's datastore says that it is ready (one that says nothing is).
-
-    `empty_will_do`: so is one that holds nothing at all; nothing of a container has to be removed from there."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            try:
-                cluster = await client.get(ClusterInformation, "default")
-            except ResourceDoesNotExist:
-                if empty_will_do and not (await client.datastore.range(ROOT.encode(), limit=1, keys_only=True)).kvs:
-                    return
-                raise
-    except TimeoutError:
-        text = f"error getting ClusterInformation: no answer in {timeout_s:.0f} s: try again later"
-        raise CniError(errors.TRY_AGAIN, text) from None
-    except CalicoError as error:
-        code = errors.TRY_AGAIN if isinstance(error, DatastoreError) else errors.GENERAL
-        raise CniError(code, f"error getting ClusterInformation: {error}") from error
-    if cluster.spec.datastore_ready is False:
-        raise NotReady
 
 
 def check_nodename_file(conf: NetConf, name_is_enough: bool, host: Host) -> None:
@@ -186,7 +114,7 @@ def node_name(conf: NetConf, host: Host, notes: list[str]) -> str:
     """The name of this node: configuration, file, the configuration's old member, agent, host name."""
     if conf.nodename:
         return conf.nodename
-    name = _read_text(conf.nodename_file)
+    name = read_nodename(conf.nodename_file)
     if name:
         return name
     if conf.hostname:
@@ -197,39 +125,5 @@ def node_name(conf: NetConf, host: Host, notes: list[str]) -> str:
 
 def node_names(conf: NetConf, host: Host) -> list[str]:
     """Every name that this node may have had, the likeliest first. (DC/OS names nodes by their address.)"""
-    names = [conf.nodename, _read_text(conf.nodename_file), conf.hostname, host.own_node]
+    names = [conf.nodename, read_nodename(conf.nodename_file), conf.hostname, host.own_node]
     return list(dict.fromkeys(name for name in (*names, socket.gethostname().strip().lower()) if name))
-
-
-def read_mtu(conf: NetConf) -> int:
-    """The MTU of the configuration, else of the agent's file, else 0."""
-    if conf.mtu:
-        return conf.mtu
-    try:
-        text = _read_start(MTU_FILE).strip()
-    except FileNotFoundError:
-        if conf.require_mtu_file:
-            text = f"failed to read MTU file: open {MTU_FILE}: no such file or directory"
-            raise CniError(errors.GENERAL, text) from None
-        return 0
-    except (OSError, UnicodeDecodeError) as error:
-        raise CniError(errors.GENERAL, f"failed to read MTU file: {error}") from error
-    if not (text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS):
-        raise CniError(errors.GENERAL, f"failed to read MTU file: {MTU_FILE} holds {text[:20]!r}, wanted a number")
-    return int(text)
-
-
-def _read_text(path: str) -> str:
-    try:
-        return _read_start(path, "replace").strip()
-    except (OSError, ValueError):  # the latter for a path that no file can have
-        return ""
-
-
-def _read_start(path: str, undecodable: str = "strict") -> str:
-    """The first bytes of a file. A pipe or a device in its place ends at once: we are on the agent's event loop."""
-    number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        return os.read(number, MOST_READ).decode("utf-8", undecodable)
-    finally:
-        os.close(number)

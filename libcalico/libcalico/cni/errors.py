@@ -31,7 +31,7 @@ def shown(value: object) -> str:
 
 
 class CniError(BadData):
-    """What the caller is told on stdout: a code, a message and, where useful, details."""
+    """What the caller gets on stdout: a code, a message and, where useful, details."""
 
     def __init__(self, code: int, message: str, details: str = "") -> None:
         self.code = code
@@ -45,10 +45,3 @@ class CniError(BadData):
         if self.details:
             found["details"] = self.details
         return found
-
-
-class NotReady(CniError):
-    """The cluster's datastore is locked for now."""
-
-    def __init__(self) -> None:
-        super().__init__(GENERAL, "Calico is currently not ready to process requests")

@@ -8,10 +8,9 @@ import logging
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 
-from libcalico.cni import check, errors, unfinished, verbs, versions
+from libcalico.cni import check, errors, gc, ipam, status, unfinished, versions
 from libcalico.cni.add import add
 from libcalico.cni.call_log import CallLog
-from libcalico.cni.context import CALL_TIMEOUT_S
 from libcalico.cni.delete import delete
 from libcalico.cni.errors import CniError
 from libcalico.cni.request import Call, CniAnswer, CniRequestData, parse_request
@@ -22,21 +21,22 @@ from libcalico.text import escaped
 from libcalico.workload.attach import InterfaceExists
 from libcalico.workload.errors import TryAgain
 from libcalico.workload.host import Host
+from libcalico.workload.work import CALL_TIMEOUT_S
 
 _log = logging.getLogger(__name__)
 
-Verb = Callable[[Call, Host, list[str]], Awaitable[bytes]]
-VERBS: dict[tuple[str, str], Verb] = {
+Command = Callable[[Call, Host, list[str]], Awaitable[bytes]]
+COMMANDS: dict[tuple[str, str], Command] = {
     ("calico", "ADD"): add,
     ("calico", "DEL"): delete,
     ("calico", "CHECK"): check.check,
-    ("calico", "GC"): verbs.collect_garbage,
-    ("calico", "STATUS"): verbs.status,
-    ("calico-ipam", "ADD"): verbs.ipam_add,
-    ("calico-ipam", "DEL"): verbs.ipam_delete,
+    ("calico", "GC"): gc.collect_garbage,
+    ("calico", "STATUS"): status.status,
+    ("calico-ipam", "ADD"): ipam.add_addresses,
+    ("calico-ipam", "DEL"): ipam.delete_addresses,
     ("calico-ipam", "CHECK"): check.check_addresses,
-    ("calico-ipam", "GC"): verbs.ipam_collect_garbage,
-    ("calico-ipam", "STATUS"): verbs.status,
+    ("calico-ipam", "GC"): gc.collect_addresses,
+    ("calico-ipam", "STATUS"): status.status,
 }
 PROGRAMS = ("calico", "calico-ipam")
 
@@ -62,7 +62,7 @@ async def handle(request: CniRequestData, host: Host, limit_s: float = 0, kept: 
         async with asyncio.timeout(limit_s):
             call = parse_request(request)
             log = CallLog.begin(call, host.clock)
-            stdout = await VERBS[call.program, call.command](call, host, notes)
+            stdout = await COMMANDS[call.program, call.command](call, host, notes)
         _forget(call, kept)
     except asyncio.CancelledError as error:
         await _remember(request, call, host, kept, error, notes)

@@ -87,7 +87,7 @@ def _old_result(version: str, addresses: Addresses) -> dict[str, Any]:
 
 
 def parse_result(document: object) -> Addresses:
-    """The addresses of any plug-in's result, told apart by its shape and not by what it says its version is."""
+    """The addresses of any plug-in's result, read by its shape and not by the version that it names."""
     if not isinstance(document, dict):
         raise CniError(errors.GENERAL, "the IPAM plugin's result is not a JSON object")
     dns = document.get("dns")

@@ -1,4 +1,4 @@
-"""DELs that could not be finished, kept on disk until the agent finishes them (`finish`, docs/adr/0033).
+"""DELs that could not be finished, kept on disk until the agent finishes them (`finisher`, docs/adr/0033).
 
 One file for each attachment, below the state directory: it is written and taken away as a whole, by the agent and by
 plug-ins that found no agent, so nobody needs a lock. Files are bounded in size and number.
@@ -18,11 +18,12 @@ import msgspec
 
 from libcalico.clock import rfc3339
 from libcalico.cni import errors
-from libcalico.cni.errors import CniError, NotReady
+from libcalico.cni.errors import CniError
 from libcalico.cni.request import Call, CniRequestData
 from libcalico.conventions import STATE_DIRECTORY
 from libcalico.errors import BadData
 from libcalico.kernel import netns
+from libcalico.workload.errors import Refused
 
 LARGEST = 64 << 10
 """Bytes of one file."""
@@ -150,8 +151,8 @@ def _write(directory: Path, name: str, content: bytes) -> None:
 def may_pass(error: BaseException) -> bool:
     """A DEL that failed by this may succeed later: all but what is wrong with the call itself."""
     if isinstance(error, CniError):
-        return error.code == errors.TRY_AGAIN or isinstance(error, NotReady)
-    return True
+        return error.code == errors.TRY_AGAIN
+    return not isinstance(error, Refused)
 
 
 async def remember(kept: Unfinished, request: CniRequestData, call: Call, now: datetime) -> str:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18libcalico/rpc/node.proto\x12\x0e\x63\x61lico.node.v1\"\xb7\x01\n\nCniRequest\x12@\n\x0b\x65nvironment\x18\x01 \x03(\x0b\x32+.calico.node.v1.CniRequest.EnvironmentEntry\x12\r\n\x05stdin\x18\x02 \x01(\x0c\x12\x0f\n\x07program\x18\x03 \x01(\t\x12\x13\n\x0b\x61pi_version\x18\x04 \x01(\r\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"=\n\x08\x43niReply\x12\x11\n\texit_code\x18\x01 \x01(\x05\x12\x0e\n\x06stdout\x18\x02 \x01(\x0c\x12\x0e\n\x06stderr\x18\x03 \x01(\x0c\"C\n\nWorkloadId\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x10\n\x08workload\x18\x02 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x03 \x01(\t\"\xd6\x02\n\rAttachRequest\x12\x13\n\x0b\x61pi_version\x18\x01 \x01(\r\x12,\n\x08workload\x18\x02 \x01(\x0b\x32\x1a.calico.node.v1.WorkloadId\x12\x12\n\nnetns_path\x18\x03 \x01(\t\x12\x0f\n\x07network\x18\x04 \x01(\t\x12\x39\n\x06labels\x18\x05 \x03(\x0b\x32).calico.node.v1.AttachRequest.LabelsEntry\x12\x11\n\taddresses\x18\x06 \x03(\t\x12\x12\n\nipv4_pools\x18\x07 \x03(\t\x12\x12\n\nipv6_pools\x18\x08 \x03(\t\x12\x11\n\twant_ipv6\x18\t \x01(\x08\x12\x0b\n\x03mtu\x18\n \x01(\r\x12\x18\n\x10policy_timeout_s\x18\x0b \x01(\r\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"E\n\x0b\x41ttachReply\x12\x11\n\taddresses\x18\x01 \x03(\t\x12\x16\n\x0ehost_interface\x18\x02 \x01(\t\x12\x0b\n\x03mac\x18\x03 \x01(\t\"w\n\rDetachRequest\x12\x13\n\x0b\x61pi_version\x18\x01 \x01(\r\x12,\n\x08workload\x18\x02 \x01(\x0b\x32\x1a.calico.node.v1.WorkloadId\x12\x12\n\nnetns_path\x18\x03 \x01(\t\x12\x0f\n\x07network\x18\x04 \x01(\t\"\r\n\x0b\x44\x65tachReply\"\x0f\n\rStatusRequest\"\xec\x01\n\x0bStatusReply\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07in_sync\x18\x03 \x01(\x08\x12\x1a\n\x12\x64\x61tastore_revision\x18\x04 \x01(\x03\x12\x1b\n\x13programmed_revision\x18\x05 \x01(\x03\x12\x17\n\x0flocal_endpoints\x18\x06 \x01(\r\x12\x17\n\x0f\x61\x63tive_policies\x18\x07 \x01(\r\x12\x0f\n\x07ip_sets\x18\x08 \x01(\r\x12\x0f\n\x07pending\x18\t \x03(\t\x12\x10\n\x08uptime_s\x18\n \x01(\x01\x12\x0e\n\x06native\x18\x0b \x01(\t2\xd4\x01\n\tWorkloads\x12;\n\x03\x43ni\x12\x1a.calico.node.v1.CniRequest\x1a\x18.calico.node.v1.CniReply\x12\x44\n\x06\x41ttach\x12\x1d.calico.node.v1.AttachRequest\x1a\x1b.calico.node.v1.AttachReply\x12\x44\n\x06\x44\x65tach\x12\x1d.calico.node.v1.DetachRequest\x1a\x1b.calico.node.v1.DetachReply2L\n\x04Node\x12\x44\n\x06Status\x12\x1d.calico.node.v1.StatusRequest\x1a\x1b.calico.node.v1.StatusReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18libcalico/rpc/node.proto\x12\x0e\x63\x61lico.node.v1\"\xb7\x01\n\nCniRequest\x12@\n\x0b\x65nvironment\x18\x01 \x03(\x0b\x32+.calico.node.v1.CniRequest.EnvironmentEntry\x12\r\n\x05stdin\x18\x02 \x01(\x0c\x12\x0f\n\x07program\x18\x03 \x01(\t\x12\x13\n\x0b\x61pi_version\x18\x04 \x01(\r\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"=\n\x08\x43niReply\x12\x11\n\texit_code\x18\x01 \x01(\x05\x12\x0e\n\x06stdout\x18\x02 \x01(\x0c\x12\x0e\n\x06stderr\x18\x03 \x01(\x0c\"Y\n\nWorkloadId\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x10\n\x08workload\x18\x02 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x03 \x01(\t\x12\x14\n\x0corchestrator\x18\x04 \x01(\t\"<\n\x0cWorkloadPort\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08protocol\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\r\"\x83\x03\n\rAttachRequest\x12\x13\n\x0b\x61pi_version\x18\x01 \x01(\r\x12,\n\x08workload\x18\x02 \x01(\x0b\x32\x1a.calico.node.v1.WorkloadId\x12\x12\n\nnetns_path\x18\x03 \x01(\t\x12\x0f\n\x07network\x18\x04 \x01(\t\x12\x39\n\x06labels\x18\x05 \x03(\x0b\x32).calico.node.v1.AttachRequest.LabelsEntry\x12\x11\n\taddresses\x18\x06 \x03(\t\x12\x12\n\nipv4_pools\x18\x07 \x03(\t\x12\x12\n\nipv6_pools\x18\x08 \x03(\t\x12\x11\n\twant_ipv6\x18\t \x01(\x08\x12\x0b\n\x03mtu\x18\n \x01(\r\x12\x18\n\x10policy_timeout_s\x18\x0b \x01(\r\x12+\n\x05ports\x18\x0c \x03(\x0b\x32\x1c.calico.node.v1.WorkloadPort\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"E\n\x0b\x41ttachReply\x12\x11\n\taddresses\x18\x01 \x03(\t\x12\x16\n\x0ehost_interface\x18\x02 \x01(\t\x12\x0b\n\x03mac\x18\x03 \x01(\t\"w\n\rDetachRequest\x12\x13\n\x0b\x61pi_version\x18\x01 \x01(\r\x12,\n\x08workload\x18\x02 \x01(\x0b\x32\x1a.calico.node.v1.WorkloadId\x12\x12\n\nnetns_path\x18\x03 \x01(\t\x12\x0f\n\x07network\x18\x04 \x01(\t\"\r\n\x0b\x44\x65tachReply\"\x84\x01\n\rAssignRequest\x12\x13\n\x0b\x61pi_version\x18\x01 \x01(\r\x12\x0e\n\x06handle\x18\x02 \x01(\t\x12\x11\n\taddresses\x18\x03 \x03(\t\x12\x12\n\nipv4_pools\x18\x04 \x03(\t\x12\x12\n\nipv6_pools\x18\x05 \x03(\t\x12\x13\n\x0bip_versions\x18\x06 \x03(\r\" \n\x0b\x41ssignReply\x12\x11\n\taddresses\x18\x01 \x03(\t\"H\n\x0eReleaseRequest\x12\x13\n\x0b\x61pi_version\x18\x01 \x01(\r\x12\x0e\n\x06handle\x18\x02 \x01(\t\x12\x11\n\taddresses\x18\x03 \x03(\t\"\x0e\n\x0cReleaseReply\"\xd2\x02\n\x12PutEndpointRequest\x12\x13\n\x0b\x61pi_version\x18\x01 \x01(\r\x12,\n\x08workload\x18\x02 \x01(\x0b\x32\x1a.calico.node.v1.WorkloadId\x12\x0f\n\x07network\x18\x03 \x01(\t\x12\x11\n\taddresses\x18\x04 \x03(\t\x12\x0b\n\x03mac\x18\x05 \x01(\t\x12>\n\x06labels\x18\x06 \x03(\x0b\x32..calico.node.v1.PutEndpointRequest.LabelsEntry\x12+\n\x05ports\x18\x07 \x03(\x0b\x32\x1c.calico.node.v1.WorkloadPort\x12\x12\n\nno_profile\x18\x08 \x01(\x08\x12\x18\n\x10policy_timeout_s\x18\t \x01(\r\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"E\n\x10PutEndpointReply\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0ehost_interface\x18\x02 \x01(\t\x12\x0b\n\x03mac\x18\x03 \x01(\t\"\x8b\x01\n\x0bWireRequest\x12\x13\n\x0b\x61pi_version\x18\x01 \x01(\r\x12,\n\x08workload\x18\x02 \x01(\x0b\x32\x1a.calico.node.v1.WorkloadId\x12\x12\n\nnetns_path\x18\x03 \x01(\t\x12\x0b\n\x03mtu\x18\x04 \x01(\r\x12\x18\n\x10policy_timeout_s\x18\x05 \x01(\r\"y\n\tWireReply\x12\x16\n\x0ehost_interface\x18\x01 \x01(\t\x12\x1b\n\x13\x63ontainer_interface\x18\x02 \x01(\t\x12\x0b\n\x03mac\x18\x03 \x01(\t\x12\x14\n\x0cgateway_ipv4\x18\x04 \x01(\t\x12\x14\n\x0cgateway_ipv6\x18\x05 \x01(\t\"R\n\rUnwireRequest\x12\x13\n\x0b\x61pi_version\x18\x01 \x01(\r\x12,\n\x08workload\x18\x02 \x01(\x0b\x32\x1a.calico.node.v1.WorkloadId\"\r\n\x0bUnwireReply\"X\n\x13\x44ropEndpointRequest\x12\x13\n\x0b\x61pi_version\x18\x01 \x01(\r\x12,\n\x08workload\x18\x02 \x01(\x0b\x32\x1a.calico.node.v1.WorkloadId\"\x13\n\x11\x44ropEndpointReply\"\x0f\n\rStatusRequest\"\xec\x01\n\x0bStatusReply\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07in_sync\x18\x03 \x01(\x08\x12\x1a\n\x12\x64\x61tastore_revision\x18\x04 \x01(\x03\x12\x1b\n\x13programmed_revision\x18\x05 \x01(\x03\x12\x17\n\x0flocal_endpoints\x18\x06 \x01(\r\x12\x17\n\x0f\x61\x63tive_policies\x18\x07 \x01(\r\x12\x0f\n\x07ip_sets\x18\x08 \x01(\r\x12\x0f\n\x07pending\x18\t \x03(\t\x12\x10\n\x08uptime_s\x18\n \x01(\x01\x12\x0e\n\x06native\x18\x0b \x01(\t2\x96\x05\n\tWorkloads\x12;\n\x03\x43ni\x12\x1a.calico.node.v1.CniRequest\x1a\x18.calico.node.v1.CniReply\x12\x44\n\x06\x41ttach\x12\x1d.calico.node.v1.AttachRequest\x1a\x1b.calico.node.v1.AttachReply\x12\x44\n\x06\x44\x65tach\x12\x1d.calico.node.v1.DetachRequest\x1a\x1b.calico.node.v1.DetachReply\x12\x44\n\x06\x41ssign\x12\x1d.calico.node.v1.AssignRequest\x1a\x1b.calico.node.v1.AssignReply\x12S\n\x0bPutEndpoint\x12\".calico.node.v1.PutEndpointRequest\x1a .calico.node.v1.PutEndpointReply\x12>\n\x04Wire\x12\x1b.calico.node.v1.WireRequest\x1a\x19.calico.node.v1.WireReply\x12\x44\n\x06Unwire\x12\x1d.calico.node.v1.UnwireRequest\x1a\x1b.calico.node.v1.UnwireReply\x12V\n\x0c\x44ropEndpoint\x12#.calico.node.v1.DropEndpointRequest\x1a!.calico.node.v1.DropEndpointReply\x12G\n\x07Release\x12\x1e.calico.node.v1.ReleaseRequest\x1a\x1c.calico.node.v1.ReleaseReply2L\n\x04Node\x12\x44\n\x06Status\x12\x1d.calico.node.v1.StatusRequest\x1a\x1b.calico.node.v1.StatusReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,6 +35,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CNIREQUEST_ENVIRONMENTENTRY']._serialized_options = b'8\001'
   _globals['_ATTACHREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_ATTACHREQUEST_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_PUTENDPOINTREQUEST_LABELSENTRY']._loaded_options = None
+  _globals['_PUTENDPOINTREQUEST_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_CNIREQUEST']._serialized_start=45
   _globals['_CNIREQUEST']._serialized_end=228
   _globals['_CNIREQUEST_ENVIRONMENTENTRY']._serialized_start=178
@@ -42,23 +44,51 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CNIREPLY']._serialized_start=230
   _globals['_CNIREPLY']._serialized_end=291
   _globals['_WORKLOADID']._serialized_start=293
-  _globals['_WORKLOADID']._serialized_end=360
-  _globals['_ATTACHREQUEST']._serialized_start=363
-  _globals['_ATTACHREQUEST']._serialized_end=705
-  _globals['_ATTACHREQUEST_LABELSENTRY']._serialized_start=660
-  _globals['_ATTACHREQUEST_LABELSENTRY']._serialized_end=705
-  _globals['_ATTACHREPLY']._serialized_start=707
-  _globals['_ATTACHREPLY']._serialized_end=776
-  _globals['_DETACHREQUEST']._serialized_start=778
-  _globals['_DETACHREQUEST']._serialized_end=897
-  _globals['_DETACHREPLY']._serialized_start=899
-  _globals['_DETACHREPLY']._serialized_end=912
-  _globals['_STATUSREQUEST']._serialized_start=914
-  _globals['_STATUSREQUEST']._serialized_end=929
-  _globals['_STATUSREPLY']._serialized_start=932
-  _globals['_STATUSREPLY']._serialized_end=1168
-  _globals['_WORKLOADS']._serialized_start=1171
-  _globals['_WORKLOADS']._serialized_end=1383
-  _globals['_NODE']._serialized_start=1385
-  _globals['_NODE']._serialized_end=1461
+  _globals['_WORKLOADID']._serialized_end=382
+  _globals['_WORKLOADPORT']._serialized_start=384
+  _globals['_WORKLOADPORT']._serialized_end=444
+  _globals['_ATTACHREQUEST']._serialized_start=447
+  _globals['_ATTACHREQUEST']._serialized_end=834
+  _globals['_ATTACHREQUEST_LABELSENTRY']._serialized_start=789
+  _globals['_ATTACHREQUEST_LABELSENTRY']._serialized_end=834
+  _globals['_ATTACHREPLY']._serialized_start=836
+  _globals['_ATTACHREPLY']._serialized_end=905
+  _globals['_DETACHREQUEST']._serialized_start=907
+  _globals['_DETACHREQUEST']._serialized_end=1026
+  _globals['_DETACHREPLY']._serialized_start=1028
+  _globals['_DETACHREPLY']._serialized_end=1041
+  _globals['_ASSIGNREQUEST']._serialized_start=1044
+  _globals['_ASSIGNREQUEST']._serialized_end=1176
+  _globals['_ASSIGNREPLY']._serialized_start=1178
+  _globals['_ASSIGNREPLY']._serialized_end=1210
+  _globals['_RELEASEREQUEST']._serialized_start=1212
+  _globals['_RELEASEREQUEST']._serialized_end=1284
+  _globals['_RELEASEREPLY']._serialized_start=1286
+  _globals['_RELEASEREPLY']._serialized_end=1300
+  _globals['_PUTENDPOINTREQUEST']._serialized_start=1303
+  _globals['_PUTENDPOINTREQUEST']._serialized_end=1641
+  _globals['_PUTENDPOINTREQUEST_LABELSENTRY']._serialized_start=789
+  _globals['_PUTENDPOINTREQUEST_LABELSENTRY']._serialized_end=834
+  _globals['_PUTENDPOINTREPLY']._serialized_start=1643
+  _globals['_PUTENDPOINTREPLY']._serialized_end=1712
+  _globals['_WIREREQUEST']._serialized_start=1715
+  _globals['_WIREREQUEST']._serialized_end=1854
+  _globals['_WIREREPLY']._serialized_start=1856
+  _globals['_WIREREPLY']._serialized_end=1977
+  _globals['_UNWIREREQUEST']._serialized_start=1979
+  _globals['_UNWIREREQUEST']._serialized_end=2061
+  _globals['_UNWIREREPLY']._serialized_start=2063
+  _globals['_UNWIREREPLY']._serialized_end=2076
+  _globals['_DROPENDPOINTREQUEST']._serialized_start=2078
+  _globals['_DROPENDPOINTREQUEST']._serialized_end=2166
+  _globals['_DROPENDPOINTREPLY']._serialized_start=2168
+  _globals['_DROPENDPOINTREPLY']._serialized_end=2187
+  _globals['_STATUSREQUEST']._serialized_start=2189
+  _globals['_STATUSREQUEST']._serialized_end=2204
+  _globals['_STATUSREPLY']._serialized_start=2207
+  _globals['_STATUSREPLY']._serialized_end=2443
+  _globals['_WORKLOADS']._serialized_start=2446
+  _globals['_WORKLOADS']._serialized_end=3108
+  _globals['_NODE']._serialized_start=3110
+  _globals['_NODE']._serialized_end=3186
 # @@protoc_insertion_point(module_scope)

@@ -36,17 +36,29 @@ class CniReply(_message.Message):
     def __init__(self, exit_code: _Optional[int] = ..., stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ...) -> None: ...
 
 class WorkloadId(_message.Message):
-    __slots__ = ("namespace", "workload", "endpoint")
+    __slots__ = ("namespace", "workload", "endpoint", "orchestrator")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     WORKLOAD_FIELD_NUMBER: _ClassVar[int]
     ENDPOINT_FIELD_NUMBER: _ClassVar[int]
+    ORCHESTRATOR_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     workload: str
     endpoint: str
-    def __init__(self, namespace: _Optional[str] = ..., workload: _Optional[str] = ..., endpoint: _Optional[str] = ...) -> None: ...
+    orchestrator: str
+    def __init__(self, namespace: _Optional[str] = ..., workload: _Optional[str] = ..., endpoint: _Optional[str] = ..., orchestrator: _Optional[str] = ...) -> None: ...
+
+class WorkloadPort(_message.Message):
+    __slots__ = ("name", "protocol", "port")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    protocol: str
+    port: int
+    def __init__(self, name: _Optional[str] = ..., protocol: _Optional[str] = ..., port: _Optional[int] = ...) -> None: ...
 
 class AttachRequest(_message.Message):
-    __slots__ = ("api_version", "workload", "netns_path", "network", "labels", "addresses", "ipv4_pools", "ipv6_pools", "want_ipv6", "mtu", "policy_timeout_s")
+    __slots__ = ("api_version", "workload", "netns_path", "network", "labels", "addresses", "ipv4_pools", "ipv6_pools", "want_ipv6", "mtu", "policy_timeout_s", "ports")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -65,6 +77,7 @@ class AttachRequest(_message.Message):
     WANT_IPV6_FIELD_NUMBER: _ClassVar[int]
     MTU_FIELD_NUMBER: _ClassVar[int]
     POLICY_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    PORTS_FIELD_NUMBER: _ClassVar[int]
     api_version: int
     workload: WorkloadId
     netns_path: str
@@ -76,7 +89,8 @@ class AttachRequest(_message.Message):
     want_ipv6: bool
     mtu: int
     policy_timeout_s: int
-    def __init__(self, api_version: _Optional[int] = ..., workload: _Optional[_Union[WorkloadId, _Mapping]] = ..., netns_path: _Optional[str] = ..., network: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., addresses: _Optional[_Iterable[str]] = ..., ipv4_pools: _Optional[_Iterable[str]] = ..., ipv6_pools: _Optional[_Iterable[str]] = ..., want_ipv6: _Optional[bool] = ..., mtu: _Optional[int] = ..., policy_timeout_s: _Optional[int] = ...) -> None: ...
+    ports: _containers.RepeatedCompositeFieldContainer[WorkloadPort]
+    def __init__(self, api_version: _Optional[int] = ..., workload: _Optional[_Union[WorkloadId, _Mapping]] = ..., netns_path: _Optional[str] = ..., network: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., addresses: _Optional[_Iterable[str]] = ..., ipv4_pools: _Optional[_Iterable[str]] = ..., ipv6_pools: _Optional[_Iterable[str]] = ..., want_ipv6: _Optional[bool] = ..., mtu: _Optional[int] = ..., policy_timeout_s: _Optional[int] = ..., ports: _Optional[_Iterable[_Union[WorkloadPort, _Mapping]]] = ...) -> None: ...
 
 class AttachReply(_message.Message):
     __slots__ = ("addresses", "host_interface", "mac")
@@ -101,6 +115,133 @@ class DetachRequest(_message.Message):
     def __init__(self, api_version: _Optional[int] = ..., workload: _Optional[_Union[WorkloadId, _Mapping]] = ..., netns_path: _Optional[str] = ..., network: _Optional[str] = ...) -> None: ...
 
 class DetachReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class AssignRequest(_message.Message):
+    __slots__ = ("api_version", "handle", "addresses", "ipv4_pools", "ipv6_pools", "ip_versions")
+    API_VERSION_FIELD_NUMBER: _ClassVar[int]
+    HANDLE_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    IPV4_POOLS_FIELD_NUMBER: _ClassVar[int]
+    IPV6_POOLS_FIELD_NUMBER: _ClassVar[int]
+    IP_VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    api_version: int
+    handle: str
+    addresses: _containers.RepeatedScalarFieldContainer[str]
+    ipv4_pools: _containers.RepeatedScalarFieldContainer[str]
+    ipv6_pools: _containers.RepeatedScalarFieldContainer[str]
+    ip_versions: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, api_version: _Optional[int] = ..., handle: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., ipv4_pools: _Optional[_Iterable[str]] = ..., ipv6_pools: _Optional[_Iterable[str]] = ..., ip_versions: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class AssignReply(_message.Message):
+    __slots__ = ("addresses",)
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    addresses: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, addresses: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ReleaseRequest(_message.Message):
+    __slots__ = ("api_version", "handle", "addresses")
+    API_VERSION_FIELD_NUMBER: _ClassVar[int]
+    HANDLE_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    api_version: int
+    handle: str
+    addresses: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, api_version: _Optional[int] = ..., handle: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ReleaseReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class PutEndpointRequest(_message.Message):
+    __slots__ = ("api_version", "workload", "network", "addresses", "mac", "labels", "ports", "no_profile", "policy_timeout_s")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    API_VERSION_FIELD_NUMBER: _ClassVar[int]
+    WORKLOAD_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    MAC_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    PORTS_FIELD_NUMBER: _ClassVar[int]
+    NO_PROFILE_FIELD_NUMBER: _ClassVar[int]
+    POLICY_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    api_version: int
+    workload: WorkloadId
+    network: str
+    addresses: _containers.RepeatedScalarFieldContainer[str]
+    mac: str
+    labels: _containers.ScalarMap[str, str]
+    ports: _containers.RepeatedCompositeFieldContainer[WorkloadPort]
+    no_profile: bool
+    policy_timeout_s: int
+    def __init__(self, api_version: _Optional[int] = ..., workload: _Optional[_Union[WorkloadId, _Mapping]] = ..., network: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., mac: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., ports: _Optional[_Iterable[_Union[WorkloadPort, _Mapping]]] = ..., no_profile: _Optional[bool] = ..., policy_timeout_s: _Optional[int] = ...) -> None: ...
+
+class PutEndpointReply(_message.Message):
+    __slots__ = ("name", "host_interface", "mac")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    HOST_INTERFACE_FIELD_NUMBER: _ClassVar[int]
+    MAC_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    host_interface: str
+    mac: str
+    def __init__(self, name: _Optional[str] = ..., host_interface: _Optional[str] = ..., mac: _Optional[str] = ...) -> None: ...
+
+class WireRequest(_message.Message):
+    __slots__ = ("api_version", "workload", "netns_path", "mtu", "policy_timeout_s")
+    API_VERSION_FIELD_NUMBER: _ClassVar[int]
+    WORKLOAD_FIELD_NUMBER: _ClassVar[int]
+    NETNS_PATH_FIELD_NUMBER: _ClassVar[int]
+    MTU_FIELD_NUMBER: _ClassVar[int]
+    POLICY_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    api_version: int
+    workload: WorkloadId
+    netns_path: str
+    mtu: int
+    policy_timeout_s: int
+    def __init__(self, api_version: _Optional[int] = ..., workload: _Optional[_Union[WorkloadId, _Mapping]] = ..., netns_path: _Optional[str] = ..., mtu: _Optional[int] = ..., policy_timeout_s: _Optional[int] = ...) -> None: ...
+
+class WireReply(_message.Message):
+    __slots__ = ("host_interface", "container_interface", "mac", "gateway_ipv4", "gateway_ipv6")
+    HOST_INTERFACE_FIELD_NUMBER: _ClassVar[int]
+    CONTAINER_INTERFACE_FIELD_NUMBER: _ClassVar[int]
+    MAC_FIELD_NUMBER: _ClassVar[int]
+    GATEWAY_IPV4_FIELD_NUMBER: _ClassVar[int]
+    GATEWAY_IPV6_FIELD_NUMBER: _ClassVar[int]
+    host_interface: str
+    container_interface: str
+    mac: str
+    gateway_ipv4: str
+    gateway_ipv6: str
+    def __init__(self, host_interface: _Optional[str] = ..., container_interface: _Optional[str] = ..., mac: _Optional[str] = ..., gateway_ipv4: _Optional[str] = ..., gateway_ipv6: _Optional[str] = ...) -> None: ...
+
+class UnwireRequest(_message.Message):
+    __slots__ = ("api_version", "workload")
+    API_VERSION_FIELD_NUMBER: _ClassVar[int]
+    WORKLOAD_FIELD_NUMBER: _ClassVar[int]
+    api_version: int
+    workload: WorkloadId
+    def __init__(self, api_version: _Optional[int] = ..., workload: _Optional[_Union[WorkloadId, _Mapping]] = ...) -> None: ...
+
+class UnwireReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DropEndpointRequest(_message.Message):
+    __slots__ = ("api_version", "workload")
+    API_VERSION_FIELD_NUMBER: _ClassVar[int]
+    WORKLOAD_FIELD_NUMBER: _ClassVar[int]
+    api_version: int
+    workload: WorkloadId
+    def __init__(self, api_version: _Optional[int] = ..., workload: _Optional[_Union[WorkloadId, _Mapping]] = ...) -> None: ...
+
+class DropEndpointReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 

@@ -26,7 +26,10 @@ if _version_not_supported:
 
 
 class WorkloadsStub:
-    """Birth and death of workloads. Callers: the CNI shim and the libnetwork plugin.
+    """Birth and death of workloads. Callers: the CNI shim and plug-ins of engines.
+
+    Codes: INVALID_ARGUMENT, the request is wrong; FAILED_PRECONDITION, another version of this API, or a step that needs
+    another one before it; UNAVAILABLE, try again; ABORTED, anything else. Nothing was done then, or it was taken back.
     """
 
     def __init__(self, channel):
@@ -50,10 +53,43 @@ class WorkloadsStub:
                 request_serializer=libcalico_dot_rpc_dot_node__pb2.DetachRequest.SerializeToString,
                 response_deserializer=libcalico_dot_rpc_dot_node__pb2.DetachReply.FromString,
                 _registered_method=True)
+        self.Assign = channel.unary_unary(
+                '/calico.node.v1.Workloads/Assign',
+                request_serializer=libcalico_dot_rpc_dot_node__pb2.AssignRequest.SerializeToString,
+                response_deserializer=libcalico_dot_rpc_dot_node__pb2.AssignReply.FromString,
+                _registered_method=True)
+        self.PutEndpoint = channel.unary_unary(
+                '/calico.node.v1.Workloads/PutEndpoint',
+                request_serializer=libcalico_dot_rpc_dot_node__pb2.PutEndpointRequest.SerializeToString,
+                response_deserializer=libcalico_dot_rpc_dot_node__pb2.PutEndpointReply.FromString,
+                _registered_method=True)
+        self.Wire = channel.unary_unary(
+                '/calico.node.v1.Workloads/Wire',
+                request_serializer=libcalico_dot_rpc_dot_node__pb2.WireRequest.SerializeToString,
+                response_deserializer=libcalico_dot_rpc_dot_node__pb2.WireReply.FromString,
+                _registered_method=True)
+        self.Unwire = channel.unary_unary(
+                '/calico.node.v1.Workloads/Unwire',
+                request_serializer=libcalico_dot_rpc_dot_node__pb2.UnwireRequest.SerializeToString,
+                response_deserializer=libcalico_dot_rpc_dot_node__pb2.UnwireReply.FromString,
+                _registered_method=True)
+        self.DropEndpoint = channel.unary_unary(
+                '/calico.node.v1.Workloads/DropEndpoint',
+                request_serializer=libcalico_dot_rpc_dot_node__pb2.DropEndpointRequest.SerializeToString,
+                response_deserializer=libcalico_dot_rpc_dot_node__pb2.DropEndpointReply.FromString,
+                _registered_method=True)
+        self.Release = channel.unary_unary(
+                '/calico.node.v1.Workloads/Release',
+                request_serializer=libcalico_dot_rpc_dot_node__pb2.ReleaseRequest.SerializeToString,
+                response_deserializer=libcalico_dot_rpc_dot_node__pb2.ReleaseReply.FromString,
+                _registered_method=True)
 
 
 class WorkloadsServicer:
-    """Birth and death of workloads. Callers: the CNI shim and the libnetwork plugin.
+    """Birth and death of workloads. Callers: the CNI shim and plug-ins of engines.
+
+    Codes: INVALID_ARGUMENT, the request is wrong; FAILED_PRECONDITION, another version of this API, or a step that needs
+    another one before it; UNAVAILABLE, try again; ABORTED, anything else. Nothing was done then, or it was taken back.
     """
 
     def Cni(self, request, context):
@@ -65,15 +101,62 @@ class WorkloadsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Attach(self, request, context):
-        """The same as CNI's ADD, for callers that speak no CNI: addresses, veth, routes, endpoint in the datastore, policy
-        in the kernel.
+        """All at once, for a container whose network namespace is known: addresses, veth, routes, endpoint in the datastore,
+        policy in the kernel.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Detach(self, request, context):
-        """Take it all back, as CNI's DEL. Succeeds on what is already gone.
+        """Take it all back. Succeeds on what is already gone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Assign(self, request, context):
+        """The same in steps, for an engine that wants an address before it knows the endpoint, and moves the interface into
+        the container itself: Assign, PutEndpoint, Wire; and back: Unwire, DropEndpoint, Release. Each step may be repeated.
+        After a crash at any point DropEndpoint and Release take everything away.
+
+        Addresses of Calico's pools, under a handle of the caller's choice. Repeated: those that the handle has.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PutEndpoint(self, request, context):
+        """The endpoint in the datastore, with addresses that are assigned, and the network's profile if there is none.
+        Repeated: labels are added, a MAC is changed; everything else must be the same.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Wire(self, request, context):
+        """The endpoint's veth pair. Answers when the kernel enforces the endpoint's policy on it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Unwire(self, request, context):
+        """The pair goes, wherever its other end is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DropEndpoint(self, request, context):
+        """The endpoint goes, and before it the pair if that still stands. Its addresses stay.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Release(self, request, context):
+        """The addresses are free again. Refused while an endpoint of this host has one of them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,6 +180,36 @@ def add_WorkloadsServicer_to_server(servicer, server):
                     request_deserializer=libcalico_dot_rpc_dot_node__pb2.DetachRequest.FromString,
                     response_serializer=libcalico_dot_rpc_dot_node__pb2.DetachReply.SerializeToString,
             ),
+            'Assign': grpc.unary_unary_rpc_method_handler(
+                    servicer.Assign,
+                    request_deserializer=libcalico_dot_rpc_dot_node__pb2.AssignRequest.FromString,
+                    response_serializer=libcalico_dot_rpc_dot_node__pb2.AssignReply.SerializeToString,
+            ),
+            'PutEndpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutEndpoint,
+                    request_deserializer=libcalico_dot_rpc_dot_node__pb2.PutEndpointRequest.FromString,
+                    response_serializer=libcalico_dot_rpc_dot_node__pb2.PutEndpointReply.SerializeToString,
+            ),
+            'Wire': grpc.unary_unary_rpc_method_handler(
+                    servicer.Wire,
+                    request_deserializer=libcalico_dot_rpc_dot_node__pb2.WireRequest.FromString,
+                    response_serializer=libcalico_dot_rpc_dot_node__pb2.WireReply.SerializeToString,
+            ),
+            'Unwire': grpc.unary_unary_rpc_method_handler(
+                    servicer.Unwire,
+                    request_deserializer=libcalico_dot_rpc_dot_node__pb2.UnwireRequest.FromString,
+                    response_serializer=libcalico_dot_rpc_dot_node__pb2.UnwireReply.SerializeToString,
+            ),
+            'DropEndpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.DropEndpoint,
+                    request_deserializer=libcalico_dot_rpc_dot_node__pb2.DropEndpointRequest.FromString,
+                    response_serializer=libcalico_dot_rpc_dot_node__pb2.DropEndpointReply.SerializeToString,
+            ),
+            'Release': grpc.unary_unary_rpc_method_handler(
+                    servicer.Release,
+                    request_deserializer=libcalico_dot_rpc_dot_node__pb2.ReleaseRequest.FromString,
+                    response_serializer=libcalico_dot_rpc_dot_node__pb2.ReleaseReply.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'calico.node.v1.Workloads', rpc_method_handlers)
@@ -106,7 +219,10 @@ def add_WorkloadsServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Workloads:
-    """Birth and death of workloads. Callers: the CNI shim and the libnetwork plugin.
+    """Birth and death of workloads. Callers: the CNI shim and plug-ins of engines.
+
+    Codes: INVALID_ARGUMENT, the request is wrong; FAILED_PRECONDITION, another version of this API, or a step that needs
+    another one before it; UNAVAILABLE, try again; ABORTED, anything else. Nothing was done then, or it was taken back.
     """
 
     @staticmethod
@@ -180,6 +296,168 @@ class Workloads:
             '/calico.node.v1.Workloads/Detach',
             libcalico_dot_rpc_dot_node__pb2.DetachRequest.SerializeToString,
             libcalico_dot_rpc_dot_node__pb2.DetachReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Assign(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/calico.node.v1.Workloads/Assign',
+            libcalico_dot_rpc_dot_node__pb2.AssignRequest.SerializeToString,
+            libcalico_dot_rpc_dot_node__pb2.AssignReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutEndpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/calico.node.v1.Workloads/PutEndpoint',
+            libcalico_dot_rpc_dot_node__pb2.PutEndpointRequest.SerializeToString,
+            libcalico_dot_rpc_dot_node__pb2.PutEndpointReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Wire(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/calico.node.v1.Workloads/Wire',
+            libcalico_dot_rpc_dot_node__pb2.WireRequest.SerializeToString,
+            libcalico_dot_rpc_dot_node__pb2.WireReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Unwire(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/calico.node.v1.Workloads/Unwire',
+            libcalico_dot_rpc_dot_node__pb2.UnwireRequest.SerializeToString,
+            libcalico_dot_rpc_dot_node__pb2.UnwireReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DropEndpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/calico.node.v1.Workloads/DropEndpoint',
+            libcalico_dot_rpc_dot_node__pb2.DropEndpointRequest.SerializeToString,
+            libcalico_dot_rpc_dot_node__pb2.DropEndpointReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Release(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/calico.node.v1.Workloads/Release',
+            libcalico_dot_rpc_dot_node__pb2.ReleaseRequest.SerializeToString,
+            libcalico_dot_rpc_dot_node__pb2.ReleaseReply.FromString,
             options,
             channel_credentials,
             insecure,

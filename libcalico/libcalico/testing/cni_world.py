@@ -70,6 +70,19 @@ class FakeKernel:
         self.boxes[path, wiring.container_interface] = wiring
         return wiring.mac or f"0a:00:00:00:00:{len(self.boxes):02x}"
 
+    async def make_pair(self, wiring: Wiring) -> str:
+        """Both ends in the host's namespace."""
+        former = self.host.pop(wiring.host_interface, None)
+        if former is not None:
+            self.boxes.pop(former, None)
+        await self.attach(wiring, "")
+        return "fe80::1" if wiring.has_v6 else ""
+
+    def move(self, name: str, path: str, new_name: str) -> None:
+        """An engine moves an interface of the host into a container and renames it."""
+        wiring = self.boxes[path, new_name] = self.boxes.pop(("", name))
+        self.host[wiring.host_interface] = (path, new_name)
+
     async def complete(self, wiring: Wiring, path: str) -> None:
         """Wire what lacks."""
         self.completed += 1
@@ -99,7 +112,7 @@ class FakeKernel:
         far = self.host.get(host_interface)
         near = Link(
             8, host_interface, True, True, 1500, "ee:ee:ee:ee:ee:ee",
-            lower=7 if far == (path, interface) else 9, leads_away=True,
+            lower=7 if far == (path, interface) else 9, leads_away=far is not None and far[0] != "",
         )  # fmt: skip
         routed = self.boxes[far].addresses if far is not None else ()
         families = frozenset(map(family_of, wiring.addresses if wiring is not None else ())) - self.unrouted

@@ -102,8 +102,30 @@ def attach(wiring: Wiring, netns_path: str, host_netns: str = "") -> str:
     return mac
 
 
+def make_pair(wiring: Wiring, host_netns: str = "") -> str:
+    """The pair with both ends in the host's namespace, up, for an engine that moves the inner one and gives it its
+    addresses; returns the gateway for IPv6 ("" = no such address). On any error nothing is left behind.
+
+    A pair of the same names that nobody has moved goes first."""
+    with Rtnl(host_netns) as here, ExitStack() as opened, ExitStack() as undo:
+        home = netns.open_path(host_netns) if host_netns else netns.open_here()
+        opened.callback(os.close, home)
+        _create_pair(wiring, here, here, home)
+        undo.callback(_quietly, here.delete_link, wiring.host_interface)
+        near, far = _expect(here, wiring.host_interface), _expect(here, wiring.container_interface)
+        with netns.entered(host_netns):
+            _apply_settings(wiring.host_settings)
+        here.set_link(near, up=True, ipv4=wiring.host_ipv4)
+        here.set_link(far, up=True)
+        for address in wiring.addresses:
+            _route_host(wiring.host_interface, near, address, here)
+        gateway = _wait_link_local(here, near) if wiring.has_v6 else ""
+        undo.pop_all()
+    return gateway
+
+
 def complete(wiring: Wiring, netns_path: str, host_netns: str = "") -> None:
-    """Do what an `attach` that was interrupted, or somebody since, left undone to a pair that stands."""
+    """Do to a pair that stands what an interrupted `attach` left undone, or another process undid since."""
     with Rtnl(host_netns) as here, ExitStack() as opened:
         with netns.entered(netns_path):
             there = opened.enter_context(Rtnl())
@@ -389,6 +411,10 @@ class Attacher:
     async def attach(self, wiring: Wiring, netns_path: str) -> str:
         """See `attach`."""
         return await self._run(attach, wiring, netns_path, self._host_netns)
+
+    async def make_pair(self, wiring: Wiring) -> str:
+        """See `make_pair`."""
+        return await self._run(make_pair, wiring, self._host_netns)
 
     async def complete(self, wiring: Wiring, netns_path: str) -> None:
         """See `complete`."""

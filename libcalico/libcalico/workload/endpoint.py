@@ -1,4 +1,4 @@
-"""The WorkloadEndpoint and Profile of a CNI attachment: names, look-up, writing (spec/cni.md 4.4, 5.6, 5.7).
+"""The WorkloadEndpoint and Profile of an attachment: look-up, writing (spec/cni.md 4.4, 5.6, 5.7).
 
 Endpoints are written here and not through `AsyncClient.create`: upstream's rule for `spec.containerID` refuses the
 dot of Mesos' nested ids (`parent.child`), which must work. All other rules hold.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import random
 import re
 import uuid
@@ -37,74 +36,54 @@ from libcalico.model.keys import (
     list_prefix,
     parse_path,
     split_workload_endpoint_name,
-    workload_endpoint_name,
     workload_endpoint_prefix,
 )
 from libcalico.model.resources import EntityRule, Profile, ProfileSpec, Rule, WorkloadEndpoint, WorkloadEndpointSpec
 from libcalico.model.validation.objects import validate
+from libcalico.workload.names import KIND
+from libcalico.workload.request import CNI, Attachment, Identity
 
-ORCHESTRATOR = "cni"
-KIND = "WorkloadEndpoint"
 LEFT = "projectcalico.org/left-networks"
 """Annotation of an endpoint: the networks that shared its interface until their DEL."""
 _NESTED_ID = re.compile(r"[a-zA-Z0-9]([-.a-zA-Z0-9]*[a-zA-Z0-9])?")
-_ENDPOINT = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
-_NO_SEGMENT = re.compile(r"[^a-z0-9]+")
-_NO_NAMESPACE = re.compile(r"[^a-z0-9-]+")
 _SHARED = 11
 
 _replace = msgspec.structs.replace
 
 
-def endpoint_segment(interface: str) -> str:
-    """The interface's name as endpoint names allow it: the same, or a legal one made of it and a digest."""
-    if _ENDPOINT.fullmatch(interface):
-        return interface
-    clean = _NO_SEGMENT.sub("-", interface.lower()).strip("-") or "if"
-    return f"{clean}-{hashlib.sha1(interface.encode(), usedforsecurity=False).hexdigest()[:7]}"
-
-
-def legal_namespace(text: str) -> str:
-    """A namespace's name of a cleaned label: the same when it is legal, else lower case and dashes."""
-    return _NO_NAMESPACE.sub("-", text.lower())[:63].strip("-")
-
-
-def endpoint_key(node: str, namespace: str, container_id: str, interface: str) -> ResourceKey:
-    """The endpoint of an attachment."""
-    name = workload_endpoint_name(node, ORCHESTRATOR, container_id, endpoint_segment(interface))
-    return ResourceKey(KIND, name, namespace)
-
-
-def build_endpoint(
-    node: str,
-    namespace: str,
-    container_id: str,
-    interface: str,
-    network: str,
-    labels: dict[str, str],
-    addresses: Sequence[str],
-    host_interface: str,
-    mac: str,
-) -> WorkloadEndpoint:
-    """The endpoint; `addresses` are bare."""
-    endpoint = endpoint_segment(interface)
+def build_endpoint(attachment: Attachment, host_interface: str, addresses: Sequence[str], mac: str) -> WorkloadEndpoint:
+    """The endpoint of an attachment; `addresses` are bare."""
+    identity = attachment.identity
+    is_container = identity.orchestrator == CNI
     return WorkloadEndpoint(
         kind=KIND,
         api_version=API_VERSION,
-        metadata=Metadata(
-            name=workload_endpoint_name(node, ORCHESTRATOR, container_id, endpoint), namespace=namespace, labels=labels
-        ),
+        metadata=Metadata(name=identity.key.name, namespace=identity.namespace, labels=dict(attachment.labels)),
         spec=WorkloadEndpointSpec(
-            orchestrator=ORCHESTRATOR,
-            node=node,
-            container_id=container_id,
-            endpoint=endpoint,
-            ip_networks=[f"{address}/{128 if ':' in address else 32}" for address in addresses],
-            profiles=[network],
+            orchestrator=identity.orchestrator,
+            node=identity.node,
+            workload="" if is_container else identity.workload,
+            container_id=identity.workload if is_container else "",
+            endpoint=identity.segment,
+            ip_networks=[host_cidr(address) for address in addresses],
+            profiles=[attachment.network],
             interface_name=host_interface,
             mac=mac,
+            ports=list(attachment.ports),
         ),
     )
+
+
+def completed(endpoint: WorkloadEndpoint, host_interface: str, addresses: Sequence[str], mac: str) -> WorkloadEndpoint:
+    """The endpoint with another host interface, bare addresses and MAC."""
+    cidrs = [host_cidr(address) for address in addresses]
+    spec = _replace(endpoint.spec, interface_name=host_interface, ip_networks=cidrs, mac=mac)
+    return _replace(endpoint, spec=spec)
+
+
+def host_cidr(address: str) -> str:
+    """A bare address as /32 or /128."""
+    return f"{address}/{128 if ':' in address else 32}"
 
 
 def build_profile(network: str) -> Profile:
@@ -141,63 +120,64 @@ def _is_nested_id(endpoint: WorkloadEndpoint, error: FieldError) -> bool:
 
 
 async def find_related(
-    client: AsyncClient, namespace: str, node: str, container_id: str
+    client: AsyncClient, identity: Identity
 ) -> tuple[list[WorkloadEndpoint], list[WorkloadEndpoint]]:
-    """The container's own endpoints, and those of containers that share the first eleven characters of its id."""
+    """The workload's own endpoints on the node, and those of workloads that share the first eleven characters."""
     own: list[WorkloadEndpoint] = []
     others: list[WorkloadEndpoint] = []
-    for endpoint in (await client.list(WorkloadEndpoint, namespace, _names_alike(node, container_id))).items:
+    for endpoint in (await client.list(WorkloadEndpoint, identity.namespace, _names_alike(identity))).items:
         parts = split_workload_endpoint_name(endpoint.metadata.name)
-        if parts is None or parts[:2] != (node, ORCHESTRATOR):
+        if parts is None or parts[:2] != (identity.node, identity.orchestrator):
             continue
-        (own if parts[2] == container_id else others).append(endpoint)
+        (own if parts[2] == identity.workload else others).append(endpoint)
     return own, others
 
 
-async def find_elsewhere(
-    client: AsyncClient, namespace: str, container_id: str, interface: str
-) -> list[WorkloadEndpoint]:
-    """The endpoints that have this container id and interface, under whatever node name.
+async def find_elsewhere(client: AsyncClient, identity: Identity) -> list[WorkloadEndpoint]:
+    """The endpoints of this workload and interface under other node names.
 
     Lists the names of all endpoints of the namespace."""
-    part = f"-{ORCHESTRATOR}-{container_id.replace('-', '--')}-".encode()
-    listed = await client.datastore.range(list_prefix(KIND, namespace).encode(), keys_only=True)
+    rest = (identity.orchestrator, identity.workload, identity.segment)
+    part = f"-{identity.orchestrator}-{identity.workload.replace('-', '--')}-".encode()
+    listed = await client.datastore.range(list_prefix(KIND, identity.namespace).encode(), keys_only=True)
     found = []
     for path in (kv.key for kv in listed.kvs if part in kv.key):
         key = parse_path(path.decode("utf-8", "replace"))
         if not isinstance(key, ResourceKey):
             continue
         parts = split_workload_endpoint_name(key.name)
-        if parts is None or parts[1:] != (ORCHESTRATOR, container_id, endpoint_segment(interface)):
+        if parts is None or parts[1:] != rest:
             continue
         with contextlib.suppress(ResourceDoesNotExist, ParsingDatastoreEntry):
             found.append(await client.get(WorkloadEndpoint, key.name, key.namespace))
-    return found
+    return [item for item in found if item.spec.node != identity.node]
 
 
-async def is_name_held(
-    client: AsyncClient, node: str, container_id: str, host_interface: str, own: ResourceKey
-) -> bool:
-    """An endpoint other than `own` of a container whose id begins alike, in whatever namespace, has this host end.
+async def is_name_held(client: AsyncClient, identity: Identity, host_interface: str) -> bool:
+    """Another endpoint of the node, of a workload whose name begins alike, in whatever namespace, has this host
+    interface.
 
     Lists the names of all endpoints: for callers that know no better."""
-    alike = _names_alike(node, container_id).encode()
+    alike = _names_alike(identity).encode()
     listed = await client.datastore.range(list_prefix(KIND).encode(), keys_only=True)
     for path in (kv.key for kv in listed.kvs if kv.key.rpartition(b"/")[2].startswith(alike)):
         key = parse_path(path.decode("utf-8", "replace"))
-        if not isinstance(key, ResourceKey) or key == own:
+        if not isinstance(key, ResourceKey) or key == identity.key:
             continue
         with contextlib.suppress(ResourceDoesNotExist, ParsingDatastoreEntry):
             found = await client.get(WorkloadEndpoint, key.name, key.namespace)
-            if found.spec.node == node and found.spec.interface_name == host_interface:
+            if found.spec.node == identity.node and found.spec.interface_name == host_interface:
                 return True
     return False
 
 
-def _names_alike(node: str, container_id: str) -> str:
-    """What the names of endpoints begin with whose containers share the first eleven characters."""
-    prefix = workload_endpoint_prefix(node, ORCHESTRATOR) + container_id[:_SHARED].replace("-", "--")
-    return prefix.removesuffix("-")
+def _names_alike(identity: Identity) -> str:
+    """What the names of endpoints begin with whose host interfaces may be called alike: of containers, those that share
+    the first eleven characters of the id; of an engine's workloads, all on the node."""
+    prefix = workload_endpoint_prefix(identity.node, identity.orchestrator)
+    if identity.orchestrator != CNI:
+        return prefix
+    return (prefix + identity.workload[:_SHARED].replace("-", "--")).removesuffix("-")
 
 
 class NewEndpoint(NamedTuple):
@@ -214,8 +194,7 @@ class NewEndpoint(NamedTuple):
 
 
 def new_endpoint(endpoint: WorkloadEndpoint, now: datetime) -> NewEndpoint:
-    """With uid and time; raises `ValidationError` for an endpoint that may not be stored."""
-    check_endpoint(endpoint)
+    """With uid and time. It, or one that differs in addresses, MAC and host interface only, has been checked."""
     uid = uuid.UUID(int=random.getrandbits(128), version=4)  # no system call: it is nobody's secret
     metadata = _replace(endpoint.metadata, uid=str(uid), creation_timestamp=rfc3339(now), resource_version="")
     fresh = _replace(endpoint, metadata=metadata)
@@ -235,7 +214,7 @@ async def revision_of(client: AsyncClient, new: NewEndpoint) -> int:
 
 
 async def create_endpoint(client: AsyncClient, endpoint: WorkloadEndpoint) -> WorkloadEndpoint:
-    """Store a new endpoint; returns it as stored. `ResourceAlreadyExists` when there is one."""
+    """Store a new endpoint, which has been checked; returns it as stored. `ResourceAlreadyExists` when there is one."""
     new = new_endpoint(endpoint, client.clock.now())
     path = new.path.encode()
     answer = await client.datastore.txn([Compare(path, Target.VERSION, 0)], [Put(path, new.value)])
@@ -289,7 +268,20 @@ def _with_networks(endpoint: WorkloadEndpoint, profiles: list[str], left: list[s
 
 async def delete_endpoint(client: AsyncClient, endpoint: WorkloadEndpoint) -> None:
     """Delete the endpoint; one that is gone is fine."""
-    await client.datastore.txn([], [Delete(endpoint_path(endpoint).encode())])
+    await delete_key(client, ResourceKey(KIND, endpoint.metadata.name, endpoint.metadata.namespace))
+
+
+async def delete_key(client: AsyncClient, key: ResourceKey) -> None:
+    """Delete the endpoint of this key; one that is gone is fine."""
+    await client.datastore.txn([], [Delete(key_path(key).encode())])
+
+
+async def keys_of_node(client: AsyncClient, node: str) -> list[ResourceKey]:
+    """The keys of a node's endpoints. Lists the names of all endpoints: for callers that know no better."""
+    listed = await client.datastore.range(list_prefix(KIND).encode(), keys_only=True)
+    keys = (parse_path(kv.key.decode("utf-8", "replace")) for kv in listed.kvs)
+    found = [key for key in keys if isinstance(key, ResourceKey)]
+    return [key for key in found if (split_workload_endpoint_name(key.name) or ("",))[0] == node]
 
 
 async def ensure_profile(client: AsyncClient, network: str) -> None:

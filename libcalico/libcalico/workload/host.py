@@ -6,7 +6,7 @@ plug-in that found no agent one for a single call (`calico_cni.host`); `PlainHos
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from libcalico.client.objects import AsyncClient
@@ -69,6 +69,10 @@ class Host(Protocol):
         """An endpoint of this node other than `own` has this host interface."""
         ...
 
+    def users_of(self, address: str) -> Collection[ResourceKey] | None:
+        """The endpoints of this node that have the address."""
+        ...
+
 
 class PlainHost:
     """A host that knows nothing beforehand, polices nothing and shares its containers with nobody."""
@@ -104,5 +108,9 @@ class PlainHost:
         return False
 
     def is_held(self, interface: str, own: ResourceKey) -> bool | None:
+        """Not known."""
+        return None
+
+    def users_of(self, address: str) -> Collection[ResourceKey] | None:
         """Not known."""
         return None

@@ -29,7 +29,7 @@ _BAD_IN_NAME = re.compile(r"[/:\s]")
 
 
 class Setting(NamedTuple):
-    """One kernel setting below /proc/sys; when `required` is False a failure is only told."""
+    """One kernel setting below /proc/sys; when `required` is False a failure is only logged."""
 
     key: str
     value: int

@@ -14,15 +14,17 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from libcalico.clock import rfc3339
-from libcalico.cni import addresses
+from libcalico.cni import ipam
 from libcalico.cni.conf import read_conf
-from libcalico.cni.context import CALL_TIMEOUT_S, Context, alone, open_context
-from libcalico.cni.delete import remove_attachment, standing_interfaces
+from libcalico.cni.context import Context, open_context
+from libcalico.cni.plugins import OWN_PLUGIN
 from libcalico.cni.request import Call, parse_request
 from libcalico.cni.unfinished import Entry, Unfinished
 from libcalico.errors import BadData, CalicoError, DatastoreError
 from libcalico.text import shown
+from libcalico.workload import addresses, lifecycle
 from libcalico.workload.host import Host
+from libcalico.workload.work import CALL_TIMEOUT_S, Work
 
 LOOK_S = 1.0
 LAST_PAUSE_S = 60.0
@@ -122,19 +124,24 @@ class Finisher:
         """Do it; "" when it is done, else for what it waits."""
         conf, _ = read_conf(call.conf, lenient=True)
         context = await open_context(call, conf, self._host, [])
-        return await alone(call, self._host, lambda: self._finish_alone(name, entry, context))
+        work = context.work
+        if call.program == OWN_PLUGIN:
+            return await ipam.alone(work, lambda: self._finish_addresses(name, entry, work))
+        return await work.alone(lambda: self._finish_attachment(name, context))
 
-    async def _finish_alone(self, name: str, entry: Entry, context: Context) -> str:
-        if name not in self._kept:  # an ADD or DEL succeeded while this waited for its turn
-            return ""
-        if context.call.program == addresses.OWN_PLUGIN:
+    async def _finish_addresses(self, name: str, entry: Entry, work: Work) -> str:
+        if name in self._kept:  # else an ADD or DEL succeeded while this waited for its turn
             if entry.has_namespace:
                 return f"waits for the end of namespace {shown(entry.environment.get('CNI_NETNS', ''))}"
-            await addresses.release(context, [context.call.network])
-        else:
-            if standing := await standing_interfaces(context):
+            await addresses.release(work, [work.attachment.network])
+            self._kept.drop(name)
+        return ""
+
+    async def _finish_attachment(self, name: str, context: Context) -> str:
+        if name in self._kept:
+            if standing := await lifecycle.standing_interfaces(context.work):
                 return f"waits for the end of host interface {', '.join(standing)}"
-            if problems := await remove_attachment(context):
+            if problems := await lifecycle.detach(context.work, context.other):
                 raise problems[0]
-        self._kept.drop(name)
+            self._kept.drop(name)
         return ""

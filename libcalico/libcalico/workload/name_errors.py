@@ -1,4 +1,4 @@
-"""Container ids and network names that cannot be part of names in the datastore: what is wrong, and the way out. Pure.
+"""What is wrong with container ids and network names that cannot be part of names in the datastore. Pure.
 
 The error keeps upstream's lines (scripts read field and reason); what a person needs stands in a line's value.
 """
