@@ -5,9 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.11 $$HOME/.pyenv/versions/3.11.*/bin/python3.11; do command -v $$p >/dev/null && $$p -c 'import ensurepip' 2>/dev/null && { echo $$p; break; }; done)
 STAMPS := build/stamps
-COMPONENTS := native libcalico components/felix components/cni components/calicoctl
+COMPONENTS := native libcalico components/felix components/cni components/calicoctl components/bird-config
 PACKAGES := etcd-server etcd-client nftables libnftables1 libnghttp2-dev build-essential cmake iproute2 conntrack util-linux \
-	iputils-ping iptables ipset firewalld dbus-daemon python3.11-venv python3-dev podman crun containerd containernetworking-plugins busybox-static
+	iputils-ping iptables ipset bird2 firewalld dbus-daemon python3.11-venv python3-dev podman crun containerd containernetworking-plugins busybox-static
+# While this file is there, no package starts its service: the programs are used by path.
+NO_START := /usr/sbin/policy-rc.d
 FILES ?=
 ONLY ?=
 BACKEND ?= nftables
@@ -23,6 +25,7 @@ $(STAMPS)/apt:
 	@mkdir -p $(STAMPS)
 	@missing=""; for p in $(PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
 	if [ -n "$$missing" ]; then echo "installing:$$missing"; \
+	  [ -e $(NO_START) ] || { trap 'rm -f $(NO_START)' EXIT; printf '#!/bin/sh\nexit 101\n' >$(NO_START); chmod 755 $(NO_START); }; \
 	  apt-get update -q >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing >/dev/null; fi
 	@touch $@
 
@@ -42,9 +45,10 @@ $(STAMPS)/cni: $(STAMPS)/venv $(wildcard components/cni/shim/* components/cni/ca
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps --force-reinstall ./components/cni
 	@touch $@
 
-$(STAMPS)/dists: $(STAMPS)/venv Makefile libcalico/pyproject.toml components/felix/pyproject.toml components/calicoctl/pyproject.toml
+$(STAMPS)/dists: $(STAMPS)/venv Makefile libcalico/pyproject.toml components/felix/pyproject.toml components/calicoctl/pyproject.toml \
+	components/bird-config/pyproject.toml
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps \
-	  --config-settings editable_mode=compat -e ./libcalico -e ./components/felix -e ./components/calicoctl
+	  --config-settings editable_mode=compat -e ./libcalico -e ./components/felix -e ./components/calicoctl -e ./components/bird-config
 	@touch $@
 
 root:
@@ -89,7 +93,7 @@ bench: dev ## figures as JSON lines
 
 lint: dev ## format, style, types, room order, sizes
 	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q .
-	@$(BIN)/mypy native libcalico components/felix components/cni components/calicoctl tests
+	@$(BIN)/mypy native libcalico components/felix components/cni components/calicoctl components/bird-config tests
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python -m tests.house
 
@@ -103,7 +107,7 @@ reference: dev ## write the reference pages from the code
 	@$(BIN)/python -m tests.house.reference
 
 dist: $(STAMPS)/venv ## a wheel of every component, each built by itself
-	@tests/house/pants.sh package native:: libcalico:: components/felix:: components/cni:: components/calicoctl::
+	@tests/house/pants.sh package native:: libcalico:: components/felix:: components/cni:: components/calicoctl:: components/bird-config::
 
 .PHONY: pants-check
 pants-check:

@@ -9,6 +9,9 @@ PURE = (
     "libcalico/libcalico/model/", "libcalico/libcalico/selector/", "libcalico/libcalico/manifest/",
     "libcalico/libcalico/policy/", "libcalico/libcalico/calc/", "libcalico/libcalico/ipam/plan.py",
     "libcalico/libcalico/workload/plan.py", "native/calico_native/py/",
+    "components/bird-config/calico_bird/routing.py", "components/bird-config/calico_bird/grammar.py",
+    "components/bird-config/calico_bird/filters.py", "components/bird-config/calico_bird/peers.py",
+    "components/bird-config/calico_bird/render.py",
 )  # fmt: skip
 KERNEL, TESTING, CLOCK = "libcalico/libcalico/kernel/", "libcalico/libcalico/testing/", "libcalico/libcalico/clock.py"
 NOW = {
