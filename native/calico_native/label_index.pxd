@@ -5,6 +5,8 @@ cdef class _Item:
     cdef public dict labels, effective
     cdef public tuple parents
     cdef public set matches
+    cpdef int add_match(self, selector_id) except -1
+    cpdef int drop_match(self, selector_id) except -1
 
 cdef class _Filed:
     cdef public Node node

@@ -1,4 +1,8 @@
-"""The agent: start with 10,000 remote endpoints, a policy's way from etcd to the packet, CPU at 50 updates a second."""
+"""The agent: start with many remote endpoints, a policy's way from etcd to the packet, CPU at 50 updates a second.
+
+python -m tests.scale.bench_agent [start] [packet] [steady] [many]: all but the last when none is named. `many` is the
+start with 100,000 remote endpoints.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +27,8 @@ from tests.scale.bench_cni import start_agent
 from tests.scale.report import report
 
 REMOTE, POLICIES = 10_000, 100
+MANY = 100_000
+PEERS, STEADY_REMOTE, STEADY_POLICIES = 3, 5_000, 200
 PORT = 9000
 TOGGLES = 40
 WIRED = "projectcalico.org/orchestrator == 'cni'"
@@ -40,13 +47,24 @@ def endpoint(node: str, name: str, address: str, labels: dict[str, str]) -> tupl
     }  # fmt: skip
 
 
-def policy(name: str, selector: str, source: str, action: str = "Allow") -> tuple[str, dict[str, Any]]:
-    """Key and value of a global policy."""
-    rule = {"action": action, "source": {"selector": source}}
+def policy(name: str, selector: str, *sources: str, action: str = "Allow") -> tuple[str, dict[str, Any]]:
+    """Key and value of a global policy with a rule for each source."""
+    rules = [{"action": action, "source": {"selector": source}} for source in sources]
     return f"/calico/resources/v3/projectcalico.org/globalnetworkpolicies/{name}", {
         "kind": "GlobalNetworkPolicy", "apiVersion": "projectcalico.org/v3", "metadata": {"name": name},
-        "spec": {"selector": selector, "types": ["Ingress"], "ingress": [rule]},
+        "spec": {"selector": selector, "types": ["Ingress"], "ingress": rules},
     }  # fmt: skip
+
+
+def remote(count: int, kinds: int) -> list[tuple[str, dict[str, Any]]]:
+    """Endpoints of other hosts, 100 each."""
+    return [remote_endpoint(n, {"app": f"a{n % kinds}"}) for n in range(count)]
+
+
+def remote_endpoint(number: int, labels: dict[str, str]) -> tuple[str, dict[str, Any]]:
+    """One of them."""
+    address = f"10.{100 + number // 65536}.{number // 256 % 256}.{number % 256}"
+    return endpoint(f"node-{number // 100}", f"r{number}", address, labels)
 
 
 async def put_all(host: Host, pairs: list[tuple[str, dict[str, Any]]]) -> None:
@@ -80,31 +98,27 @@ def memory_mib(agent: subprocess.Popen[str]) -> float:
     return int(Path(f"/proc/{agent.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-async def start(host: Host) -> subprocess.Popen[str]:
+async def start(host: Host, count: int) -> subprocess.Popen[str]:
     """Start with many remote endpoints; leaves the agent running."""
-    pairs = [
-        endpoint(
-            f"node-{n // 100}", f"r{n}", f"10.{100 + n // 65536}.{n // 256 % 256}.{n % 256}", {"app": f"a{n % 100}"}
-        )
-        for n in range(REMOTE)
-    ]
+    pairs = remote(count, POLICIES)
     pairs += [policy(f"p{n}", f"app == 'a{n}'", f"app == 'a{(n + 1) % POLICIES}'") for n in range(POLICIES)]
     pairs += [endpoint(NODE, f"l{n}", f"10.99.0.{n}", {"app": f"a{n % POLICIES}"}) for n in range(50)]
     await put_all(host, pairs)
     revision = (await host.store.range(b"/none")).revision
-    taken = []
+    taken, cpu = [], []
     for _ in range(3):
         started = time.perf_counter()
         agent = start_agent(host, True)
         await programmed(host, revision)
         taken.append(time.perf_counter() - started)
-        memory, cpu = memory_mib(agent), cpu_s(agent)
+        cpu.append(cpu_s(agent))
+        memory = memory_mib(agent)
         if len(taken) < 3:
             agent.terminate()
             agent.wait()
-    report("agent start to last rule", "s", taken, remote_endpoints=REMOTE, policies=POLICIES, reference_s=1.3)
-    report("agent start, CPU", "s", [cpu], reference_s=1.6)
-    report("agent, resident memory after start", "MiB", [memory], reference_mib=123)
+    report("agent start to last rule", "s", taken, remote_endpoints=count, policies=POLICIES)
+    report("agent start, CPU", "s", cpu, remote_endpoints=count)
+    report("agent, resident memory after start", "MiB", [memory], remote_endpoints=count)
     return agent
 
 
@@ -121,7 +135,7 @@ async def to_the_packet(host: Host) -> None:
     taken: dict[str, list[float]] = {"Allow": [], "Deny": []}
     for number in range(TOGGLES):
         action = ("Deny", "Allow")[number % 2]
-        key, value = policy("toggle", WIRED, WIRED, action)
+        key, value = policy("toggle", WIRED, WIRED, action=action)
         probe = asyncio.create_task(asyncio.to_thread(watch_flows, boxes["client"], address["server"], server))
         await asyncio.sleep(0.03)
         started = time.perf_counter()
@@ -156,27 +170,57 @@ def watch_flows(box: str, address: str, server: socket.socket, seconds: float = 
     return arrivals
 
 
-async def steady(host: Host, agent: subprocess.Popen[str]) -> None:
-    """CPU of the agent while labels of endpoints change."""
-    await asyncio.sleep(1)
-    before, began = cpu_s(agent), time.perf_counter()
-    number = 0
+async def steady(host: Host) -> subprocess.Popen[str]:
+    """CPU of the agent while labels of local and remote endpoints change; leaves the agent running."""
+    pairs = remote(STEADY_REMOTE, STEADY_POLICIES)
+    pairs += [endpoint(NODE, f"l{n}", f"10.99.0.{n}", {"app": f"a{n % STEADY_POLICIES}"}) for n in range(LOCAL)]
+    for n in range(STEADY_POLICIES):
+        peers = [f"app == 'a{(n + peer) % STEADY_POLICIES}'" for peer in range(1, PEERS + 1)]
+        pairs.append(policy(f"p{n}", f"app == 'a{n}'", *peers))
+    await put_all(host, pairs)
+    revision = (await host.store.range(b"/none")).revision
+    agent = start_agent(host, True)
+    await programmed(host, revision)
+    for whose in ("remote", "local"):
+        await asyncio.sleep(1)
+        used = await _updates(host, agent, whose)
+        report(
+            f"agent at 50 updates/s of {whose} endpoints, CPU", "% of a core", [used],
+            remote_endpoints=STEADY_REMOTE, local_endpoints=LOCAL, policies=STEADY_POLICIES, peers=PEERS,
+        )  # fmt: skip
+    report("agent, resident memory", "MiB", [memory_mib(agent)])
+    return agent
+
+
+async def _updates(host: Host, agent: subprocess.Popen[str], whose: str) -> float:
+    """Per cent of a core that the agent uses while labels of endpoints change."""
+    before, began, number = cpu_s(agent), time.perf_counter(), 0
     while time.perf_counter() - began < SECONDS:
-        name = number % LOCAL
-        key, value = endpoint(NODE, f"l{name}", f"10.99.0.{name}", {"app": f"a{number % POLICIES}", "n": str(number)})
+        labels = {"app": f"a{number * 7 % STEADY_POLICIES}", "n": str(number)}
+        if whose == "local":
+            key, value = endpoint(NODE, f"l{number % LOCAL}", f"10.99.0.{number % LOCAL}", labels)
+        else:
+            key, value = remote_endpoint(number * 31 % STEADY_REMOTE, labels)
         await host.store.put(key.encode(), json.dumps(value).encode())
         number += 1
         await asyncio.sleep(max(0.0, began + number / UPDATES_A_SECOND - time.perf_counter()))
-    used = (cpu_s(agent) - before) / (time.perf_counter() - began) * 100
-    report(
-        "agent at 50 endpoint updates/s, CPU", "% of a core", [used],
-        local_endpoints=LOCAL, policies=POLICIES, reference_percent=170,
-    )  # fmt: skip
-    report("agent, resident memory", "MiB", [memory_mib(agent)], reference_mib=213)
+    return (cpu_s(agent) - before) / (time.perf_counter() - began) * 100
 
 
-async def measure() -> None:
-    """All of it, on one host."""
+async def measure(parts: set[str]) -> None:
+    """Each part on a host of its own."""
+    if parts & {"start", "packet"}:
+        await on_a_host(lambda host: start(host, REMOTE), to_the_packet if "packet" in parts else None)
+    if "steady" in parts:
+        await on_a_host(steady)
+    if "many" in parts:
+        await on_a_host(lambda host: start(host, MANY))
+
+
+async def on_a_host(
+    run: Callable[[Host], Awaitable[subprocess.Popen[str]]], then: Callable[[Host], Awaitable[None]] | None = None
+) -> None:
+    """Run what starts an agent on a new host, and what needs one that runs."""
     directory = Path(tempfile.mkdtemp(prefix="t-agent-bench-"))
     missing = build_plugins(directory)
     if missing or os.geteuid() != 0 or shutil.which("etcd") is None:
@@ -184,9 +228,9 @@ async def measure() -> None:
     host, agent = Host(directory, directory), None
     try:
         await host.start()
-        agent = await start(host)
-        await to_the_packet(host)
-        await steady(host, agent)
+        agent = await run(host)
+        if then is not None:
+            await then(host)
     finally:
         if agent is not None:
             agent.terminate()
@@ -196,4 +240,4 @@ async def measure() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(measure())
+    asyncio.run(measure(set(sys.argv[1:]) or {"start", "packet", "steady"}))

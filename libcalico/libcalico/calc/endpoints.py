@@ -23,6 +23,8 @@ from libcalico.selector.translate import NAMESPACE_LABEL, SERVICE_ACCOUNT_LABEL
 from libcalico.text import shown
 
 FORGED_PREFIXES = ("pcns.", "pcsa.")
+MOST_SHARED = 4096
+"""Labels, and lists of profiles, that are remembered to be shared."""
 
 
 class _Local(NamedTuple):
@@ -47,6 +49,7 @@ class Endpoints:
         self._profiles = profiles
         self._report = report
         self._count = 0
+        self._shared = _Shared()
         self._local: dict[ResourceKey, _Local] = {}
         self._out: Pending[ResourceKey, Endpoint] = Pending()
 
@@ -60,7 +63,8 @@ class Endpoints:
             self._drop_local(key)
             return
         spec = endpoint.spec
-        labels, profiles = _labels(key, endpoint), tuple(spec.profiles)
+        labels = self._shared.labels(_labels(key, endpoint))
+        profiles = self._shared.profiles(tuple(spec.profiles))
         self._sets.update_item(key, labels, profiles, Contribution(nets, _named_ports(spec.ports)))
         self._count += not was_there
         if _node_of(key, endpoint) == self._host:
@@ -104,6 +108,28 @@ class Endpoints:
         self._out.put(key, Endpoint(key, own.interface, own.mac, own.nets, policy, own.revision))
 
 
+class _Shared:
+    """Labels and lists of profiles, kept once for all endpoints that have the same: of 100,000 most have another's."""
+
+    __slots__ = ("_labels", "_profiles")
+
+    def __init__(self) -> None:
+        self._labels: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
+        self._profiles: dict[tuple[str, ...], tuple[str, ...]] = {}
+
+    def labels(self, found: dict[str, str]) -> dict[str, str]:
+        """The same labels; nobody changes them."""
+        if len(self._labels) > MOST_SHARED:
+            self._labels.clear()
+        return self._labels.setdefault(tuple(found.items()), found)
+
+    def profiles(self, found: tuple[str, ...]) -> tuple[str, ...]:
+        """The same profiles."""
+        if len(self._profiles) > MOST_SHARED:
+            self._profiles.clear()
+        return self._profiles.setdefault(found, found)
+
+
 class NetworkSets:
     """Network sets of both kinds."""
 
@@ -137,9 +163,11 @@ def _addresses(endpoint: WorkloadEndpoint) -> tuple[Cidr, ...]:
         raise BadData(f"interfaceName {shown(spec.interface_name)!r} is not an interface's name")
     if spec.allow_spoofed_source_prefixes:
         raise BadData("allowSpoofedSourcePrefixes needs WorkloadSourceSpoofing=Any, which is not set")
-    bad = parse_cidrs(spec.ip_networks)[1]
+    nets, bad = parse_cidrs(spec.ip_networks)
     if bad:
         raise BadData(f"ipNetworks: {shown(bad[0])!r} is not an address")
+    if all(net.is_single for net in nets):
+        return tuple(nets)
     return tuple(parse_cidrs([net.partition("/")[0] for net in spec.ip_networks])[0])
 
 
@@ -158,8 +186,10 @@ def _node_of(key: ResourceKey, endpoint: WorkloadEndpoint) -> str:
 
 
 def _labels(key: ResourceKey, endpoint: WorkloadEndpoint) -> dict[str, str]:
-    labels = {k: v for k, v in endpoint.metadata.labels.items() if not k.startswith(FORGED_PREFIXES)}
-    labels.setdefault(NAMESPACE_LABEL, key.namespace)
+    labels = endpoint.metadata.labels
+    if any(name.startswith(FORGED_PREFIXES) for name in labels):
+        labels = {name: value for name, value in labels.items() if not name.startswith(FORGED_PREFIXES)}
+    labels = {NAMESPACE_LABEL: key.namespace, **labels}
     if endpoint.spec.service_account_name:
         labels[SERVICE_ACCOUNT_LABEL] = endpoint.spec.service_account_name
     return labels

@@ -86,6 +86,8 @@ def decode(key: Key, value: bytes, revision: int = 0) -> Resource:
             resource_version=str(revision) if revision else "",
             self_link="",
         )
+    elif found.kind == key.kind and found.api_version == API_VERSION:
+        return found
     return msgspec.structs.replace(found, kind=key.kind, api_version=API_VERSION, metadata=metadata)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import sys
 from typing import NamedTuple
 
 from libcalico.errors import FieldError, ValidationError
@@ -156,7 +157,7 @@ def _parse_resource(segments: list[str]) -> Key | None:
     if kind is None or "" in segments:
         return None
     if KINDS[kind].namespaced:
-        return ResourceKey(kind, segments[2], segments[1]) if len(segments) == 3 else None
+        return ResourceKey(kind, segments[2], sys.intern(segments[1])) if len(segments) == 3 else None
     return ResourceKey(kind, segments[1]) if len(segments) == 2 else None
 
 
@@ -249,17 +250,14 @@ def workload_endpoint_prefix(node: str, orchestrator: str = "", workload: str = 
 
 
 def split_workload_endpoint_name(name: str) -> tuple[str, str, str, str] | None:
-    """(node, orchestrator, workload, endpoint) of an endpoint's name, None when it has not four parts."""
-    parts, part, place = [], name[:1], 1
-    while place < len(name):
-        if name[place] != "-":
-            part += name[place]
-        elif name[place + 1 : place + 2] == "-":
-            part += "-"
-            place += 1
+    """(node, orchestrator, workload, endpoint) of an endpoint's name, None when it has not four parts. A dash of a part
+    is written twice; one at the beginning of the name is no separator."""
+    parts: list[str] = []
+    for piece in name[1:].split("--"):
+        first, *others = piece.split("-")
+        if parts:
+            parts[-1] += "-" + first
         else:
-            parts.append(part)
-            part = ""
-        place += 1
-    parts.append(part)
+            parts.append(name[:1] + first)
+        parts += others
     return (parts[0], parts[1], parts[2], parts[3]) if len(parts) == 4 else None

@@ -28,6 +28,8 @@ NAMED_PORT_PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
 PROTOCOLS_WITH_PORTS = frozenset((6, 17, 132, 136))
 BOTH = frozenset((4, 6))
 LARGEST_ICMP = 255
+_NOTHING, _ANYBODY = EntityRule(), Side()
+"""A side of which a rule says nothing: as it is stored, and as it is compiled."""
 
 
 class SetSpec(NamedTuple):
@@ -134,17 +136,16 @@ def _compile_rule(rule: ModelRule, number: int, namespace: str, sets: dict[str, 
     if rule.source.services is not None or rule.destination.services is not None:
         return []
     protocol, not_protocol = _protocol(rule.protocol), _protocol(rule.not_protocol)
-    families = _families(rule)
-    base = Rule(action, number, 0, protocol, not_protocol)
     needed: dict[str, SetSpec] = {}
-    base = base._replace(
-        source=_side(rule.source, protocol, namespace, needed),
-        destination=_side(rule.destination, protocol, namespace, needed),
-    )
-    variants = _icmp_variants(base, rule, families)
+    source = _side(rule.source, protocol, namespace, needed)
+    destination = _side(rule.destination, protocol, namespace, needed)
+    variants = _icmp_variants(rule, protocol, _families(rule, source, destination))
     if variants:
         sets.update(needed)
-    return variants
+    return [
+        Rule(action, number, v.family, v.protocol, not_protocol, v.icmp, v.not_icmp, source, destination)
+        for v in variants
+    ]
 
 
 def _protocol(protocol: int | str | None) -> int | None:
@@ -156,36 +157,44 @@ def _protocol(protocol: int | str | None) -> int | None:
     return number
 
 
-def _families(rule: ModelRule) -> frozenset[int]:
+def _families(rule: ModelRule, source: Side, destination: Side) -> frozenset[int]:
     """The IP versions in which the rule exists."""
     families = BOTH if rule.ip_version is None else frozenset((rule.ip_version,)) & BOTH
     if isinstance(rule.protocol, str) and rule.protocol.lower() == "icmp":
         families &= {4}
     elif isinstance(rule.protocol, str) and rule.protocol.lower() == "icmpv6":
         families &= {6}
-    for side in (rule.source, rule.destination):
-        nets, not_nets = _nets(side.nets), _nets(side.not_nets)
-        if nets:
-            families &= {net.family for net in nets}
-        if not_nets:
-            families &= {net.family for net in not_nets}
-            families -= {net.family for net in not_nets if net.length == 0}
+    for side in (source, destination):
+        if side.nets:
+            families &= {net.family for net in side.nets}
+        if side.not_nets:
+            families &= {net.family for net in side.not_nets}
+            families -= {net.family for net in side.not_nets if net.length == 0}
     return families
 
 
-def _icmp_variants(base: Rule, rule: ModelRule, families: frozenset[int]) -> list[Rule]:
+class _Variant(NamedTuple):
+    """What is different where a rule means another one in each IP version."""
+
+    family: int
+    protocol: int | None
+    icmp: IcmpMatch | None
+    not_icmp: IcmpMatch | None
+
+
+def _icmp_variants(rule: ModelRule, protocol: int | None, families: frozenset[int]) -> list[_Variant]:
     """The rule, once for each IP version where that matters: ICMP has another protocol number in each."""
     if not families:
         return []
     icmp, not_icmp = _icmp(rule.icmp), _icmp(rule.not_icmp)
-    if icmp is None and base.protocol is not None and base.protocol not in ICMP_PROTOCOL.values():
+    if icmp is None and protocol is not None and protocol not in ICMP_PROTOCOL.values():
         not_icmp = None
     if icmp is None and not_icmp is None:
-        return [base._replace(family=next(iter(families)) if len(families) == 1 else 0)]
+        return [_Variant(next(iter(families)) if len(families) == 1 else 0, protocol, None, None)]
     return [
-        base._replace(family=family, protocol=ICMP_PROTOCOL[family], icmp=icmp, not_icmp=not_icmp)
+        _Variant(family, ICMP_PROTOCOL[family], icmp, not_icmp)
         for family in sorted(families)
-        if base.protocol in (None, ICMP_PROTOCOL[family])
+        if protocol in (None, ICMP_PROTOCOL[family])
     ]
 
 
@@ -204,6 +213,8 @@ def _nets(texts: list[str]) -> tuple[Cidr, ...]:
 
 
 def _side(side: EntityRule, protocol: int | None, namespace: str, sets: dict[str, SetSpec]) -> Side:
+    if side is _NOTHING or side == _NOTHING:
+        return _ANYBODY
     accounts = side.service_accounts
     text = rule_selector(
         namespace,

@@ -7,8 +7,6 @@ docs/adr/0022-large-policies.md has the times behind the limits.
 
 from __future__ import annotations
 
-from collections.abc import Sized
-
 from libcalico.policy.ir import Policy, Rule, Side
 
 MOST_SETS = 1_000
@@ -23,17 +21,19 @@ def excess(policy: Policy, sets: int) -> str:
     for rule in (*policy.ingress, *policy.egress):
         count = alternatives(rule)
         kernel_rules += count
-        sizes = [len(found) for side in (rule.source, rule.destination) for found in _lists(side)]
-        lists += count * sum(size > 1 for size in sizes)
-        entries += count * sum(sizes)
-    for found, limit, what in (
+        for side in (rule.source, rule.destination):
+            for found in (side.nets, side.not_nets, side.ports, side.not_ports):
+                if found:
+                    lists += count * (len(found) > 1)
+                    entries += count * len(found)
+    for figure, limit, what in (
         (sets, MOST_SETS, "selectors and named ports"),
         (kernel_rules, MOST_KERNEL_RULES, "rules in the kernel"),
         (lists, MOST_LISTS, "lists of networks or ports in these rules"),
         (entries, MOST_LIST_ENTRIES, "networks and ports in these rules"),
     ):
-        if found > limit:
-            return f"{found} {what}, the limit is {limit}: split it, or name networks by network sets"
+        if figure > limit:
+            return f"{figure} {what}, the limit is {limit}: split it, or name networks by network sets"
     return ""
 
 
@@ -46,7 +46,3 @@ def alternatives(rule: Rule) -> int:
 
 def _port_alternatives(side: Side) -> int:
     return max(1, bool(side.ports) + len(side.port_sets))
-
-
-def _lists(side: Side) -> tuple[Sized, ...]:
-    return side.nets, side.not_nets, side.ports, side.not_ports

@@ -6,17 +6,32 @@ its labels can satisfy (spec/selectors.md 10-11).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 
 from .expression import Node, render, restrictions
 
 
 class _Item:
+    """`matches` is None for the many that match nothing: an empty set takes 216 bytes."""
+
     def __init__(self, labels: dict[str, str], parents: tuple[str, ...]) -> None:
         self.labels = labels
         self.parents = parents
         self.effective = labels
-        self.matches: set[Hashable] = set()
+        self.matches: set[Hashable] | None = None
+
+    def add_match(self, selector_id: Hashable) -> None:
+        """It matches one selector more."""
+        if self.matches is None:
+            self.matches = set()
+        self.matches.add(selector_id)
+
+    def drop_match(self, selector_id: Hashable) -> None:
+        """It matches one selector less."""
+        if self.matches is not None:
+            self.matches.discard(selector_id)
+            if not self.matches:
+                self.matches = None
 
 
 class _Filed:
@@ -32,8 +47,9 @@ class LabelIndex:
     """Which items match which selectors, kept up to date under every change of either.
 
     `on_started(selector_id, item_id)` and `on_stopped(...)` are called once for each change of a match; within
-    one update all starts come before all stops, so that what stays allowed sees no gap. Item labels are a
-    dictionary; an item inherits the labels of its parents (profiles), its own first, then in list order."""
+    one update all starts come before all stops, so that what stays allowed sees no gap. An item inherits the labels of
+    its parents (profiles), its own first, then in list order. Labels are kept as they are given, so that many items
+    may share them: whoever gives them does not change them afterwards."""
 
     def __init__(
         self, on_started: Callable[[Hashable, Hashable], None], on_stopped: Callable[[Hashable, Hashable], None]
@@ -49,9 +65,8 @@ class LabelIndex:
         self.buckets: dict[tuple[str, str | None], dict[Hashable, Node]] = {}
         self.unfiled: dict[Hashable, Node] = {}
 
-    def update_labels(self, item_id: Hashable, labels: Mapping[str, str], parents: Iterable[str] = ()) -> None:
-        """Add an item or replace its labels and parents."""
-        fresh, order = dict(labels), tuple(parents)
+    def update_labels(self, item_id: Hashable, fresh: dict[str, str], order: tuple[str, ...] = ()) -> None:
+        """Add an item or replace its labels and parents, which are in order."""
         item = self.items.get(item_id)
         if item is None:
             item = self.items[item_id] = _Item({}, ())
@@ -72,7 +87,7 @@ class LabelIndex:
             return
         self._leave_parents(item_id, item)
         self._reindex(item_id, item.effective, {})
-        for selector_id in item.matches:
+        for selector_id in item.matches or ():
             self.selectors[selector_id].items.discard(item_id)
             self.on_stopped(selector_id, item_id)
 
@@ -103,12 +118,12 @@ class LabelIndex:
             item = self.items[item_id]
             if node.evaluate(item.effective):
                 filed.items.add(item_id)
-                item.matches.add(selector_id)
+                item.add_match(selector_id)
                 if item_id not in former:
                     self.on_started(selector_id, item_id)
         for item_id in former:
             if item_id not in filed.items:
-                self.items[item_id].matches.discard(selector_id)
+                self.items[item_id].drop_match(selector_id)
                 self.on_stopped(selector_id, item_id)
 
     def delete_selector(self, selector_id: Hashable) -> None:
@@ -118,13 +133,13 @@ class LabelIndex:
             return
         self._unfile(selector_id, filed)
         for item_id in filed.items:
-            self.items[item_id].matches.discard(selector_id)
+            self.items[item_id].drop_match(selector_id)
             self.on_stopped(selector_id, item_id)
 
     def matches(self, item_id: Hashable) -> frozenset[Hashable]:
         """The selectors that an item matches now."""
         item = self.items.get(item_id)
-        return frozenset() if item is None else frozenset(item.matches)
+        return frozenset() if item is None or item.matches is None else frozenset(item.matches)
 
     def effective_labels(self, item_id: Hashable) -> dict[str, str]:
         """An item's own and inherited labels; empty when it is not there."""
@@ -151,10 +166,7 @@ class LabelIndex:
                 effective = {**inherited, **effective}
         self._reindex(item_id, item.effective, effective)
         item.effective = effective
-        found: set[Hashable] = set()
-        for selector_id, node in self.unfiled.items():
-            if node.evaluate(effective):
-                found.add(selector_id)
+        found = [selector_id for selector_id, node in self.unfiled.items() if node.evaluate(effective)]
         for label, value in effective.items():
             if label not in self.named:
                 continue
@@ -162,14 +174,15 @@ class LabelIndex:
                 if bucket is not None:
                     for selector_id, node in bucket.items():
                         if node.evaluate(effective):
-                            found.add(selector_id)
-        self._announce(item_id, item, found)
+                            found.append(selector_id)
+        if found or item.matches is not None:
+            self._announce(item_id, item, set(found))
 
     def _announce(self, item_id: Hashable, item: _Item, found: set[Hashable]) -> None:
-        former = item.matches
+        former: set[Hashable] = item.matches or set()
         if former == found:
             return
-        item.matches = found
+        item.matches = found or None
         for selector_id in found - former:
             self.selectors[selector_id].items.add(item_id)
             self.on_started(selector_id, item_id)
