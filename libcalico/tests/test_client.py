@@ -152,7 +152,7 @@ def test_address_management_has_every_operation_of_the_service() -> None:
     """With the same parameters, but those that write more in the same transaction; a script's call may name a host."""
     operations = [name for name, member in vars(IpamService).items() if inspect.iscoroutinefunction(member)]
     for name in (name for name in operations if not name.startswith("_")):
-        wanted = [one for one in inspect.signature(getattr(IpamService, name)).parameters if one != "beside"]
+        wanted = [one for one in inspect.signature(getattr(IpamService, name)).parameters if one != "also_store"]
         offered = list(inspect.signature(getattr(Ipam, name)).parameters)
         assert offered in (wanted, [*wanted, "host"]), name
         assert getattr(Ipam, name).__doc__, name

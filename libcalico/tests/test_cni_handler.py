@@ -160,11 +160,11 @@ async def test_an_agent_spares_requests(world: World) -> None:
 
     world.has_agent = True
     ipam = IpamService(world.store, NODE)
-    fed = ipam.feed()
+    followed = ipam.follow()
 
     def watch() -> None:
         for kv in world.now():
-            if kv.key.decode().startswith(fed):
+            if kv.key.decode().startswith(followed):
                 ipam.observe(kv.key.decode(), kv.value, kv.mod_revision)
 
     watch()

@@ -45,12 +45,12 @@ async def tried(step: Callable[[], Awaitable[object]]) -> None:
         assert len(str(error)) < 5000
 
 
-async def use_ipam(damaged: Damages, is_fed: bool) -> None:
+async def use_ipam(damaged: Damages, is_followed: bool) -> None:
     store = MemoryDatastore()
     await fill(store, damaged)
     service = IpamService(store, HOST)
-    if is_fed:
-        for prefix in service.feed():
+    if is_followed:
+        for prefix in service.follow():
             for kv in (await store.range(prefix.encode())).kvs:
                 service.observe(kv.key.decode("utf-8", "replace"), kv.value, kv.mod_revision)
     for step in (
@@ -76,8 +76,8 @@ async def use_ipam(damaged: Damages, is_fed: bool) -> None:
 
 @settings(max_examples=2 * settings().max_examples)
 @given(st.lists(damages(), min_size=1, max_size=3), st.booleans())
-def test_ipam_goes_on(damaged: Damages, is_fed: bool) -> None:
-    asyncio.run(use_ipam(damaged, is_fed))
+def test_ipam_goes_on(damaged: Damages, is_followed: bool) -> None:
+    asyncio.run(use_ipam(damaged, is_followed))
 
 
 async def use_client(damaged: Damages) -> None:

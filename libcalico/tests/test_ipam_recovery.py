@@ -65,10 +65,10 @@ async def cluster(*hosts: str, cidr: str = POOL, size: int = 29) -> tuple[Wire, 
     return store, client
 
 
-async def fed_service(store: MemoryDatastore, host: str) -> IpamService:
+async def following_service(store: MemoryDatastore, host: str) -> IpamService:
     """A service that knows what is stored."""
     service = IpamService(store, host)
-    for prefix in service.feed():
+    for prefix in service.follow():
         for kv in (await store.range(prefix.encode())).kvs:
             service.observe(kv.key.decode(), kv.value, kv.mod_revision)
     return service
@@ -104,18 +104,18 @@ def bare(cidr: str) -> str:
     return cidr.partition("/")[0]
 
 
-@pytest.mark.parametrize("fed", [True, False])
+@pytest.mark.parametrize("followed", [True, False])
 @pytest.mark.parametrize("damage", [None, b"", b"{not json", b'{"block":{"10.61.0.248/29":7}}'])
-async def test_a_handle_that_is_lost_or_wrong_still_frees_its_addresses(damage: bytes | None, fed: bool) -> None:
+async def test_a_handle_that_is_lost_or_wrong_still_frees_its_addresses(damage: bytes | None, followed: bool) -> None:
     store, _ = await cluster("a1")
-    service = await fed_service(store, "a1") if fed else IpamService(store, "a1")
+    service = await following_service(store, "a1") if followed else IpamService(store, "a1")
     await service.auto_assign(num4=10, handle="c1", attributes={"node": "a1"})
     path = key_path(HandleKey("c1"))
     if damage is None:
         await wipe(store, path)
     else:
         await store.put(path.encode(), damage)
-    again = await fed_service(store, "a1") if fed else service
+    again = await following_service(store, "a1") if followed else service
     assert len(await again.ips_by_handle("c1")) == 10
     await again.release_by_handle("c1")
     assert await used(store) == {}
@@ -141,7 +141,7 @@ async def _node_of(service: IpamService, address: str) -> str:
 
 async def test_deleting_a_node_frees_more_addresses_than_fit_into_a_transaction() -> None:
     store, client = await cluster("a1", "a2", cidr="10.61.0.0/23", size=26)
-    service = await fed_service(store, "a1")
+    service = await following_service(store, "a1")
     await asyncio.gather(*(service.auto_assign(num4=1, handle=f"c{n}", attributes={"node": "a1"}) for n in range(300)))
     await IpamService(store, "a2").auto_assign(num4=2, handle="kept", attributes={"node": "a2"})
     await IpamService(store, "a1").auto_assign(num4=1, handle="nobody")
@@ -151,7 +151,7 @@ async def test_deleting_a_node_frees_more_addresses_than_fit_into_a_transaction(
 
 async def test_plans_that_do_not_fit_into_one_transaction_are_split() -> None:
     store, _ = await cluster("a1", size=26)
-    service = await fed_service(store, "a1")
+    service = await following_service(store, "a1")
     held = await asyncio.gather(*(service.auto_assign(num4=1, handle=f"h{n}") for n in range(120)))
     addresses = [bare(v4.addresses[0]) for v4, _ in held if v4]
     before = store.requests
@@ -163,7 +163,7 @@ async def test_plans_that_do_not_fit_into_one_transaction_are_split() -> None:
 
 async def test_a_caller_that_is_cancelled_leaves_the_others_alone() -> None:
     store, _ = await cluster("a1")
-    service = await fed_service(store, "a1")
+    service = await following_service(store, "a1")
     await service.auto_assign(num4=1, handle="warm")
     store.reached.clear()
     store.open.clear()
@@ -194,7 +194,7 @@ async def test_a_caller_that_is_cancelled_leaves_the_others_alone() -> None:
 
 async def test_a_lost_answer_is_an_error_and_the_next_call_sees_what_was_done() -> None:
     store, _ = await cluster("a1")
-    service = await fed_service(store, "a1")
+    service = await following_service(store, "a1")
     await service.auto_assign(num4=1, handle="warm")
     store.lose_answers = 1
     with pytest.raises(AssignError, match="connection lost"):
@@ -286,7 +286,7 @@ async def test_a_claim_that_is_being_given_up_is_confirmed_again_and_the_other_m
 
 async def test_what_a_fed_service_merely_read_is_read_again() -> None:
     store, _ = await cluster("a1", "a2")
-    service = await fed_service(store, "a1")
+    service = await following_service(store, "a1")
     await IpamService(store, "a2").auto_assign(num4=1, handle="x")
     await service.release_pool_affinities(POOL)
     await IpamService(store, "a2").auto_assign(num4=1, handle="y")
@@ -298,7 +298,7 @@ async def test_what_a_fed_service_merely_read_is_read_again() -> None:
 
 async def test_a_fed_service_does_not_remember_every_container_there_ever_was() -> None:
     store, _ = await cluster("a1")
-    service = await fed_service(store, "a1")
+    service = await following_service(store, "a1")
     for number in range(50):
         await service.auto_assign(num4=1, handle=f"c{number}")
         await service.release_by_handle(f"c{number}")
@@ -309,7 +309,7 @@ async def test_a_fed_service_does_not_remember_every_container_there_ever_was() 
 async def test_a_foreign_writer_that_writes_block_and_handle_apart() -> None:
     """Upstream's order: handle first, then block; both by compare-and-swap on what it read."""
     store, _ = await cluster("a1", size=26)
-    services = [await fed_service(store, "a1"), IpamService(store, "a1")]
+    services = [await following_service(store, "a1"), IpamService(store, "a1")]
     first, _ = await services[0].auto_assign(num4=1, handle="warm")
     assert first is not None
     path = key_path(BlockKey(str(bare(first.addresses[0]).rsplit(".", 1)[0]) + f".{_start(first.addresses[0])}/26"))
@@ -362,7 +362,7 @@ async def test_a_configuration_that_cannot_be_is_refused() -> None:
 async def test_a_fed_service_goes_on_after_the_datastore_went_back_to_lower_revisions() -> None:
     """etcd restored from a backup: what was known has revisions that do not come again for a while."""
     store, _ = await cluster("a1")
-    service = await fed_service(store, "a1")
+    service = await following_service(store, "a1")
     for number in range(20):
         await service.auto_assign(num4=1, handle=f"lost{number}")
     for kv in (await store.range(b"/calico/ipam/")).kvs:
@@ -379,11 +379,11 @@ async def test_a_fed_service_goes_on_after_the_datastore_went_back_to_lower_revi
 
 
 async def test_a_handle_is_not_put_right_by_blocks_that_are_out_of_date() -> None:
-    """A fed service whose watch lags sees another host's handle, and not yet the address in that host's block."""
+    """A service whose watch lags sees another host's handle, and not yet the address in that host's block."""
     store, _ = await cluster("a1", "a2")
     other = IpamService(store, "a2")
     await other.auto_assign(num4=1, handle="first")
-    service = await fed_service(store, "a1")
+    service = await following_service(store, "a1")
     await other.auto_assign(num4=1, handle="second", attributes={"node": "a2"})
     assert await service.release_held(["second"]) == 0
     assert len(await other.ips_by_handle("second")) == 1
@@ -396,8 +396,8 @@ async def test_a_dropped_key_of_another_revision_stays() -> None:
     path = "/calico/resources/v3/projectcalico.org/workloadendpoints/default/x"
     ours = await store.put(path.encode(), b"ours")
     await store.put(path.encode(), b"another's")
-    await service.release_held(["none"], beside=lambda view: view.drop(path, ours))
+    await service.release_held(["none"], also_store=lambda view: view.drop(path, ours))
     kept = await store.get(path.encode())
     assert kept is not None and kept.value == b"another's"
-    await service.release_held(["none"], beside=lambda view: view.drop(path, kept.mod_revision))
+    await service.release_held(["none"], also_store=lambda view: view.drop(path, kept.mod_revision))
     assert await store.get(path.encode()) is None

@@ -40,10 +40,10 @@ async def cluster(*hosts: str, cidr: str = "10.61.0.0/24", block_size: int = 29)
     return store
 
 
-async def fed_service(store: MemoryDatastore, host: str) -> IpamService:
+async def following_service(store: MemoryDatastore, host: str) -> IpamService:
     """A service whose cache holds all that is stored now, as the agent's does after its snapshot."""
     service = IpamService(store, host)
-    for prefix in service.feed():
+    for prefix in service.follow():
         for kv in (await store.range(prefix.encode())).kvs:
             service.observe(kv.key.decode(), kv.value, kv.mod_revision)
     return service
@@ -77,7 +77,7 @@ async def check_invariants(store: MemoryDatastore) -> dict[str, str | None]:
 
 async def test_a_warm_assignment_is_one_request() -> None:
     store = await cluster("a1")
-    service = await fed_service(store, "a1")
+    service = await following_service(store, "a1")
     await service.auto_assign(num4=1, handle="net.first")
     before = store.requests
     v4, v6 = await service.auto_assign(num4=1, handle="net.second", attributes={"node": "a1"})
@@ -95,7 +95,7 @@ async def test_a_warm_assignment_is_one_request() -> None:
 
 async def test_many_at_once_share_transactions_and_get_different_addresses() -> None:
     store = await cluster("a1", block_size=26)
-    service = await fed_service(store, "a1")
+    service = await following_service(store, "a1")
     await service.auto_assign(num4=1, handle="warm")
     before = store.requests
     results = await asyncio.gather(*(service.auto_assign(num4=1, handle=f"h{n}") for n in range(60)))
@@ -107,7 +107,7 @@ async def test_many_at_once_share_transactions_and_get_different_addresses() -> 
 
 async def test_a_failure_in_a_group_does_not_spoil_its_neighbours() -> None:
     store = await cluster("a1", cidr="10.61.0.0/29")
-    service = await fed_service(store, "a1")
+    service = await following_service(store, "a1")
     results = await asyncio.gather(
         *(service.assign_ip("10.61.0.3", handle=f"h{n}") for n in range(3)),
         service.auto_assign(num4=2, handle="other"),
@@ -119,7 +119,7 @@ async def test_a_failure_in_a_group_does_not_spoil_its_neighbours() -> None:
 
 async def test_two_services_race_for_one_block() -> None:
     store = await cluster("a1", cidr="10.61.0.0/27", block_size=27)
-    one, other = await fed_service(store, "a1"), await fed_service(store, "a1")
+    one, other = await following_service(store, "a1"), await following_service(store, "a1")
     results = await asyncio.gather(
         *((one if n % 2 else other).auto_assign(num4=1, handle=f"h{n}") for n in range(32)), return_exceptions=True
     )
@@ -129,7 +129,7 @@ async def test_two_services_race_for_one_block() -> None:
 
 async def test_a_foreign_writer_is_never_overwritten() -> None:
     store = await cluster("a1")
-    service = await fed_service(store, "a1")
+    service = await following_service(store, "a1")
     await service.auto_assign(num4=1, handle="h1")
     foreign = IpamService(store, "a1")
     taken = await foreign.auto_assign(num4=3, handle="foreign")
@@ -172,7 +172,7 @@ async def test_borrowing_takes_an_address_of_another_hosts_block() -> None:
 
 async def test_release_by_handle_returns_everything_and_may_be_repeated() -> None:
     store = await cluster("a1")
-    service = await fed_service(store, "a1")
+    service = await following_service(store, "a1")
     await service.auto_assign(num4=10, handle="h")
     await service.release_by_handle("h")
     assert await check_invariants(store) == {}
@@ -199,16 +199,16 @@ async def test_missing_node_and_disabled_pools_are_named() -> None:
         await IpamService(store, "ghost").auto_assign(num4=1)
 
 
-@pytest.mark.parametrize("is_fed", [False, True])
-async def test_a_damaged_block_costs_its_own_addresses_only(is_fed: bool) -> None:
+@pytest.mark.parametrize("is_followed", [False, True])
+async def test_a_damaged_block_costs_its_own_addresses_only(is_followed: bool) -> None:
     store = await cluster("a1")
     damaged = b"/calico/ipam/v2/assignment/ipv4/block/10.61.0.0-29"
     await store.put(b"/calico/ipam/v2/host/a1/ipv4/block/10.61.0.0-29", b'{"state":"confirmed"}')
     await store.put(damaged, b"{not json")
     await store.put(b"/calico/ipam/v2/assignment/ipv4/block/\xff", b"{}")
     service = IpamService(store, "a1")
-    if is_fed:
-        for prefix in service.feed():
+    if is_followed:
+        for prefix in service.follow():
             for kv in (await store.range(prefix.encode())).kvs:
                 if b"\xff" not in kv.key:
                     service.observe(kv.key.decode(), kv.value, kv.mod_revision)

@@ -45,9 +45,9 @@ async def store(etcd: Etcd) -> AsyncIterator[EtcdDatastore]:
     await made.close()
 
 
-async def fed_service(store: EtcdDatastore, host: str) -> IpamService:
+async def following_service(store: EtcdDatastore, host: str) -> IpamService:
     service = IpamService(store, host)
-    for prefix in service.feed():
+    for prefix in service.follow():
         for kv in (await store.range(prefix.encode())).kvs:
             service.observe(kv.key.decode(), kv.value, kv.mod_revision)
     return service
@@ -68,7 +68,7 @@ async def in_use(store: EtcdDatastore) -> dict[str, int]:
 
 
 async def test_a_warm_assignment_and_its_release_are_one_request_each(etcd: Etcd, store: EtcdDatastore) -> None:
-    service = await fed_service(store, "a0")
+    service = await following_service(store, "a0")
     await service.auto_assign(num4=1, handle="warm")
     before = count_requests(etcd)
     for number in range(10):
@@ -87,11 +87,11 @@ async def test_a_cold_assignment_is_three_requests(etcd: Etcd, store: EtcdDatast
     assert count_requests(etcd) - before <= 3
 
 
-@pytest.mark.parametrize("fed", [True, False])
-async def test_64_clients_at_once_never_get_the_same_address(store: EtcdDatastore, fed: bool) -> None:
-    """Fed: three agents with many waiting callers each. Not fed: 64 processes that know nothing of each other."""
-    if fed:
-        agents = [await fed_service(store, f"a{number}") for number in range(3)]
+@pytest.mark.parametrize("followed", [True, False])
+async def test_64_clients_at_once_never_get_the_same_address(store: EtcdDatastore, followed: bool) -> None:
+    """Three agents that follow, with many waiting callers each; or 64 processes that know nothing of each other."""
+    if followed:
+        agents = [await following_service(store, f"a{number}") for number in range(3)]
         services = [agents[number % 3] for number in range(CLIENTS)]
     else:
         services = [IpamService(store, f"a{number % 3}") for number in range(CLIENTS)]
@@ -114,7 +114,7 @@ async def test_one_address_has_one_winner(store: EtcdDatastore) -> None:
 
 
 async def test_a_server_that_dies_leaves_no_half_and_work_goes_on(etcd: Etcd, store: EtcdDatastore) -> None:
-    service = await fed_service(store, "a0")
+    service = await following_service(store, "a0")
     tasks = [asyncio.ensure_future(service.auto_assign(num4=1, handle=f"c{number}")) for number in range(200)]
     await asyncio.sleep(0.02)
     etcd.kill()

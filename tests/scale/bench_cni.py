@@ -38,9 +38,9 @@ from libcalico.workload.attach import Attacher
 from libcalico.workload.host import PlainHost
 from libcalico.cni.server import WorkloadsService
 
-async def feed(datastore, ipam):
+async def follow(datastore, ipam):
     # What the agent does from its own watch: IPAM's view of the pools and blocks stays current.
-    prefixes = ipam.feed()
+    prefixes = ipam.follow()
     for prefix in prefixes:
         found = await datastore.range(prefix.encode())
         for kv in found.kvs:

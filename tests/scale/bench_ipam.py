@@ -30,10 +30,10 @@ def etcd_requests(endpoint: str) -> int:
     return sum(int(number) for number in found)
 
 
-async def fed(store: EtcdDatastore) -> IpamService:
+async def followed(store: EtcdDatastore) -> IpamService:
     """A service that knows what is stored, as the agent's does after its snapshot."""
     service = IpamService(store, NODE)
-    for prefix in service.feed():
+    for prefix in service.follow():
         for kv in (await store.range(prefix.encode())).kvs:
             service.observe(kv.key.decode(), kv.value, kv.mod_revision)
     return service
@@ -54,7 +54,7 @@ async def measure(endpoint: str) -> None:
     for kind, name, spec in (("IPPool", "p", {"cidr": "10.61.0.0/16"}), ("Node", NODE, {})):
         document = {"apiVersion": "projectcalico.org/v3", "kind": kind, "metadata": {"name": name}, "spec": spec}
         await client.create(from_input(document))
-    service = await fed(store)
+    service = await followed(store)
     await assign(service, "warm")
     taken, released, requests = [], [], etcd_requests(endpoint)
     addresses = []

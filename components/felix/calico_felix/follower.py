@@ -82,16 +82,16 @@ class Follower:
 
     async def follow(self, batches: AsyncIterator[Batch]) -> None:
         """Take in the stream, for ever."""
-        fed = self._ipam.feed()
+        followed = self._ipam.follow()
         async for batch in batches:
-            self.take_in(batch, fed)
+            self.take_in(batch, followed)
 
-    def take_in(self, batch: Batch, fed: tuple[str, ...]) -> None:
-        """One piece of the stream; keys below the prefixes `fed` are IPAM's as well."""
+    def take_in(self, batch: Batch, followed: tuple[str, ...]) -> None:
+        """One piece of the stream; keys below the prefixes `followed` are IPAM's as well."""
         now_s = self._clock.monotonic_s()
         for update in batch.updates:
             path = update.key.decode("utf-8", "replace")
-            if path.startswith(fed):
+            if path.startswith(followed):
                 self._ipam.observe(path, update.value, update.revision, certain=batch.snapshot)
             self.departures.update(update.key, update.value, update.revision, now_s)
         self._is_whole = batch.status is Status.IN_SYNC

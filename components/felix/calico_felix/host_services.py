@@ -46,8 +46,8 @@ class AgentHost:
 
     def open_ipam(self, client: AsyncClient, node: str) -> IpamService:
         """The one that the watch feeds, once it has all: before, what it does not know would count as absent."""
-        fed = node == self.own_node and self._follower.graph.in_sync
-        return self._ipam if fed else IpamService(client.datastore, node, self.clock)
+        follows = node == self.own_node and self._follower.graph.in_sync
+        return self._ipam if follows else IpamService(client.datastore, node, self.clock)
 
     async def wait_programmed(self, key: ResourceKey, revision: int, timeout_s: float) -> None:
         """Until the kernel enforces the endpoint's policy as of the revision; raises `TimeoutError`."""

@@ -30,7 +30,7 @@ class Host:
 
 
 def test_until_the_watch_has_reported_everything_calls_ask_the_datastore() -> None:
-    """A fed service takes what it does not know for absent: a DEL while the agent starts would lose its address."""
+    """One that follows takes what it does not know for absent: a DEL while the agent starts would lose an address."""
     host = Host()
     assert host.services.open_ipam(host.client, "here") is not host.ipam
     host.follower.graph.in_sync = True

@@ -60,7 +60,7 @@ _LOST = ("stream removed", "rst_stream")
 """What gRPC says, beside UNAVAILABLE, when the connection broke under a request."""
 
 _NEEDS_LEADER = ("hasleader", "true")
-"""A member that is cut off from the others ends the watch, instead of telling that nothing changes (etcd's
+"""A member that is cut off from the others ends the watch, instead of saying that nothing changes (etcd's
 clientv3.WithRequireLeader)."""
 
 Method = Callable[[Any], Any]

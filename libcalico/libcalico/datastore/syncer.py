@@ -1,7 +1,7 @@
 """The syncer: everything below some prefixes, first as a snapshot, then as changes, without a gap.
 
 One watch over `/calico/` gives one total order; keys of other areas are dropped here. A lost connection is resumed
-with the last event that was seen: etcd must tell it again, word for word, or it was restored from a backup and its
+with the last event that was seen: etcd must send it again, word for word, or it was restored from a backup and its
 revisions are of another history. Then, and when etcd has forgotten that event (compaction), and after several
 failures in a row, a new snapshot is compared with what is known, and only the differences are delivered, deletions
 included.

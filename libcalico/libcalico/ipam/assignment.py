@@ -21,7 +21,7 @@ from libcalico.model.keys import BlockKey, ResourceKey, key_path
 from libcalico.model.scalars import IPNetwork
 
 RECLAIM_AGE_S = 60
-Beside = Callable[[View, Sequence[str]], None]
+AlsoStore = Callable[[View, Sequence[str]], None]
 """Called with the assigned CIDRs inside the transaction: what it writes is stored together with them, or not at all."""
 
 
@@ -92,12 +92,12 @@ def attribute_of(handle: str | None, attributes: Mapping[str, str] | None) -> At
 
 
 def assign(
-    store: Store, view: View, request: Request, beside: Beside | None = None
+    store: Store, view: View, request: Request, also_store: AlsoStore | None = None
 ) -> tuple[Assigned, CalicoError | None]:
-    """Addresses, and the error that ended the search early, if any. `beside` is called when none is missing."""
+    """Addresses, and the error that ended the search early, if any. `also_store` is called when none is missing."""
     assigned, problem = _assign(store, view, request)
-    if beside is not None and problem is None and not assigned.shortfall:
-        beside(view, assigned.addresses)
+    if also_store is not None and problem is None and not assigned.shortfall:
+        also_store(view, assigned.addresses)
     return assigned, problem
 
 
@@ -280,7 +280,7 @@ class Assignment:
         self.found += [AssignedAddress(f"{block.address(ordinal)}/{length}") for ordinal in ordinals]
 
     def _claim_new(self) -> Block | None:
-        """A block that nobody has, or an old empty one of somebody else; None when there is none."""
+        """A block without an owner, or an old empty one of another owner; None when there is neither."""
         blocks = self.store.all_blocks(self.view, self.request.version)
         idle: list[Block] = []
         cover = plan.Cover(host_net(cidr) for cidr in self.store.block_cidrs(self.view, self.request.version))

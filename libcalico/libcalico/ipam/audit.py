@@ -199,7 +199,7 @@ def _resource(stored: KeyValue) -> Any:
 
 
 def _uses(stored: KeyValue, unreadable: list[str]) -> list[Use]:
-    """The addresses of a node's tunnels or of an endpoint; one whose addresses cannot be told is named."""
+    """The addresses of a node's tunnels or of an endpoint; one whose addresses cannot be read is named."""
     key, resource = _key(stored), _resource(stored)
     if isinstance(resource, Node):
         texts, owner = tunnel_addresses(resource), f"Node({key.name})"

@@ -1,8 +1,8 @@
 """The IPAM service: assign, release and look up addresses (spec/ipam.md 5-12).
 
 Each call is one plan or a few (see `transaction`): a plan reads what it must, decides, and block, handle and affinity
-are committed together in one compare-and-swap transaction. A long-lived service is fed by the agent's watch
-(`feed`, `observe`) and then assigns an address with a single request to etcd.
+are committed together in one compare-and-swap transaction. A long-lived service follows the agent's watch
+(`follow`, `observe`) and then assigns an address with a single request to etcd.
 
 The plans are in `assignment`, `release`, `affinity` and `usage`. Every call may raise `DatastoreError`, and
 `ResourceUpdateConflict` after 100 conflicts with other writers.
@@ -19,7 +19,7 @@ from libcalico.errors import BadData, CalicoError, ParsingDatastoreEntry, Resour
 from libcalico.ipam import affinity, assignment, release, usage
 from libcalico.ipam.addresses import address_net, host_net
 from libcalico.ipam.affinity import ClaimConflict
-from libcalico.ipam.assignment import Assigned, AssignError, Beside, OneAddress, Request, attribute_of
+from libcalico.ipam.assignment import AlsoStore, Assigned, AssignError, OneAddress, Request, attribute_of
 from libcalico.ipam.plan import Owner
 from libcalico.ipam.release import Held, Release, Released
 from libcalico.ipam.store import CONFIG, POOLS, RESERVATIONS, FirstBlock, Store
@@ -30,7 +30,7 @@ from libcalico.model.ipam_data import Attribute, Config
 from libcalico.model.keys import BLOCKS, HandleKey, ResourceKey, key_path
 
 ADDRESSES_AT_ONCE = 50
-FEED_PREFIXES = (POOLS, RESERVATIONS, BLOCKS, CONFIG)
+FOLLOWED_PREFIXES = (POOLS, RESERVATIONS, BLOCKS, CONFIG)
 
 
 class IpamService:
@@ -43,13 +43,13 @@ class IpamService:
         self._store = Store(clock or SystemClock(), first_block)
         self._transactions = Transactions(datastore)
 
-    def feed(self) -> tuple[str, ...]:
-        """From now on `observe` is told of every change below the returned prefixes, all present values first."""
+    def follow(self) -> tuple[str, ...]:
+        """From now on every change below the returned prefixes is given to `observe`, all present values first."""
         own = affinity.affinity_prefix(Owner(self.host))
-        fed = (*FEED_PREFIXES, own, key_path(ResourceKey("Node", self.host)))
-        self._transactions.cache.fed = fed
-        self._transactions.cache.prefixes.update(fed)
-        return fed
+        followed = (*FOLLOWED_PREFIXES, own, key_path(ResourceKey("Node", self.host)))
+        self._transactions.cache.followed = followed
+        self._transactions.cache.prefixes.update(followed)
+        return followed
 
     @property
     def mended_free_lists(self) -> int:
@@ -57,7 +57,7 @@ class IpamService:
         return self._store.mended_free_lists
 
     def observe(self, path: str, value: bytes | None, revision: int, certain: bool = False) -> None:
-        """A key has changed (a fed service only). `certain`: it was read as part of a whole snapshot."""
+        """A key has changed (for a service that follows). `certain`: it was read as part of a whole snapshot."""
         self._transactions.cache.observe(path, value, revision, certain)
 
     async def auto_assign(
@@ -73,13 +73,13 @@ class IpamService:
         max_blocks: int = 0,
         max_alloc: int = 0,
         host: str = "",
-        beside: Beside | None = None,
+        also_store: AlsoStore | None = None,
     ) -> tuple[Assigned | None, Assigned | None]:
         """IPv4 addresses first, then IPv6; None for a version of which none were asked (spec/ipam.md 7).
 
         `pools4` and `pools6` are CIDRs of pools, empty: those that select the host. `use` is `Workload`, `Tunnel` or
         `LoadBalancer`. `max_blocks` bounds the host's blocks, `max_alloc` the handle's addresses of a version (0: no
-        bound of this call). `beside`, which only goes with one version, is called with them when none is missing.
+        bound of this call). `also_store`, which only goes with one version, is called with them when none is missing.
         Raises `AssignError`, which holds what was assigned until then. That fewer were free than were asked for is no
         error: see `Assigned.shortfall`."""
         if not use:
@@ -94,7 +94,7 @@ class IpamService:
                 max_alloc, self.host,
             )  # fmt: skip
             try:
-                step = partial(assignment.assign, self._store, request=request, beside=beside)
+                step = partial(assignment.assign, self._store, request=request, also_store=also_store)
                 assigned, problem = await self._transactions.run(step)
             except CalicoError as error:
                 raise AssignError(error, *done) from error
@@ -161,20 +161,20 @@ class IpamService:
         otherwise: str = "",
         only: Container[str] | None = None,
         kept: Container[str] = (),
-        beside: Callable[[View], None] | None = None,
+        also_store: Callable[[View], None] | None = None,
     ) -> int:
         """Free what this host has under these handles, `only` those addresses and not the `kept`; how many it was.
 
-        Handles that do not exist are fine. `otherwise` is a handle that counts when the others hold nothing. `beside`
-        may write more keys in the same transaction."""
+        Handles that do not exist are fine. `otherwise` is a handle that counts when the others hold nothing.
+        `also_store` may write more keys in the same transaction."""
         held = Held(self.host, only, kept)
 
         def step(view: View) -> int:
             freed = sum(release.release_handle(self._store, view, handle, held) or 0 for handle in handles)
             if not freed and otherwise:
                 freed = release.release_handle(self._store, view, otherwise, held) or 0
-            if beside is not None:
-                beside(view)
+            if also_store is not None:
+                also_store(view)
             return freed
 
         return await self._transactions.run(step)

@@ -49,15 +49,15 @@ ABSENT = Stored(None, 0)
 
 
 class Cache:
-    """What is known of the datastore: what a watch feeds, and besides only what this service wrote itself.
+    """What is known of the datastore: what a watch keeps true, and what this service wrote itself.
 
-    What was merely read is dropped after each commit, because nobody tells when it changes. Paths are also kept in
+    What was merely read is dropped after each commit, because nothing reports when it changes. Paths are also kept in
     order, so that a prefix is found without looking at every key."""
 
     def __init__(self) -> None:
         self.values: dict[str, Stored] = {}
         self.prefixes: set[str] = set()
-        self.fed: tuple[str, ...] = ()
+        self.followed: tuple[str, ...] = ()
         self._order: list[str] = []
         self._read: set[str] = set()
         self._written: dict[str, None] = {}
@@ -73,14 +73,14 @@ class Cache:
             return
         if known is None:
             bisect.insort(self._order, path)
-            if not self.is_fed(path):
+            if not self.is_followed(path):
                 self._read.add(path)
         self.values[path] = Stored(value, revision)
 
     def wrote(self, path: str, value: bytes | None, revision: int) -> None:
-        """Our own write was committed: outside what is fed, too, the value is remembered for a while."""
+        """Our own write was committed: its value is remembered for a while, also of a key that is not followed."""
         self.observe(path, value, revision)
-        if self.is_fed(path):
+        if self.is_followed(path):
             return
         self._written.pop(path, None)
         if value is None:
@@ -90,28 +90,28 @@ class Cache:
             self._written[path] = None
 
     def trim(self) -> None:
-        """Drop what was only read, and the oldest of what was written, in a service that is fed."""
+        """Drop what was only read, and the oldest of what was written, in a service that follows."""
         surplus = len(self._written) - WRITTEN_VALUES
         for path in [*self._read, *list(self._written)[: max(0, surplus)]]:
             self._drop(path)
         self._read.clear()
-        self.prefixes = set(self.fed)
+        self.prefixes = set(self.followed)
 
     def forget(self) -> None:
         """Drop everything that no watch keeps true."""
-        for path in [path for path in self._order if not self.is_fed(path)]:
+        for path in [path for path in self._order if not self.is_followed(path)]:
             self._drop(path)
         self._read.clear()
-        self.prefixes = set(self.fed)
+        self.prefixes = set(self.followed)
 
     def _drop(self, path: str) -> None:
         if self.values.pop(path, None) is not None:
             del self._order[bisect.bisect_left(self._order, path)]
         self._written.pop(path, None)
 
-    def is_fed(self, path: str) -> bool:
+    def is_followed(self, path: str) -> bool:
         """Does a watch keep this key true?"""
-        return bool(self.fed) and path.startswith(self.fed)
+        return bool(self.followed) and path.startswith(self.followed)
 
     def covers(self, path: str) -> bool:
         """Is the absence of this key known?"""
@@ -136,7 +136,7 @@ class View:
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
         self.writes: dict[str, bytes | None] = {}
-        self.looked: set[str] = set()
+        self.read_keys: set[str] = set()
         self.created: set[str] = set()
         self.dropped: dict[str, int] = {}
         self.relied: set[str] = set()
@@ -152,7 +152,7 @@ class View:
             if not optimistic and not self._cache.covers(path):
                 raise Need((path, False))
             return None
-        self.looked.add(path)
+        self.read_keys.add(path)
         return stored.value
 
     def need(self, *wanted: tuple[str, bool]) -> None:
@@ -232,7 +232,7 @@ class Transactions:
     async def run(self, plan: Plan[T]) -> T:
         """The plan's result once its writes are committed; raises what the plan raises.
 
-        A caller that is cancelled takes its plan back when nobody has begun to commit it; it never ends the commit of
+        A caller that is cancelled takes its plan back when no commit of it has begun; it never ends the commit of
         the others, which would leave open whether their writes were done."""
         mine = _Waiting(plan, asyncio.get_running_loop().create_future())
         self._waiting.append(mine)
@@ -266,14 +266,14 @@ class Transactions:
 
     async def _commit(self, group: list[_Waiting]) -> int:
         """Commit the first of these plans, as many as fit into one transaction; returns how many those were."""
-        fed = bool(self.cache.fed)
-        if not fed:
+        followed = bool(self.cache.followed)
+        if not followed:
             self.cache.forget()
-        fresh = not fed
+        fresh = not followed
         for attempt in range(TRIES):
             view, results = await self._plan(group)
             if not view.writes and not fresh:
-                await self._refresh(view.looked)
+                await self._refresh(view.read_keys)
                 fresh = True
                 continue
             if not view.writes or await self._write(view, again=attempt > 0):
@@ -313,7 +313,7 @@ class Transactions:
             part = wanted[start : start + LARGEST_TRANSACTION]
             answer = await self._datastore.txn([], [Get(path.encode(), prefix) for path, prefix in part])
             for (path, prefix), kvs in zip(part, answer.responses, strict=True):
-                certain = not self.cache.is_fed(path)
+                certain = not self.cache.is_followed(path)
                 self._take_in(kvs, certain)
                 if prefix:
                     self.cache.prefixes.add(path)
@@ -324,7 +324,7 @@ class Transactions:
         await self._read(tuple((path, False) for path in sorted(paths)))
 
     async def _write(self, view: View, again: bool) -> bool:
-        """False when somebody else was faster; what is stored now is then known. `again`: so is little else."""
+        """False when another writer was faster; what is stored now is then known. `again`: it is not the first time."""
         paths = [*view.writes, *(view.relied - set(view.writes))]
         compares = [
             self._compare(path, path in view.created, view.dropped.get(path, 0))
@@ -337,8 +337,8 @@ class Transactions:
         answer = await self._datastore.txn(compares, success, [Get(path.encode()) for path in paths])
         if answer.succeeded:
             view.revision = answer.revision
-        elif again and not self.cache.fed:
-            self.cache.forget()  # it may all be out of date, except what this very answer tells
+        elif again and not self.cache.followed:
+            self.cache.forget()  # it may all be out of date, except what this very answer says
         for path, kvs in zip(paths, answer.responses, strict=False):
             if answer.succeeded:
                 if path in view.created or path in view.dropped:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Protocol
 
 from libcalico.errors import CalicoError, DatastoreError, ResourceAlreadyExists, ResourceDoesNotExist, Unreachable
-from libcalico.ipam.assignment import Assigned, AssignError, Beside
+from libcalico.ipam.assignment import AlsoStore, Assigned, AssignError
 from libcalico.ipam.plan import NoQualifiedPool
 from libcalico.ipam.release import Release
 from libcalico.ipam.transaction import View
@@ -32,11 +32,11 @@ class OtherIpam(Protocol):
         ...
 
 
-async def assign(work: Work, also_store: Beside | None = None) -> tuple[str, ...]:
+async def assign(work: Work, also_store: AlsoStore | None = None) -> tuple[str, ...]:
     """Addresses as /32 and /128, IPv4 first; all that were asked for, or an error and none (even if etcd's answer is
     lost: what may have been assigned is given back).
 
-    `also_store` (`beside` of `ipam.service`) writes more keys in the same transaction; it only goes with addresses of
+    `also_store` writes more keys in the same transaction; it only goes with addresses of
     one version that IPAM may choose."""
     request = work.attachment.addresses
     fixed = request.fixed
@@ -109,7 +109,7 @@ async def assign_one(work: Work, address: str) -> None:
 
 
 async def _auto_assign(
-    work: Work, pools4: Sequence[str], pools6: Sequence[str], also_store: Beside | None
+    work: Work, pools4: Sequence[str], pools6: Sequence[str], also_store: AlsoStore | None
 ) -> tuple[str, ...]:
     request = work.attachment.addresses
     tried: list[str] = []
@@ -128,7 +128,7 @@ async def _auto_assign(
             pools4,
             pools6,
             host=work.identity.node,
-            beside=note,
+            also_store=note,
         )
     except AssignError as error:
         unsure = tried if _may_be_done(error.cause) and also_store is None else []

@@ -132,7 +132,7 @@ async def _take_back(work: Work, new: NewEndpoint, revision: int) -> None:
     await work.ipam.release_held(
         [work.attachment.handle],
         only=endpoint.bare_addresses(new.endpoint),
-        beside=lambda view: view.drop(new.path, revision),
+        also_store=lambda view: view.drop(new.path, revision),
     )
 
 
