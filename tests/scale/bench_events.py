@@ -55,7 +55,7 @@ async def measure() -> None:
         await host.start()
         await put_all(host, [endpoint(NODE, "l0", "10.99.0.1", {})])
         path = f"/run/netns/{host.name}"
-        subprocess.run(["ip", "-n", host.name, "link", "add", INTERFACE, "up", "type", "dummy"], check=True)
+        subprocess.run(["ip", "-n", host.name, "link", "add", INTERFACE, "up", "type", "bridge"], check=True)
         with Rtnl(path) as rtnl:
             index = rtnl.index(INTERFACE)
             routes = [Route(f"10.98.{n // 256}.{n % 256}/32", index, protocol=99) for n in range(ROUTES)]
