@@ -6,6 +6,7 @@ What a test needs is probed once; when it is missing the test is skipped, in CI 
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
@@ -52,6 +53,14 @@ def root() -> None:
 def sweep() -> None:
     """Nothing stands of test runs that were killed."""
     remove_dead_namespaces()
+
+
+@pytest.fixture(autouse=True)
+def severity() -> Iterator[None]:
+    """A program that a test runs in this process sets its severity of logging for itself only."""
+    level = logging.getLogger().level
+    yield
+    logging.getLogger().setLevel(level)
 
 
 @pytest.fixture(scope="module")
