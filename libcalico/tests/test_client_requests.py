@@ -133,6 +133,26 @@ async def test_a_delete(world: tuple[Counting, AsyncClient], kind: str) -> None:
     assert store.taken()[-2:] == ["read", "write"]
 
 
+async def test_what_goes_with_a_node_goes_together(world: tuple[Counting, AsyncClient]) -> None:
+    """A node without addresses: its endpoints, tunnels, blocks (two reads), claims, marker and configuration are read,
+    and only what is there is deleted."""
+    store, client = world
+    folder = b"/calico/resources/v3/projectcalico.org/"
+    for name in ("felixconfigurations/node.x", "felixconfigurations/node.y"):
+        await store.put(folder + name.encode(), b'{"kind":"FelixConfiguration","spec":{}}')
+    for kind in ("bgppeers", "hostendpoints"):
+        for node in ("x", "y"):
+            await store.put(folder + f"{kind}/of-{node}".encode(), f'{{"spec":{{"node":"{node}"}}}}'.encode())
+    await client.create(made("Node"))
+    store.taken()
+    await client.delete("Node", "x")
+    log = store.taken()
+    assert log.count("write") == 2 and len(log) <= 9, log
+    left = {kv.key.removeprefix(folder).decode() for kv in (await store.range(folder)).kvs}
+    assert left >= {"felixconfigurations/node.y", "bgppeers/of-y", "hostendpoints/of-y"}
+    assert not any(name.endswith(("node.x", "of-x", "nodes/x")) for name in left)
+
+
 async def test_making_a_cluster_ready_is_one_write_and_later_one_read() -> None:
     store = Counting()
     client = AsyncClient(store)
