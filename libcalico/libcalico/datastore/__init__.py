@@ -1,4 +1,4 @@
-"""The datastore: a contract, two implementations (etcd, memory), typed v3 objects on top, and the syncer.
+"""The datastore: a contract, its implementations (etcd over gRPC, etcd's HTTP gateway, memory), and the syncer.
 
-`contract` is what everything else speaks; `etcd` is the only module that knows etcd.
+`contract` is what everything else speaks; `settings` is the one table of how etcd is reached.
 """
