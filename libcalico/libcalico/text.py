@@ -27,6 +27,17 @@ def escaped(text: str, kept: str = "") -> str:
     return "".join(one if one.isprintable() or one in kept else one.encode("unicode_escape").decode() for one in text)
 
 
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """Rows in columns, for people. Cells quote what is stored: a terminal must not obey it."""
+    rows = [list(map(escaped, row)) for row in rows]
+    widths = [max(len(row[place]) for row in [header, *rows]) for place in range(len(header))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in [header, *rows]
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def is_text(data: bytes) -> bool:
     """Is it UTF-8?"""
     try:

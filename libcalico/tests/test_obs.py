@@ -1,4 +1,4 @@
-"""Health, the HTTP server, the debug socket, metrics: what people and node checks look at."""
+"""Health, the HTTP server, metrics: what people and node checks look at."""
 
 from __future__ import annotations
 
@@ -6,19 +6,15 @@ import asyncio
 import contextlib
 import errno
 import logging
-import select
 import socket
-import stat
 import time
 from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from libcalico.errors import BadData, Unavailable
-from libcalico.obs import debug, http, logs
+from libcalico.obs import http, logs
 from libcalico.obs.figures import Figures
 from libcalico.obs.health import Health
 from libcalico.obs.metrics import Metrics
@@ -213,89 +209,6 @@ async def test_where_it_cannot_listen(host: str) -> None:
         await http.listen(host, 0)
 
 
-def refuse(_words: list[str]) -> str:
-    raise BadData("no such endpoint")
-
-
-def fail(_words: list[str]) -> str:
-    raise RuntimeError("out of order")
-
-
-@pytest_asyncio.fixture
-async def debug_socket(tmp_path: Path) -> AsyncIterator[str]:
-    path = tmp_path / "run" / "debug.sock"
-    path.parent.mkdir()
-    path.write_text("stale")
-    commands: dict[str, debug.Command] = {
-        "echo": lambda words: "|".join(words) + "\n",
-        "refuse": refuse,
-        "fail": fail,
-        "much": lambda _: "x" * 10**7,
-    }
-    async with await debug.serve(str(path), commands):
-        yield str(path)
-
-
-@pytest.mark.parametrize(
-    ("command", "answer"),
-    [
-        ("echo a  b", "a|b\n"),
-        ("help", "commands: echo, fail, much, refuse\n"),
-        ("", "commands: echo, fail, much, refuse\n"),
-        ("ehco a", "error: there is no command 'ehco'; commands: echo, fail, much, refuse\n"),
-        ("refuse", "error: no such endpoint\n"),
-        ("fail", ""),
-    ],
-)
-async def test_debug_commands(debug_socket: str, command: str, answer: str) -> None:
-    assert await asyncio.to_thread(debug.ask, debug_socket, command) == answer
-
-
-async def test_only_root_may_connect(debug_socket: str) -> None:
-    assert stat.S_IMODE(Path(debug_socket).stat().st_mode) & 0o077 == 0
-
-
-async def test_a_living_daemons_socket_is_not_taken_away(debug_socket: str) -> None:
-    with pytest.raises(Unavailable, match="another process serves this socket"):
-        await debug.serve(debug_socket, {})
-    assert await asyncio.to_thread(debug.ask, debug_socket, "echo a") == "a\n"
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The debug socket waits for nobody."""
-    monkeypatch.setattr(debug, "LONGEST_LINE_S", 0.2)
-
-
-@pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("first", [b"", b"x" * 200_000])
-async def test_a_client_that_finishes_no_line_is_let_go(debug_socket: str, first: bytes) -> None:
-    reader, writer = await asyncio.open_unix_connection(debug_socket)
-    writer.write(first)
-    async with asyncio.timeout(30):
-        try:
-            assert await reader.read() == b""
-        except ConnectionError:
-            pass
-    writer.close()
-
-
-@pytest.mark.usefixtures("impatient")
-async def test_a_client_that_does_not_read_is_let_go(debug_socket: str) -> None:
-    reader, writer = await asyncio.open_unix_connection(debug_socket, limit=1024)
-    writer.write(b"much\n")
-    ended = select.poll()
-    ended.register(writer.get_extra_info("socket").fileno(), select.POLLHUP)
-    async with asyncio.timeout(30):
-        while not ended.poll(0):
-            await asyncio.sleep(0.01)
-        try:
-            assert len(await reader.read()) < 10**7
-        except ConnectionError:
-            pass
-    writer.close()
-
-
 @pytest.mark.parametrize(
     ("severity", "level"),
     [("INFO", logging.INFO), ("Debug", logging.DEBUG), ("odd", logging.INFO), ("none", 60), ("", 60), ("fatal", 50)],
@@ -306,7 +219,3 @@ def test_severities(severity: str, level: int, monkeypatch: pytest.MonkeyPatch) 
     logs.configure(severity)
     assert loggers[""].level == level and len(loggers[""].handlers) == 1
     assert loggers["grpc"].level == max(level, logging.INFO), "it has lines for every request"
-
-
-def test_a_table_lines_up() -> None:
-    assert debug.table(["A", "BB"], [["xxx", "y"], ["z", ""]]) == "A    BB\nxxx  y\nz\n"

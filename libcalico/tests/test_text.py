@@ -10,9 +10,8 @@ import pytest
 from libcalico import selector
 from libcalico.errors import ParsingDatastoreEntry
 from libcalico.model import scalars
-from libcalico.obs.debug import table
 from libcalico.obs.logs import LineFormatter
-from libcalico.text import TextCache, escaped, shown
+from libcalico.text import TextCache, escaped, shown, table
 
 HOSTILE = "a\x1b[31m\nb\u202e\x9b\x00\ud800"
 HARMLESS = r"a\x1b[31m\nb\u202e\x9b\x00\ud800"
@@ -96,3 +95,7 @@ def test_huge_selectors_and_networks_leave_nothing_behind() -> None:
     selector.parse(f"a == '{huge}'")
     assert not any(len(text) > 100_000 for text in (*selector._known._young, *selector._known._old))
     assert scalars.parse_net(huge) is None and scalars.parse_net("10.0.0.0/" + "0" * 1000 + "8") is None
+
+
+def test_a_table_lines_up() -> None:
+    assert table(["A", "BB"], [["xxx", "y"], ["z", ""]]) == "A    BB\nxxx  y\nz\n"

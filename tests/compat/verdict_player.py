@@ -11,7 +11,6 @@ import json
 import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,16 +22,19 @@ from typing import Any
 
 from libcalico.client.initialise import ensure_initialized
 from libcalico.clock import SystemClock
+from libcalico.conventions import NODE_SOCKET
 from libcalico.datastore.contract import Delete, Put
 from libcalico.datastore.etcd import EtcdConfig, EtcdDatastore
 from libcalico.model.felix_fields import parameter_name
+from libcalico.rpc import grpc
+from libcalico.rpc import node_pb2 as pb
+from libcalico.rpc import node_pb2_grpc as stubs
 from libcalico.testing.etcd import Etcd
 from libcalico.testing.machine import DIE_WITH_US
 from tests.compat.private_host import MEMORY, enter_private_host, sh
 from tests.compat.verdict_lab import ROUND_TAGS, Round, Servers, build_network, ends_of, rounds
 from tests.compat.verdict_probes import Probe, stored_key, verdict_of
 
-DEBUG_SOCKET = "/run/calico/felix-debug.sock"
 RESTART_CODE = 129
 IN_SYNC_S = 30.0
 STOP_S = 20.0
@@ -60,7 +62,7 @@ class Agent:
         self._folder = folder
         self._base = {
             "PATH": os.environ["PATH"], "ETCD_ENDPOINTS": endpoint, "FELIX_FELIXHOSTNAME": host,
-            "FELIX_DEBUGSOCKET": DEBUG_SOCKET, "FELIX_LOGSEVERITYSCREEN": "warning",
+            "FELIX_LOGSEVERITYSCREEN": "warning",
             **{name: value for name, value in os.environ.items() if name.startswith(("PYTHON", "CALICO_NO_NATIVE"))},
         }  # fmt: skip
         self._settings: dict[str, str] | None = None
@@ -112,17 +114,13 @@ class Agent:
 
 
 def ask_status() -> dict[str, Any]:
-    """The agent's figures; none while it does not answer."""
+    """What the agent has programmed; nothing while it does not answer."""
     try:
-        with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(5)
-            client.connect(DEBUG_SOCKET)
-            client.sendall(b"status\n")
-            text = b"".join(iter(lambda: client.recv(65536), b""))
-        found: dict[str, Any] = json.loads(text)
-        return found
-    except (OSError, ValueError):
+        with grpc.insecure_channel(f"unix:{NODE_SOCKET}") as channel:
+            reply = stubs.NodeStub(channel).Status(pb.StatusRequest(), timeout=5)
+    except grpc.RpcError:
         return {}
+    return {"programmed_revision": reply.programmed_revision, "in_sync": reply.follows}
 
 
 class Player:

@@ -25,7 +25,6 @@ VALUES = {
 }
 """Classes without methods whose fields are those of a stored or received document: they may have as many as it has."""
 CLASSES_ALLOWED = {
-    "components/felix/calico_felix/daemon.py Daemon": ClassSize(300, 25, 16),
     "tests/compat/formats/ipam.py Player": ClassSize(300, 32, 15),
 }
 """Classes that are larger today, and are to be split."""

@@ -96,9 +96,9 @@ mended, one that runs keeps the former value:
 
 A name that is no parameter's is one warning, with the line of the file and the name that may have been meant. So is one
 of upstream's parameters that are not supported here (listed below), unless its value asks for what is done anyway.
-`problems` of the debug socket lists them all for as long as they stand.
+`problems` of the debug commands lists them all for as long as they stand.
 
-`config` of the [debug socket](../howto/debug.md) shows what is in force, and where it comes from.
+`config` of the [debug commands](../howto/debug.md) shows what is in force, and where it comes from.
 
 {table(("setting", "what", "values", "default", "in a FelixConfiguration", "restarts"), rows)}
 Upstream's parameters that are not supported here: {foreign}.

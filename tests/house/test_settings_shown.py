@@ -22,7 +22,6 @@ ELSEWHERE = {
     "EtcdKeyFile": (ETCD, "EtcdKeyFile"),
     "EtcdCertFile": (HERE, "test_a_certificate_without_its_key_is_refused"),
     "NodeSocket": ("tests/scale/bench_cni.py", "FELIX_NODESOCKET"),
-    "DebugSocket": ("tests/scale/bench_cni.py", "FELIX_DEBUGSOCKET"),
     "StateDirectory": ("tests/scale/bench_cni.py", "FELIX_STATEDIRECTORY"),
     "MTUFile": ("components/felix/tests/test_mtu.py", "MtuFile"),
     "MTUIfacePattern": ("components/felix/tests/test_mtu.py", "HOST_INTERFACES"),

@@ -155,7 +155,7 @@ class Cluster:
 
     def agent_status(self, name: str) -> dict[str, Any]:
         """What a host's agent says of itself; empty when it does not answer."""
-        command = [sys.executable, "-m", "libcalico.obs.debug", "/run/calico/felix-debug.sock", "status"]
+        command = [str(BIN / "calicoctl"), "node", "debug", "status"]
         done = self.hosts[name].run(command, check=False)
         return dict(json.loads(done.stdout)) if done.returncode == 0 and done.stdout.startswith("{") else {}
 

@@ -55,7 +55,7 @@ The hosts are standing. Try, after  cd {CLONE}
    make shell HOST=m1 RUN='calicoctl get workloadendpoint -o wide'
    make shell HOST=m1 RUN='calicoctl apply -f /run/bookstore-policy.yaml'
    make shell HOST=m1 RUN='calicoctl delete -f /run/bookstore-policy.yaml'
-   make shell HOST=a2 RUN='python -m libcalico.obs.debug /run/calico/felix-debug.sock status'
+   make shell HOST=a2 RUN='calicoctl node debug status'
    make shell HOST=m1 RUN='python /path/to/script.py'         there etcd is http://127.0.0.1:2379
    {PYTHON} -m tests.lab.demo --task my-task --on a2 --label biz_type=bookstore
    {PYTHON} -m tests.lab.demo --matrix              who reaches whom

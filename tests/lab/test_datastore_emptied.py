@@ -15,7 +15,7 @@ import pytest
 from libcalico.testing.machine import need
 from tests.lab import Cluster, Host, Task
 from tests.lab.agent import Agent
-from tests.lab.cluster import ETCD
+from tests.lab.cluster import BIN, ETCD
 from tests.lab.mesos import PROGRAMS
 from tests.lab.policies import policy
 
@@ -167,7 +167,7 @@ def page(host: Host, port: int, path: str) -> str:
 
 def test_an_etcd_that_is_gone_is_seen(lab: Supervised) -> None:
     host = lab.hosts["a1"]
-    ask = [sys.executable, "-m", "libcalico.obs.debug", "/run/calico/felix-debug.sock"]
+    ask = [str(BIN / "calicoctl"), "node", "debug"]
     lab.wait("a1 to be connected", lambda: bool(lab.agent_status("a1").get("connected")))
     assert lab.agent_status("a1")["endpoint"] == ETCD
     lab.stop_etcd()

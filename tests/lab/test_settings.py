@@ -11,9 +11,7 @@ from typing import Any
 import pytest
 
 from libcalico.testing.machine import need
-from tests.lab.cluster import ADDRESSES, Cluster
-
-DEBUG = "/run/calico/felix-debug.sock"
+from tests.lab.cluster import ADDRESSES, BIN, Cluster
 
 
 class BareCluster(Cluster):
@@ -37,7 +35,7 @@ def patch(lab: Cluster, **spec: Any) -> None:
 
 
 def ask(lab: Cluster, command: str) -> str:
-    words = [sys.executable, "-m", "libcalico.obs.debug", DEBUG, command]
+    words = [str(BIN / "calicoctl"), "node", "debug", command]
     return lab.hosts["a1"].run(words, check=False).stdout
 
 

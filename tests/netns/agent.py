@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from libcalico.datastore.contract import Put
-from libcalico.obs import debug
+from tests import node_door
 from tests.netns.cni_host import NODE, Host, sh
 from tests.netns.listing import NUMBERED
 from tests.scale.bench_agent import endpoint, policy
@@ -43,11 +43,7 @@ class Agent:
 
     async def status(self) -> dict[str, Any]:
         """What it says of itself; empty while it says nothing."""
-        try:
-            path = str(self.host.directory / "debug.sock")
-            return dict(json.loads(await asyncio.to_thread(debug.ask, path, "status")))
-        except (OSError, ValueError):
-            return {}
+        return await node_door.status(self.host.socket)
 
     async def wait(self, what: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Until its status meets a condition."""

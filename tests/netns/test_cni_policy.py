@@ -15,6 +15,7 @@ import pytest
 
 from libcalico.model.codec import from_input
 from libcalico.testing.machine import need
+from tests import node_door
 from tests.netns.cni_host import Host, build_plugins
 from tests.scale.bench_cni import start_agent
 
@@ -64,7 +65,7 @@ async def running_agent(host: Host) -> AsyncIterator[None]:
     agent = start_agent(host, True)
     try:
         async with asyncio.timeout(60):
-            while not host.socket.exists():
+            while not (await node_door.status(host.socket)).get("in_sync"):
                 await asyncio.sleep(0.05)
         yield
     finally:

@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 
 from libcalico.errors import DatastoreError
-from libcalico.obs import debug
 from libcalico.testing.machine import need
+from tests import node_door
 from tests.netns.cni_host import Host, build_plugins, sh
 from tests.scale.bench_cni import start_agent
 
@@ -162,10 +162,8 @@ async def programmed(host: Host) -> None:
     revision = (await host.store.range(b"/none")).revision
     async with asyncio.timeout(STARTED_S):
         while True:
-            with contextlib.suppress(OSError, ValueError):
-                status = json.loads(await asyncio.to_thread(debug.ask, str(host.directory / "debug.sock"), "status"))
-                if status["programmed_revision"] >= revision:
-                    return
+            if (await node_door.status(host.socket)).get("programmed_revision", 0) >= revision:
+                return
             await asyncio.sleep(0.05)
 
 

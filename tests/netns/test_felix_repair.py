@@ -20,7 +20,7 @@ from calico_felix.daemon import RESTART_CODE
 from calico_felix.dataplane.loop import ALIVE_S
 from libcalico.datastore.contract import Delete, Put
 from libcalico.model.resources import ClusterInformation
-from libcalico.obs import debug
+from tests import node_door
 from tests.netns.agent import OBJECTS, WAIT_S, Agent, play, programmed
 from tests.netns.cni_host import NODE, sh
 from tests.scale.bench_agent import endpoint
@@ -52,9 +52,7 @@ def test_settings_of_an_interface_are_made_and_made_again(tmp_path: Path) -> Non
                 await asyncio.sleep(0.02)
             for file in files:
                 sh("ip", "netns", "exec", host.name, "sh", "-c", f"echo 0 > {file}")
-            assert "read and written again" in await asyncio.to_thread(
-                debug.ask, str(host.directory / "debug.sock"), "resync"
-            )
+            assert "read and written again" in await node_door.ask(host.socket, "resync")
             while settings() != ["1", "1", "1"]:
                 await asyncio.sleep(0.02)
 
@@ -146,7 +144,7 @@ def test_what_the_agent_itself_does_to_the_table_is_no_repair(tmp_path: Path) ->
             key, value = endpoint("node-2", f"n{number}", f"10.99.2.{number}", {"app": "two"})
             revision = (await agent.host.store.txn((), (Put(key.encode(), json.dumps(value).encode()),))).revision
             await agent.wait("commit", lambda status, at=revision: status["programmed_revision"] >= at)  # type: ignore[misc]
-        await asyncio.to_thread(debug.ask, str(agent.host.directory / "debug.sock"), "resync")
+        await node_door.ask(agent.host.socket, "resync")
         await asyncio.sleep(0.5)
         status = await agent.status()
         assert status["applies"] >= 60
@@ -303,17 +301,17 @@ print(answer.read().decode())
 """
 
 
-def test_the_debug_socket_marks_a_profile_that_does_not_exist(tmp_path: Path) -> None:
+def test_the_debug_commands_mark_a_profile_that_does_not_exist(tmp_path: Path) -> None:
     async def scenario(agent: Agent) -> None:
         agent.start()
         await agent.wait("start", programmed)
-        path = str(agent.host.directory / "debug.sock")
+        path = agent.host.socket
         profile = {"kind": "Profile", "metadata": {"name": "calico"}, "spec": {"egress": [{"action": "Allow"}]}}
         key = b"/calico/resources/v3/projectcalico.org/profiles/calico"
-        assert "calico (missing)" in await asyncio.to_thread(debug.ask, path, "show endpoints")
+        assert "calico (missing)" in await node_door.ask(path, "show", "endpoints")
         await agent.host.store.txn((), (Put(key, msgspec.json.encode(profile)),))
         async with asyncio.timeout(WAIT_S):
-            while "(missing)" in await asyncio.to_thread(debug.ask, path, "show endpoints"):
+            while "(missing)" in await node_door.ask(path, "show", "endpoints"):
                 await asyncio.sleep(0.05)
 
     play(tmp_path, scenario)
@@ -512,11 +510,11 @@ def test_a_kernel_without_ipv6_has_endpoints_that_are_up(tmp_path: Path) -> None
         host.ip("link", "set", name, "up")
         agent.process = start_agent(host, True, without)
         await agent.wait("start", programmed)
-        path = str(host.directory / "debug.sock")
+        path = host.socket
         async with asyncio.timeout(SOON_S):
-            while " up" not in await asyncio.to_thread(debug.ask, path, "show endpoints"):
+            while " up" not in await node_door.ask(path, "show", "endpoints"):
                 await asyncio.sleep(0.05)
-        assert (await asyncio.to_thread(debug.ask, path, "pending")).strip() == "nothing"
+        assert (await node_door.ask(path, "pending")).strip() == "nothing"
         before = (await agent.status())["applies"]
         await asyncio.sleep(RESTS_S)
         assert (await agent.status())["applies"] - before < 5, "it does not try again and again"

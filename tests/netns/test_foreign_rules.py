@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from calico_felix.dataplane.foreign import ACCEPT_COMMENT
-from libcalico.obs import debug
 from libcalico.policy.nft.rules import NftOptions
 from libcalico.testing.machine import DIE_WITH_US, need
+from tests import node_door
 from tests.netns.agent import WAIT_S, Agent, play, programmed
 from tests.netns.two_containers import Box
 
@@ -287,7 +287,7 @@ def test_a_running_agent_keeps_its_accept_and_names_what_is_in_the_way(tmp_path:
     async def scenario(agent: Agent) -> None:
         agent.start()
         await agent.wait("start", programmed)
-        path = str(agent.host.directory / "debug.sock")
+        path = agent.host.socket
 
         async def until_forward(word: str, there: bool) -> None:
             async with asyncio.timeout(WAIT_S):
@@ -301,7 +301,7 @@ def test_a_running_agent_keeps_its_accept_and_names_what_is_in_the_way(tmp_path:
         await until_forward(ACCEPT_COMMENT, True)
         agent.nft(f"add table inet mine; add chain inet mine c {hook}")
         async with asyncio.timeout(WAIT_S):
-            while "inet mine, chain c" not in await asyncio.to_thread(debug.ask, path, "pending"):
+            while "inet mine, chain c" not in await node_door.ask(path, "pending"):
                 await asyncio.sleep(0.05)
         status = await agent.status()
         assert (status["repairs"], status["failures"], status["foreign_accepts"]) == (0, 0, 2)

@@ -21,7 +21,7 @@ from typing import Any
 
 from calico_native import netns
 from libcalico.datastore.contract import Put
-from libcalico.obs import debug
+from tests import node_door
 from tests.netns.cni_host import NODE, Host, build_plugins
 from tests.scale.bench_cni import start_agent
 from tests.scale.report import report
@@ -76,14 +76,10 @@ async def put_all(host: Host, pairs: list[tuple[str, dict[str, Any]]]) -> None:
 
 async def programmed(host: Host, revision: int) -> dict[str, Any]:
     """Wait until the kernel reflects a revision; the agent's status then."""
-    path = str(host.directory / "debug.sock")
     while True:
-        try:
-            status = json.loads(await asyncio.to_thread(debug.ask, path, "status"))
-            if status["programmed_revision"] >= revision:
-                return dict(status)
-        except (OSError, ValueError):
-            pass
+        status = await node_door.status(host.socket)
+        if status.get("programmed_revision", 0) >= revision:
+            return status
         await asyncio.sleep(0.02)
 
 

@@ -19,6 +19,7 @@ import time
 import uuid
 from pathlib import Path
 
+from tests import node_door
 from tests.netns.cni_host import Host, build_plugins
 from tests.scale import bench_ipam
 from tests.scale.report import report
@@ -131,7 +132,6 @@ def start_agent(host: Host, felix: bool, before: tuple[str, ...] = ()) -> subpro
             "FELIX_ETCDENDPOINTS": host.endpoint,
             "FELIX_FELIXHOSTNAME": node,
             "FELIX_NODESOCKET": str(host.socket),
-            "FELIX_DEBUGSOCKET": str(host.directory / "debug.sock"),
             "FELIX_STATEDIRECTORY": str(host.directory),
             "FELIX_MTUFILE": str(host.directory / "mtu"),
             "FELIX_LOGSEVERITYSCREEN": "warning",
@@ -149,6 +149,8 @@ async def measure(count: int, felix: bool) -> None:
     try:
         await host.start()
         agent = start_agent(host, felix)
+        while felix and not (await node_door.status(host.socket)).get("in_sync") and agent.poll() is None:
+            await asyncio.sleep(0.1)
         while not host.socket.exists() and agent.poll() is None:
             await asyncio.sleep(0.1)
         await asyncio.sleep(1)

@@ -23,6 +23,7 @@ TOP = """Usage:
     label          Add, change or remove a label of a resource.
     validate       Check resources of a file without a datastore.
     ipam           Show, check and release IP addresses.
+    node           Ask the agent of this host (node debug).
     version        Show the versions of this program and of the cluster.
 
 Options:
@@ -55,6 +56,9 @@ workloadEndpoint (wep), in any case, singular or plural.
 _OPTIONS = "[--config=<CONFIG>] [--context=<CONTEXT>] [--allow-version-mismatch]"
 
 IPAM = ("show", "check", "release")
+NODE = ("debug",)
+GROUPS = {"ipam": IPAM, "node": NODE}
+"""Commands with subcommands; the first of them is meant where only options are given."""
 OPTION = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
 VALUED = re.compile(r"(?<![\w-])(--[\w-]+)=<")
 PAIR = re.compile(r"(?m)^ +(-\w)(?: (--[\w-]+))?(=)?")
@@ -171,6 +175,28 @@ Options:
   --force                     Release although the datastore is not locked (containers may start meanwhile), although
                               the report is another release's, or although endpoints cannot be read.
 {_COMMON}""",
+    "node debug": """Usage:
+  calicoctl node debug <COMMAND> [<ARGUMENT>] [--socket=<PATH>] [--allow-version-mismatch]
+
+Show what the agent of this host believes. The agent answers root only; the datastore is not asked.
+
+<COMMAND> is one of:
+  status                      Is it up to date? Revisions and figures, as JSON.
+  problems                    What cannot be used, has no effect, or cannot be reached.
+  pending                     What could not be programmed and is tried again.
+  dirty                       What has changed and is not in the kernel yet.
+  show <KIND>                 What stands in the kernel or is wanted there: endpoints, policies, sets, routes or links.
+  config                      Every parameter, the value in force, and where it comes from.
+  table                       The wanted nftables table, as it would be loaded.
+  trace <OBJECT>              What happens to an object from now on (Ctrl-C ends it), for example 'Profile(calico)'.
+  resync                      Read the kernel's state again, and write the whole table again.
+
+Options:
+  -h --help                   Show this text.
+  --socket=<PATH>             The agent's socket; else that of the variable CALICO_NODE_SOCKET, else
+                              /run/calico/node.sock.
+  --allow-version-mismatch    Accepted and ignored.
+""",
     "version": f"""Usage:
   calicoctl version [--poll=<POLL>] [--client] {_OPTIONS}
 

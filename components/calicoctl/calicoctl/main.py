@@ -93,10 +93,10 @@ def _top_usage(words: list[str]) -> int:
 
 def _run_command(command: str, rest: list[str], context: str | None) -> int:
     name = command
-    if command == "ipam":
-        if not rest or (rest[0] not in grammar.IPAM and not rest[0].startswith("-")):
-            return _no_ipam_command(rest)
-        name = f"ipam {rest[0] if rest[0] in grammar.IPAM else grammar.IPAM[0]}"
+    if subcommands := grammar.GROUPS.get(command):
+        if not rest or (rest[0] not in subcommands and not rest[0].startswith("-")):
+            return _no_subcommand(command, rest)
+        name = f"{command} {rest[0] if rest[0] in subcommands else subcommands[0]}"
     usage = grammar.COMMANDS.get(name)
     if usage is None:
         print(f'unknown command: "{command}"\n{grammar.TOP}', file=sys.stderr)
@@ -116,12 +116,13 @@ def _run_command(command: str, rest: list[str], context: str | None) -> int:
     return _commands(name)(arguments)
 
 
-def _no_ipam_command(rest: list[str]) -> int:
+def _no_subcommand(command: str, rest: list[str]) -> int:
     """Upstream prints its help for an unknown subcommand and succeeds; a script must not take that for a check."""
     if rest:
-        print(f'unknown command: "ipam {rest[0]}"', file=sys.stderr)
-    print(f"{grammar.usage_lines(grammar.COMMANDS['ipam show'])}\n", file=sys.stderr)
-    print(f"calicoctl ipam: the subcommands are: {', '.join(grammar.IPAM)}", file=sys.stderr)
+        print(f'unknown command: "{command} {rest[0]}"', file=sys.stderr)
+    subcommands = grammar.GROUPS[command]
+    print(f"{grammar.usage_lines(grammar.COMMANDS[f'{command} {subcommands[0]}'])}\n", file=sys.stderr)
+    print(f"calicoctl {command}: the subcommands are: {', '.join(subcommands)}", file=sys.stderr)
     return 1
 
 
@@ -142,6 +143,10 @@ def _commands(name: str) -> Callable[[dict[str, Any]], int]:
         return change.patch if name == "patch" else change.label
     if name.startswith("ipam "):
         return _ipam_command(name)
+    if name == "node debug":
+        from calicoctl.commands import node_debug
+
+        return node_debug.run
     from calicoctl.commands import version
 
     return version.run

@@ -1,8 +1,8 @@
 """The agent's process: its parts, wired to each other here and nowhere else, on one asyncio loop.
 
-etcd watch -> `Follower` (`Departures`, `Graph`) -> `Dataplane`; link events -> `Dataplane`; beside them settings, the
-node API, status, figures, health and the debug interface. The first task that ends, ends the process: the supervisor
-starts it again, and what is in the kernel stays in force meanwhile.
+etcd watch -> `Follower` (`Departures`, `Graph`) -> `Dataplane`; link events -> `Dataplane`; beside them settings,
+figures, health, and the node API, which is served from the start. The first task that ends, ends the process: the
+supervisor starts it again, and what is in the kernel stays in force meanwhile.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from typing import NamedTuple
 
 from calico_felix.contact import Contact
 from calico_felix.dataplane.loop import Dataplane
-from calico_felix.debug import debug_commands
 from calico_felix.follower import Follower
 from calico_felix.forwarding import Forwarding
 from calico_felix.host_services import AgentHost
 from calico_felix.links import follow_links
-from calico_felix.node_api import NodeApi
+from calico_felix.node_api import LateWorkloads, registration
 from calico_felix.parameters import dataplane_config
 from calico_felix.report import Report
 from calico_felix.serving import Serving
@@ -74,19 +73,19 @@ class Daemon:
         self.host, self.configuration, self.datastore = sources
         self.clock = clock or SystemClock()
         self.client = AsyncClient(self.datastore, self.clock)
-        self.health = Health(self.clock)
-        self.settings = SettingsSource(self.host, self.configuration, self.client, self.health, self.clock)
+        health = Health(self.clock)
+        self.settings = SettingsSource(self.host, self.configuration, self.client, health, self.clock)
         self.ipam = IpamService(self.datastore, self.host, self.clock)
         self.syncer = Syncer(self.datastore, ACTIVE_PREFIXES, self.clock)
         self.contact = Contact(self.datastore, self.syncer, self.clock)
         self.follower = Follower(self.host, self.ipam, self.clock, self.settings.reload)
         self.unfinished = Unfinished(self.configuration["StateDirectory"])
         self.forwarding = Forwarding()
-        self.watchdog = Watchdog(self.clock, self.health, self.contact, self.follower, self.forwarding)
+        self.watchdog = Watchdog(self.clock, health, self.contact, self.follower, self.forwarding)
         figures = Figures()
         for source in (self.follower.figures, self.contact.figures, self.watchdog.figures, self._other_figures):
             figures.add(source)
-        self.serving = Serving(self.health, Metrics(figures))
+        self.serving = Serving(health, Metrics(figures))
         self.settings.on_change = self.serving.update
         self.report = Report(
             self.configuration, self.settings, self.contact, self.follower, self.forwarding, figures, self.serving
@@ -111,14 +110,20 @@ class Daemon:
 
         self.serving.update(self.configuration)
         keep("serving", self.serving.run)
-        await self.serving.sockets.serve_debug(self.configuration["DebugSocket"], debug_commands(self.report))
+        workloads = LateWorkloads()
+        register = registration(self.report, workloads)
+        await self.serving.sockets.serve_node(self.configuration["NodeSocket"], register)
         stack.push_async_callback(self.serving.sockets.close, STOP_GRACE_S)
         for pool in await self.settings.load():
             self.follower.graph.routing.update_pool(pool.metadata.name, pool)
         dataplane = await self._open_dataplane(stack)
         monitor = await stack.enter_async_context(Monitor(addresses=True, routes=True))
         await dataplane.interfaces.refresh()
-        finisher = await self._serve_node_api(stack, dataplane)
+        host = AgentHost(self.client, self.ipam, self.follower, dataplane, self.clock)
+        stack.callback(host.close)
+        self.report.finisher = finisher = Finisher(host, self.unfinished, self._is_reachable)
+        workloads.open(WorkloadsService(host, self.unfinished))
+        stack.push_async_callback(self.serving.sockets.close, STOP_GRACE_S)
         gc.disable()
         keep("datastore", lambda: self.follower.follow(self.syncer.run()))
         keep("graph", self.follower.flush_changes)
@@ -146,17 +151,6 @@ class Daemon:
         if self.configuration["IPForwarding"] == "enabled":
             self.forwarding.start()
         return dataplane
-
-    async def _serve_node_api(self, stack: AsyncExitStack, dataplane: Dataplane) -> Finisher:
-        host = AgentHost(self.client, self.ipam, self.follower, dataplane, self.clock)
-        stack.callback(host.close)
-        node = NodeApi(self.host, dataplane, self.report.figures)
-        await self.serving.sockets.serve_node(
-            self.configuration["NodeSocket"], WorkloadsService(host, self.unfinished), node
-        )
-        stack.push_async_callback(self.serving.sockets.close, STOP_GRACE_S)
-        self.report.finisher = Finisher(host, self.unfinished, self._is_reachable)
-        return self.report.finisher
 
     def _is_reachable(self) -> bool:
         return self.follower.graph.in_sync and not self.contact.is_lost

@@ -18,7 +18,7 @@ from libcalico.calc.census import Census
 from libcalico.calc.graph import Graph
 from libcalico.calc.messages import Flush
 from libcalico.clock import Clock
-from libcalico.datastore.syncer import Batch, Status
+from libcalico.datastore.syncer import Batch, Status, Update
 from libcalico.errors import BadData
 from libcalico.ipam.service import IpamService
 from libcalico.model.keys import ResourceKey
@@ -68,6 +68,8 @@ class Follower:
         self._families = frozenset[int]()
         self._news = asyncio.Event()
         self._is_whole = False
+        self.listeners: list[Callable[[Update], None]] = []
+        """Called with each update that is taken in."""
         self._restart_reason = ""
         self._losses_reported = False
 
@@ -94,6 +96,8 @@ class Follower:
             if path.startswith(followed):
                 self._ipam.observe(path, update.value, update.revision, certain=batch.snapshot)
             self.departures.update(update.key, update.value, update.revision, now_s)
+            for listener in self.listeners:
+                listener(update)
         self._is_whole = batch.status is Status.IN_SYNC
         if self._is_whole:
             if batch.revision < self.revision:

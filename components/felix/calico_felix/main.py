@@ -134,7 +134,7 @@ def _find_node_name(environment: Mapping[str, str]) -> tuple[str, str]:
 def settle_etcd(configuration: AgentConfiguration, environment: Mapping[str, str], path: str = "") -> EtcdConfig:
     """How to reach etcd: the agent's own parameters, else the variables that every client knows.
 
-    `path`: the configuration file. What is settled is what `config` of the debug interface shows."""
+    `path`: the configuration file. What is settled is what `config` of the debug commands shows."""
     own = _own_settings(configuration, path)
     settings = first_of(own, from_environment(environment))
     if own.keys() >= {"EtcdAddr"} and "etcdEndpoints" not in own:

@@ -1,13 +1,15 @@
-"""The node API's answers about the agent itself (`Node` of libcalico/rpc/node.proto)."""
+"""The node API: what the agent offers to programs of this host (libcalico/rpc/node.proto)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import calico_native
-from calico_felix.dataplane.loop import Dataplane
+from calico_felix.debug import DebugService
+from calico_felix.report import Report
 from libcalico import __version__
-from libcalico.obs.figures import Figures, reply_of
+from libcalico.obs.figures import reply_of
 from libcalico.rpc import grpc
 from libcalico.rpc import node_pb2 as pb
 from libcalico.rpc import node_pb2_grpc as stubs
@@ -16,19 +18,53 @@ from libcalico.rpc import node_pb2_grpc as stubs
 class NodeApi(stubs.NodeServicer):  # type: ignore[misc]
     """What the agent believes."""
 
-    def __init__(self, host: str, dataplane: Dataplane, figures: Figures) -> None:
-        self._host = host
-        self._dataplane = dataplane
-        self._figures = figures
+    def __init__(self, report: Report) -> None:
+        self._report = report
 
     async def Status(self, _request: Any, _context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         """Revisions, counts, and what is still pending."""
-        dataplane = self._dataplane
+        dataplane, figures = self._report.dataplane, self._report.figures.read()
         return pb.StatusReply(
-            node=self._host,
+            node=self._report.follower.graph.host,
             version=__version__,
-            in_sync=dataplane.programmed_revision > 0,
-            pending=dataplane.pending(),
+            in_sync=dataplane is not None and dataplane.programmed_revision > 0,
+            pending=dataplane.pending() if dataplane is not None else (),
             native=calico_native.implementation,
-            **reply_of(self._figures.read()),
+            **self._report.facts(),
+            **reply_of(figures),
+            figures=figures,
         )
+
+
+class LateWorkloads(grpc.GenericRpcHandler):  # type: ignore[type-arg]
+    """The service `Workloads`, from when the agent can attach workloads. Until then its calls are UNIMPLEMENTED: who
+    calls knows that nothing was done, and does it by itself."""
+
+    def __init__(self) -> None:
+        self._handlers: list[grpc.GenericRpcHandler[Any, Any]] = []
+
+    def open(self, servicer: stubs.WorkloadsServicer) -> None:
+        """From now on `servicer` answers."""
+        stubs.add_WorkloadsServicer_to_server(servicer, self)
+
+    def add_generic_rpc_handlers(self, handlers: tuple[grpc.GenericRpcHandler[Any, Any], ...]) -> None:
+        """As a server's."""
+        self._handlers.extend(handlers)
+
+    def add_registered_method_handlers(self, _service: str, _handlers: dict[str, Any]) -> None:
+        """As a server's: the same methods, which the generic handlers have."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """The method that a call asks for."""
+        return next((found for one in self._handlers if (found := one.service(handler_call_details))), None)
+
+
+def registration(report: Report, workloads: LateWorkloads) -> Callable[[grpc.aio.Server], None]:
+    """What puts all services of the node API on a server."""
+
+    def register(server: grpc.aio.Server) -> None:
+        stubs.add_NodeServicer_to_server(NodeApi(report), server)
+        stubs.add_DebugServicer_to_server(DebugService(report), server)
+        server.add_generic_rpc_handlers((workloads,))
+
+    return register

@@ -93,13 +93,6 @@ PARAMETERS = (
     Parameter("EtcdCaFile", str, "", "certificate authority of etcd", datastore=False),
     Parameter("NodeSocket", socket_path, NODE_SOCKET, "UNIX socket of the node API", datastore=False),
     Parameter(
-        "DebugSocket",
-        socket_path,
-        "/run/calico/felix-debug.sock",
-        "UNIX socket of the debug interface",
-        datastore=False,
-    ),
-    Parameter(
         "StateDirectory",
         file_path,
         STATE_DIRECTORY,

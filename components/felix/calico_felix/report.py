@@ -1,4 +1,4 @@
-"""What the agent says of itself as a whole: the facts of `status`, and `problems`, gathered from its parts."""
+"""What the agent says of itself as a whole, gathered from its parts: facts, problems, and what is on its way."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from calico_felix.serving import Serving
 from calico_felix.settings_source import SettingsSource
 from libcalico.cni.finisher import Finisher
 from libcalico.config import Configuration
-from libcalico.obs.figures import Figures, status_of
+from libcalico.obs.figures import Figures
 
 
 class Report:
@@ -32,16 +32,27 @@ class Report:
         self.dataplane: Dataplane | None = None
         self.finisher: Finisher | None = None
 
-    def status(self) -> dict[str, Any]:
-        """Facts, then figures."""
-        graph, waits = self.follower.graph, self.dataplane is None
-        return {
-            "node": graph.host,
-            "in_sync": graph.in_sync and not self._contact.is_lost,
-            **self._contact.facts(),
-            **({"reason": self._waits(), "programmed_revision": 0} if waits else {}),
-            **status_of(self.figures.read()),
-        }
+    def facts(self) -> dict[str, Any]:
+        """What `StatusReply` (rpc/node.proto) says of the datastore, by its fields' names."""
+        waits = {"reason": self._waits()} if self.dataplane is None else {}
+        follows = self.follower.graph.in_sync and not self._contact.is_lost
+        return {"follows": follows, **self._contact.facts(), **waits}
+
+    def dirty(self) -> list[str]:
+        """What has changed and is not in the kernel yet."""
+        dataplane = self.dataplane
+        if dataplane is None:
+            return []
+        lines = self.follower.losses()
+        if dataplane.programmed_revision < self.follower.revision:
+            lines.append(f"revision {self.follower.revision}: the kernel reflects {dataplane.programmed_revision}")
+        for key, endpoint in dataplane.ruleset.owners.endpoints.items():
+            programmed = dataplane.readiness.programmed.get(key, 0)
+            if programmed < endpoint.revision:
+                lines.append(f"{key}: revision {endpoint.revision}, the kernel enforces {programmed or 'none'}")
+        delta = dataplane.routes.delta
+        lines += [f"route {key}" for key, route in delta.desired.items() if delta.actual.get(key) != route]
+        return lines
 
     def problems(self) -> list[str]:
         """Of the datastore, the host, objects that cannot be used, settings, and ports that cannot be had."""

@@ -10,14 +10,13 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import cast
 
 from libcalico.errors import Unavailable
 from libcalico.kernel.unix_socket import is_served
-from libcalico.obs import debug
-from libcalico.rpc import node_pb2_grpc as stubs
+from libcalico.rpc import grpc
 from libcalico.rpc.channel import open_server
 
 LOOK_S = 1.0
@@ -27,6 +26,8 @@ NOT_THERE = (0, 0)
 """In place of the device and the number of a file."""
 log = logging.getLogger(__name__)
 
+Register = Callable[[grpc.aio.Server], None]
+"""Puts the services on a server that has not been started."""
 Close = Callable[[float], Awaitable[None]]
 """Ends serving; what is under way has so many seconds to end."""
 
@@ -46,16 +47,13 @@ class SocketKeeper:
     def __init__(self) -> None:
         self._kept: list[_Kept] = []
 
-    async def serve_node(self, path: str, workloads: stubs.WorkloadsServicer, node: stubs.NodeServicer) -> None:
-        """The node API; `Unavailable` when another process serves it."""
-        await self._serve(path, lambda: _open_node(path, workloads, node))
+    async def serve_node(self, path: str, register: Register) -> None:
+        """The node API; `Unavailable` when another process serves it.
 
-    async def serve_debug(self, path: str, commands: Mapping[str, debug.Command]) -> None:
-        """The debug interface."""
-        await self._serve(path, lambda: _open_debug(path, commands))
+        Without a path, not at all. A path that cannot be had costs only itself, and is tried until it works."""
+        await self._serve(path, lambda: _open_node(path, register))
 
     async def _serve(self, path: str, open_socket: Callable[[], Awaitable[Close]]) -> None:
-        """Without a path, not at all. A path that cannot be had costs only itself, and is tried until it works."""
         if not path:
             return
         kept = _Kept(path, open_socket, _nothing, NOT_THERE)
@@ -112,14 +110,13 @@ async def _end(former: Close) -> None:
     await former(CALLS_END_S)
 
 
-async def _open_node(path: str, workloads: stubs.WorkloadsServicer, node: stubs.NodeServicer) -> Close:
+async def _open_node(path: str, register: Register) -> Close:
     """gRPC removes the path that a server was bound to when the server ends, whoever has it by then. So each is bound
     to another path, and its socket moved to the right one."""
     if is_served(path):
         raise Unavailable(f"listen on {path}: another process serves this socket: stop it first")
     server = open_server(f"{path}~")
-    stubs.add_WorkloadsServicer_to_server(workloads, server)
-    stubs.add_NodeServicer_to_server(node, server)
+    register(server)
     await server.start()
     try:
         os.rename(f"{path}~", path)
@@ -127,15 +124,6 @@ async def _open_node(path: str, workloads: stubs.WorkloadsServicer, node: stubs.
         await server.stop(0)
         raise
     return cast(Close, server.stop)
-
-
-async def _open_debug(path: str, commands: Mapping[str, debug.Command]) -> Close:
-    server = await debug.serve(path, commands)
-
-    async def close(_grace_s: float) -> None:
-        server.close()
-
-    return close
 
 
 def _identity(path: str) -> tuple[int, int]:

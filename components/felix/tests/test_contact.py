@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from typing import cast
 
 from calico_felix.contact import QUIET_S, Contact
@@ -71,7 +70,6 @@ async def test_one_that_refuses_is_lost_at_once_and_says_why() -> None:
 async def test_the_agent_tells_it_in_every_place() -> None:
     daemon = Daemon(Sources("here", Configuration(PARAMETERS), MemoryDatastore()))
     daemon.report.dataplane = cast(Dataplane, object())
-    status = daemon.report.status()
-    assert status["connected"] is False and status["in_sync"] is False
+    facts = daemon.report.facts()
+    assert facts["connected"] is False and facts["follows"] is False
     assert any(line.startswith("datastore memory: no answer for ") for line in daemon.report.problems())
-    json.dumps(status)

@@ -106,7 +106,7 @@ def test_upstreams_other_parameters_say_so_in_a_file_as_well(tmp_path: Path) -> 
 def test_upstreams_parameters_are_all_known() -> None:
     """218 of them; and this agent's own."""
     former = {one.name for one in FOREIGN if "*" in one.already}
-    own = {"NodeSocket", "DebugSocket", "MTUFile", "StateDirectory"}
+    own = {"NodeSocket", "MTUFile", "StateDirectory"}
     names = {row.name.lower() for row in PARAMETERS} | {one.name.lower() for one in FOREIGN}
     assert len(names) == 218 + len(former) + len(own)
     assert set(RENAMED) <= set(FIELDS)

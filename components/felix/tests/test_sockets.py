@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 from calico_felix import sockets
 from calico_felix.sockets import SocketKeeper
 from libcalico.errors import Unavailable
-from libcalico.obs import debug
+from libcalico.rpc import grpc
 from libcalico.rpc import node_pb2 as pb
 from libcalico.rpc import node_pb2_grpc as stubs
 from libcalico.rpc.channel import open_channel
@@ -31,17 +31,20 @@ class Workloads(stubs.WorkloadsServicer):  # type: ignore[misc]
         return pb.CniReply(stdout=b"done")
 
 
+def serving(workloads: Workloads) -> Callable[[grpc.aio.Server], None]:
+    return lambda server: stubs.add_WorkloadsServicer_to_server(workloads, server)
+
+
 class Served:
-    """A keeper with both sockets, and its task."""
+    """A keeper with the node API's socket, and its task."""
 
     def __init__(self, directory: Path) -> None:
-        self.node, self.debug = str(directory / "node.sock"), str(directory / "felix.sock")
+        self.node = str(directory / "node.sock")
         self.workloads = Workloads()
         self.keeper = SocketKeeper()
 
     async def start(self) -> None:
-        await self.keeper.serve_node(self.node, self.workloads, stubs.NodeServicer())
-        await self.keeper.serve_debug(self.debug, {"hello": lambda _words: "world\n"})
+        await self.keeper.serve_node(self.node, serving(self.workloads))
         self.task = asyncio.ensure_future(self.keeper.watch())
 
     async def call(self, stdin: bytes = b"") -> bytes:
@@ -51,7 +54,7 @@ class Served:
 
     async def until_served(self) -> None:
         async with asyncio.timeout(10):
-            while not (os.path.exists(self.node) and os.path.exists(self.debug)):
+            while not os.path.exists(self.node):
                 await asyncio.sleep(0.01)
 
 
@@ -72,14 +75,12 @@ async def test_removed_sockets_are_served_again(
 ) -> None:
     caplog.set_level(logging.WARNING)
     for _ in range(3):
-        for path in (served.node, served.debug):
-            os.unlink(path)
+        os.unlink(served.node)
         if folder_too:
             os.rmdir(os.path.dirname(served.node))
         await served.until_served()
         assert await served.call() == b"done"
         assert os.stat(served.node).st_mode & 0o777 == 0o600
-        assert await asyncio.to_thread(debug.ask, served.debug, "hello") == "world\n"
         await asyncio.sleep(0.2)  # the former server has ended, and has not taken the path with it
         assert await served.call() == b"done"
     assert "was removed: it is served again" in caplog.text
@@ -115,7 +116,7 @@ async def test_a_directory_in_its_place_is_a_problem_until_it_goes(served: Serve
     assert served.node in served.keeper.problems()[0]
     await asyncio.sleep(0.3)
     async with asyncio.timeout(10):  # a try leaves nothing: between two of them there is no third name
-        while sorted(os.listdir(os.path.dirname(served.node))) != ["felix.sock", "node.sock"]:
+        while sorted(os.listdir(os.path.dirname(served.node))) != ["node.sock"]:
             await asyncio.sleep(0.01)
     os.rmdir(served.node)
     await served.until_served()
@@ -130,15 +131,14 @@ async def test_a_path_that_cannot_be_had_at_the_start_costs_only_itself(
     monkeypatch.setattr(sockets, "LOOK_S", 0.05)
     made = Served(tmp_path)
     obstacle = tmp_path / "there"
-    made.debug = str(obstacle if kind == "a directory" else obstacle / "felix.sock")
+    made.node = str(obstacle if kind == "a directory" else obstacle / "node.sock")
     if kind == "a directory":
         obstacle.mkdir()
     else:
         obstacle.write_text("")
     await made.start()
     try:
-        assert await made.call() == b"done"
-        assert made.debug in made.keeper.problems()[0]
+        assert made.node in made.keeper.problems()[0]
         await asyncio.sleep(0.2)
         assert caplog.text.count("tried until it works") == 1
         if kind == "a directory":
@@ -146,7 +146,7 @@ async def test_a_path_that_cannot_be_had_at_the_start_costs_only_itself(
         else:
             obstacle.unlink()
         await made.until_served()
-        assert await asyncio.to_thread(debug.ask, made.debug, "hello") == "world\n"
+        assert await made.call() == b"done"
         assert not made.keeper.problems()
     finally:
         made.task.cancel()
@@ -155,7 +155,7 @@ async def test_a_path_that_cannot_be_had_at_the_start_costs_only_itself(
 
 async def test_without_a_path_there_is_no_socket(tmp_path: Path) -> None:
     keeper = SocketKeeper()
-    await keeper.serve_debug("", {})
+    await keeper.serve_node("", serving(Workloads()))
     await keeper.close(0)
     assert not keeper.problems()
 
@@ -166,7 +166,7 @@ async def test_what_cannot_be_served_again_is_said_once_and_tried_on(
     other = SocketKeeper()
     os.unlink(served.node)
     with caplog.at_level(logging.ERROR):
-        await other.serve_node(served.node, Workloads(), stubs.NodeServicer())
+        await other.serve_node(served.node, serving(Workloads()))
         await asyncio.sleep(0.5)
     assert caplog.text.count("another process serves this socket") == 1
     await other.close(0)
@@ -176,7 +176,7 @@ async def test_what_cannot_be_served_again_is_said_once_and_tried_on(
 
 async def test_a_socket_with_a_listener_is_refused_and_an_end_leaves_none(served: Served) -> None:
     with pytest.raises(Unavailable, match="another process serves this socket"):
-        await SocketKeeper().serve_node(served.node, Workloads(), stubs.NodeServicer())
+        await SocketKeeper().serve_node(served.node, serving(Workloads()))
     served.task.cancel()
     await served.keeper.close(0)
     assert os.listdir(os.path.dirname(served.node)) == []

@@ -1,1 +1,1 @@
-"""What lets people look inside: logging, metrics, health, and the debug interface."""
+"""What lets people look inside: logging, figures, metrics and health."""

@@ -79,8 +79,10 @@ class Figures:
 
 
 def status_of(values: Mapping[str, float]) -> dict[str, float]:
-    """The figures of `status`, under their names there; times in the unit of the name's end."""
-    rows = ((BY_NAME[name], value) for name, value in values.items())
+    """The figures of `status`, under their names there; times in the unit of the name's end.
+
+    In the table's order, as a message of the node API has none; what a newer agent has more is left out."""
+    rows = ((figure, values[figure.name]) for figure in FIGURES if figure.name in values)
     return {figure.status: _rounded(figure, value) for figure, value in rows if figure.status}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from libcalico.clock import Clock
-from libcalico.obs.debug import table
+from libcalico.text import table
 
 
 class _Report(NamedTuple):

@@ -250,7 +250,14 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusReply(_message.Message):
-    __slots__ = ("node", "version", "in_sync", "datastore_revision", "programmed_revision", "local_endpoints", "active_policies", "ip_sets", "pending", "uptime_s", "native")
+    __slots__ = ("node", "version", "in_sync", "datastore_revision", "programmed_revision", "local_endpoints", "active_policies", "ip_sets", "pending", "uptime_s", "native", "connected", "follows", "endpoint", "reason", "figures")
+    class FiguresEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     NODE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     IN_SYNC_FIELD_NUMBER: _ClassVar[int]
@@ -262,6 +269,11 @@ class StatusReply(_message.Message):
     PENDING_FIELD_NUMBER: _ClassVar[int]
     UPTIME_S_FIELD_NUMBER: _ClassVar[int]
     NATIVE_FIELD_NUMBER: _ClassVar[int]
+    CONNECTED_FIELD_NUMBER: _ClassVar[int]
+    FOLLOWS_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    FIGURES_FIELD_NUMBER: _ClassVar[int]
     node: str
     version: str
     in_sync: bool
@@ -273,4 +285,75 @@ class StatusReply(_message.Message):
     pending: _containers.RepeatedScalarFieldContainer[str]
     uptime_s: float
     native: str
-    def __init__(self, node: _Optional[str] = ..., version: _Optional[str] = ..., in_sync: _Optional[bool] = ..., datastore_revision: _Optional[int] = ..., programmed_revision: _Optional[int] = ..., local_endpoints: _Optional[int] = ..., active_policies: _Optional[int] = ..., ip_sets: _Optional[int] = ..., pending: _Optional[_Iterable[str]] = ..., uptime_s: _Optional[float] = ..., native: _Optional[str] = ...) -> None: ...
+    connected: bool
+    follows: bool
+    endpoint: str
+    reason: str
+    figures: _containers.ScalarMap[str, float]
+    def __init__(self, node: _Optional[str] = ..., version: _Optional[str] = ..., in_sync: _Optional[bool] = ..., datastore_revision: _Optional[int] = ..., programmed_revision: _Optional[int] = ..., local_endpoints: _Optional[int] = ..., active_policies: _Optional[int] = ..., ip_sets: _Optional[int] = ..., pending: _Optional[_Iterable[str]] = ..., uptime_s: _Optional[float] = ..., native: _Optional[str] = ..., connected: _Optional[bool] = ..., follows: _Optional[bool] = ..., endpoint: _Optional[str] = ..., reason: _Optional[str] = ..., figures: _Optional[_Mapping[str, float]] = ...) -> None: ...
+
+class ConfigRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ShowRequest(_message.Message):
+    __slots__ = ("kind",)
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    def __init__(self, kind: _Optional[str] = ...) -> None: ...
+
+class PendingRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ProblemsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DirtyRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class TableRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class TraceRequest(_message.Message):
+    __slots__ = ("object",)
+    OBJECT_FIELD_NUMBER: _ClassVar[int]
+    object: str
+    def __init__(self, object: _Optional[str] = ...) -> None: ...
+
+class ResyncRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ResyncReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Row(_message.Message):
+    __slots__ = ("cells",)
+    CELLS_FIELD_NUMBER: _ClassVar[int]
+    cells: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, cells: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Rows(_message.Message):
+    __slots__ = ("rows", "notes")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
+    rows: _containers.RepeatedCompositeFieldContainer[Row]
+    notes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, rows: _Optional[_Iterable[_Union[Row, _Mapping]]] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Lines(_message.Message):
+    __slots__ = ("lines",)
+    LINES_FIELD_NUMBER: _ClassVar[int]
+    lines: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, lines: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Text(_message.Message):
+    __slots__ = ("text",)
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    def __init__(self, text: _Optional[str] = ...) -> None: ...

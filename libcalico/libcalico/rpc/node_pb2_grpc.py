@@ -30,6 +30,7 @@ class WorkloadsStub:
 
     Codes: INVALID_ARGUMENT, the request is wrong; FAILED_PRECONDITION, another version of this API, or a step that needs
     another one before it; UNAVAILABLE, try again; ABORTED, anything else. Nothing was done then, or it was taken back.
+    UNIMPLEMENTED: the agent waits for the datastore and its settings, and nothing was done.
     """
 
     def __init__(self, channel):
@@ -90,6 +91,7 @@ class WorkloadsServicer:
 
     Codes: INVALID_ARGUMENT, the request is wrong; FAILED_PRECONDITION, another version of this API, or a step that needs
     another one before it; UNAVAILABLE, try again; ABORTED, anything else. Nothing was done then, or it was taken back.
+    UNIMPLEMENTED: the agent waits for the datastore and its settings, and nothing was done.
     """
 
     def Cni(self, request, context):
@@ -223,6 +225,7 @@ class Workloads:
 
     Codes: INVALID_ARGUMENT, the request is wrong; FAILED_PRECONDITION, another version of this API, or a step that needs
     another one before it; UNAVAILABLE, try again; ABORTED, anything else. Nothing was done then, or it was taken back.
+    UNIMPLEMENTED: the agent waits for the datastore and its settings, and nothing was done.
     """
 
     @staticmethod
@@ -470,7 +473,7 @@ class Workloads:
 
 
 class NodeStub:
-    """What the agent believes.
+    """What the agent believes, for programs. Answers as soon as the agent runs.
     """
 
     def __init__(self, channel):
@@ -487,7 +490,7 @@ class NodeStub:
 
 
 class NodeServicer:
-    """What the agent believes.
+    """What the agent believes, for programs. Answers as soon as the agent runs.
     """
 
     def Status(self, request, context):
@@ -513,7 +516,7 @@ def add_NodeServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Node:
-    """What the agent believes.
+    """What the agent believes, for programs. Answers as soon as the agent runs.
     """
 
     @staticmethod
@@ -533,6 +536,393 @@ class Node:
             '/calico.node.v1.Node/Status',
             libcalico_dot_rpc_dot_node__pb2.StatusRequest.SerializeToString,
             libcalico_dot_rpc_dot_node__pb2.StatusReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class DebugStub:
+    """What the agent believes, for people: `calicoctl node debug`. Answers as soon as the agent runs; what needs the kernel's
+    state is FAILED_PRECONDITION until the agent has the datastore and its settings. Streams are parts of one answer.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Config = channel.unary_stream(
+                '/calico.node.v1.Debug/Config',
+                request_serializer=libcalico_dot_rpc_dot_node__pb2.ConfigRequest.SerializeToString,
+                response_deserializer=libcalico_dot_rpc_dot_node__pb2.Rows.FromString,
+                _registered_method=True)
+        self.Show = channel.unary_stream(
+                '/calico.node.v1.Debug/Show',
+                request_serializer=libcalico_dot_rpc_dot_node__pb2.ShowRequest.SerializeToString,
+                response_deserializer=libcalico_dot_rpc_dot_node__pb2.Rows.FromString,
+                _registered_method=True)
+        self.Pending = channel.unary_stream(
+                '/calico.node.v1.Debug/Pending',
+                request_serializer=libcalico_dot_rpc_dot_node__pb2.PendingRequest.SerializeToString,
+                response_deserializer=libcalico_dot_rpc_dot_node__pb2.Lines.FromString,
+                _registered_method=True)
+        self.Problems = channel.unary_stream(
+                '/calico.node.v1.Debug/Problems',
+                request_serializer=libcalico_dot_rpc_dot_node__pb2.ProblemsRequest.SerializeToString,
+                response_deserializer=libcalico_dot_rpc_dot_node__pb2.Lines.FromString,
+                _registered_method=True)
+        self.Dirty = channel.unary_stream(
+                '/calico.node.v1.Debug/Dirty',
+                request_serializer=libcalico_dot_rpc_dot_node__pb2.DirtyRequest.SerializeToString,
+                response_deserializer=libcalico_dot_rpc_dot_node__pb2.Lines.FromString,
+                _registered_method=True)
+        self.Table = channel.unary_stream(
+                '/calico.node.v1.Debug/Table',
+                request_serializer=libcalico_dot_rpc_dot_node__pb2.TableRequest.SerializeToString,
+                response_deserializer=libcalico_dot_rpc_dot_node__pb2.Text.FromString,
+                _registered_method=True)
+        self.Trace = channel.unary_stream(
+                '/calico.node.v1.Debug/Trace',
+                request_serializer=libcalico_dot_rpc_dot_node__pb2.TraceRequest.SerializeToString,
+                response_deserializer=libcalico_dot_rpc_dot_node__pb2.Lines.FromString,
+                _registered_method=True)
+        self.Resync = channel.unary_unary(
+                '/calico.node.v1.Debug/Resync',
+                request_serializer=libcalico_dot_rpc_dot_node__pb2.ResyncRequest.SerializeToString,
+                response_deserializer=libcalico_dot_rpc_dot_node__pb2.ResyncReply.FromString,
+                _registered_method=True)
+
+
+class DebugServicer:
+    """What the agent believes, for people: `calicoctl node debug`. Answers as soon as the agent runs; what needs the kernel's
+    state is FAILED_PRECONDITION until the agent has the datastore and its settings. Streams are parts of one answer.
+    """
+
+    def Config(self, request, context):
+        """Every parameter: its name, the value in force, and where that comes from.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Show(self, request, context):
+        """What stands in the kernel, or is wanted there, of one kind. INVALID_ARGUMENT names the kinds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Pending(self, request, context):
+        """What could not be programmed and is tried again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Problems(self, request, context):
+        """What cannot be used, has no effect, or cannot be reached.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Dirty(self, request, context):
+        """What has changed and is not in the kernel yet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Table(self, request, context):
+        """The wanted nftables table, as it would be loaded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Trace(self, request, context):
+        """What happens to one object from now on, until the caller ends the call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Resync(self, request, context):
+        """Read the kernel's state again, and write the whole table again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_DebugServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Config': grpc.unary_stream_rpc_method_handler(
+                    servicer.Config,
+                    request_deserializer=libcalico_dot_rpc_dot_node__pb2.ConfigRequest.FromString,
+                    response_serializer=libcalico_dot_rpc_dot_node__pb2.Rows.SerializeToString,
+            ),
+            'Show': grpc.unary_stream_rpc_method_handler(
+                    servicer.Show,
+                    request_deserializer=libcalico_dot_rpc_dot_node__pb2.ShowRequest.FromString,
+                    response_serializer=libcalico_dot_rpc_dot_node__pb2.Rows.SerializeToString,
+            ),
+            'Pending': grpc.unary_stream_rpc_method_handler(
+                    servicer.Pending,
+                    request_deserializer=libcalico_dot_rpc_dot_node__pb2.PendingRequest.FromString,
+                    response_serializer=libcalico_dot_rpc_dot_node__pb2.Lines.SerializeToString,
+            ),
+            'Problems': grpc.unary_stream_rpc_method_handler(
+                    servicer.Problems,
+                    request_deserializer=libcalico_dot_rpc_dot_node__pb2.ProblemsRequest.FromString,
+                    response_serializer=libcalico_dot_rpc_dot_node__pb2.Lines.SerializeToString,
+            ),
+            'Dirty': grpc.unary_stream_rpc_method_handler(
+                    servicer.Dirty,
+                    request_deserializer=libcalico_dot_rpc_dot_node__pb2.DirtyRequest.FromString,
+                    response_serializer=libcalico_dot_rpc_dot_node__pb2.Lines.SerializeToString,
+            ),
+            'Table': grpc.unary_stream_rpc_method_handler(
+                    servicer.Table,
+                    request_deserializer=libcalico_dot_rpc_dot_node__pb2.TableRequest.FromString,
+                    response_serializer=libcalico_dot_rpc_dot_node__pb2.Text.SerializeToString,
+            ),
+            'Trace': grpc.unary_stream_rpc_method_handler(
+                    servicer.Trace,
+                    request_deserializer=libcalico_dot_rpc_dot_node__pb2.TraceRequest.FromString,
+                    response_serializer=libcalico_dot_rpc_dot_node__pb2.Lines.SerializeToString,
+            ),
+            'Resync': grpc.unary_unary_rpc_method_handler(
+                    servicer.Resync,
+                    request_deserializer=libcalico_dot_rpc_dot_node__pb2.ResyncRequest.FromString,
+                    response_serializer=libcalico_dot_rpc_dot_node__pb2.ResyncReply.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'calico.node.v1.Debug', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('calico.node.v1.Debug', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Debug:
+    """What the agent believes, for people: `calicoctl node debug`. Answers as soon as the agent runs; what needs the kernel's
+    state is FAILED_PRECONDITION until the agent has the datastore and its settings. Streams are parts of one answer.
+    """
+
+    @staticmethod
+    def Config(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/calico.node.v1.Debug/Config',
+            libcalico_dot_rpc_dot_node__pb2.ConfigRequest.SerializeToString,
+            libcalico_dot_rpc_dot_node__pb2.Rows.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Show(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/calico.node.v1.Debug/Show',
+            libcalico_dot_rpc_dot_node__pb2.ShowRequest.SerializeToString,
+            libcalico_dot_rpc_dot_node__pb2.Rows.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pending(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/calico.node.v1.Debug/Pending',
+            libcalico_dot_rpc_dot_node__pb2.PendingRequest.SerializeToString,
+            libcalico_dot_rpc_dot_node__pb2.Lines.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Problems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/calico.node.v1.Debug/Problems',
+            libcalico_dot_rpc_dot_node__pb2.ProblemsRequest.SerializeToString,
+            libcalico_dot_rpc_dot_node__pb2.Lines.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Dirty(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/calico.node.v1.Debug/Dirty',
+            libcalico_dot_rpc_dot_node__pb2.DirtyRequest.SerializeToString,
+            libcalico_dot_rpc_dot_node__pb2.Lines.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Table(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/calico.node.v1.Debug/Table',
+            libcalico_dot_rpc_dot_node__pb2.TableRequest.SerializeToString,
+            libcalico_dot_rpc_dot_node__pb2.Text.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Trace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/calico.node.v1.Debug/Trace',
+            libcalico_dot_rpc_dot_node__pb2.TraceRequest.SerializeToString,
+            libcalico_dot_rpc_dot_node__pb2.Lines.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resync(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/calico.node.v1.Debug/Resync',
+            libcalico_dot_rpc_dot_node__pb2.ResyncRequest.SerializeToString,
+            libcalico_dot_rpc_dot_node__pb2.ResyncReply.FromString,
             options,
             channel_credentials,
             insecure,
