@@ -6,10 +6,10 @@ printed below the error when stderr is a terminal, or when `--log-level` asks fo
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Iterable, Sequence
 
+from calicoctl import start
 from libcalico.errors import CalicoError
 
 MOST_NOTES = 200
@@ -39,7 +39,7 @@ def notes_of(error: CalicoError) -> list[str]:
 
 def notes_are_shown() -> bool:
     """Is there somebody to read them?"""
-    return sys.stderr.isatty() or logging.getLogger().isEnabledFor(logging.ERROR)
+    return sys.stderr.isatty() or start.logs_errors()
 
 
 def show_notes(notes: Iterable[str]) -> None:

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-import logging
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import docopt
 
-from calicoctl import grammar, streams
+from calicoctl import grammar, start, streams
 from calicoctl.failures import CommandFailed, notes_of, show_notes
 from libcalico.errors import CalicoError
-from libcalico.obs import logs
 
 LEVELS = ("panic", "fatal", "error", "warn", "info", "debug")
 SEVERITIES = {"panic": "none", "fatal": "none", "error": "error", "warn": "warning", "info": "info", "debug": "debug"}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit status of a command line; without one it is the process's, whose standard files are taken over."""
-    if argv is None:
-        streams.take_over()
+    """The exit status of a command line. Without one it is the process's: it takes over the standard files, and ends
+    here."""
+    if argv is not None:
+        return _written(argv)
+    start.prepare()
+    streams.take_over()
+    status = _written(sys.argv[1:])
+    sys.stderr.flush()
+    os._exit(status)  # the interpreter would take its modules apart, for as long as a request to etcd
+
+
+def _written(words: list[str]) -> int:
+    """The exit status of a command whose output has reached its reader, as far as there is one."""
     try:
-        status = _status(sys.argv[1:] if argv is None else argv)
+        status = _status(words)
         sys.stdout.flush()
     except BrokenPipeError:
         streams.give_up_output()
@@ -49,7 +58,7 @@ def _status(words: list[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # what nobody thought of is our mistake; a stack of calls helps only those who look
-        logging.getLogger(__name__).debug("the command failed", exc_info=True)
+        start.log_failure()
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         print(f"calicoctl failed by a mistake of its own: {reason} (--log-level=debug shows where)", file=sys.stderr)
         return 1
@@ -75,7 +84,7 @@ def _run(words: list[str]) -> int:
     if level not in LEVELS:
         print(f"Unknown log level: {level}, expected one of: \n{', '.join(LEVELS)}.")
         return 1
-    logs.configure(SEVERITIES[level])
+    start.choose_severity(SEVERITIES[level])
     command, rest = top["<command>"], list(top["<args>"])
     if top["--allow-version-mismatch"]:
         rest.append("--allow-version-mismatch")

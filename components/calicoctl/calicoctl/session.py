@@ -10,17 +10,21 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Coroutine
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from calicoctl import start
 from calicoctl.failures import failed_by
+from libcalico.client.reading import AsyncReader
 from libcalico.clock import SystemClock
 from libcalico.errors import Bug, CalicoError
 from libcalico.model import codec, list_prefix
 
 if TYPE_CHECKING:
     from libcalico.client.ipam import Ipam
-    from libcalico.client.objects import ResourceList
+    from libcalico.client.objects import AsyncClient
+    from libcalico.client.reading import ResourceList
     from libcalico.datastore.contract import Datastore
     from libcalico.datastore.settings import EtcdConfig
     from libcalico.model import Resource
@@ -46,20 +50,29 @@ class Session:
     `libcalico.errors`; each blocks until the datastore has answered."""
 
     def __init__(self, datastore: Datastore, where: str) -> None:
-        from libcalico.client.objects import AsyncClient
-
         self.where = where
         """Which cluster this is: the URLs, and the setting that names them."""
         self._datastore = datastore
-        self._client = AsyncClient(datastore, BlockingClock())
+        self._reader = AsyncReader(datastore)
+        self._show: Callable[[str], None] | None = None
+
+    @cached_property
+    def _client(self) -> AsyncClient:
+        """What writes; validation is loaded only with it."""
+        from libcalico.client.objects import AsyncClient
+
+        client = AsyncClient(self._datastore, BlockingClock())
+        if self._show is not None:
+            client.warn = self._show
+        return client
 
     def get(self, kind: type[Resource] | str, name: str, namespace: str = "") -> Any:
         """One object."""
-        return at_once(self._client.get(kind, name, namespace))
+        return at_once(self._reader.get(kind, name, namespace))
 
     def list_at_revision(self, kind: str, namespace: str = "") -> ResourceList[Resource]:
         """All objects of a kind, or of one namespace, with the datastore revision that they were read at."""
-        return at_once(self._client.list(kind, namespace))
+        return at_once(self._reader.list(kind, namespace))
 
     def spec_member(self, kind: str, name: str, member: str) -> Any:
         """A member of the spec of an object of any kind; None when it is not there or cannot be read."""
@@ -87,6 +100,7 @@ class Session:
         work = self._client.delete(kind, name, namespace, resource_version)
         if kind not in WITH_ADDRESSES:
             return at_once(work)
+        start.load_logging()
         import asyncio
 
         return asyncio.run(work)
@@ -97,11 +111,12 @@ class Session:
 
     def show_warnings(self, show: Callable[[str], None]) -> None:
         """What to do with what a caller should know although a call succeeded; else it is logged."""
-        self._client.warn = show
+        self._show = show
 
     @property
     def ipam(self) -> Ipam:
         """Address management."""
+        start.load_logging()
         import asyncio
 
         from libcalico.client.ipam import Ipam
@@ -136,7 +151,7 @@ def open_datastore(config: EtcdConfig) -> Datastore:
     """etcd; gRPC is loaded only where its HTTP gateway does not do."""
     from libcalico.datastore.gateway import GatewayDatastore
 
-    return GatewayDatastore(config)
+    return GatewayDatastore(config, before_grpc=start.load_logging)
 
 
 def connect(arguments: dict[str, Any]) -> Session:
@@ -144,7 +159,7 @@ def connect(arguments: dict[str, Any]) -> Session:
     from libcalico.client import connection
 
     try:
-        config = connection.load(arguments["--config"], os.environ)
+        config = connection.load(arguments["--config"], os.environ, start.log_warning)
         return Session(open_datastore(config), f"{', '.join(config.endpoints)} ({config.source})")
     except connection.UnreadableConfig as error:
         raise failed_by(error, str(error), to_stdout=True) from None

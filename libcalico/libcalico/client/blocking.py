@@ -24,7 +24,8 @@ import msgspec
 
 from libcalico.client import connection
 from libcalico.client.ipam import Ipam
-from libcalico.client.objects import AsyncClient, R, ResourceList, kind_name, no_kind
+from libcalico.client.objects import AsyncClient
+from libcalico.client.reading import R, ResourceList, kind_name, no_kind
 from libcalico.datastore.contract import Datastore
 from libcalico.datastore.etcd import EtcdDatastore
 from libcalico.datastore.settings import Found, etcd_config

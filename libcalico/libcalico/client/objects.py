@@ -11,10 +11,9 @@ IPPool takes more, since addresses and blocks go with it.
 
 from __future__ import annotations
 
-import logging
 import uuid
 from collections.abc import Callable
-from typing import Any, Generic, NamedTuple, TypeVar, overload
+from typing import overload
 
 import msgspec
 
@@ -22,11 +21,11 @@ from libcalico.client import checks, facts, initialise, policy_names, pool_rules
 from libcalico.client.checks import key_of
 from libcalico.client.node_removal import retire_node
 from libcalico.client.policy_names import POLICY_KINDS, Place
+from libcalico.client.reading import AsyncReader, R, kind_name, possible, read, read_as
 from libcalico.clock import Clock, SystemClock, rfc3339
 from libcalico.conventions import BUILT_IN_PROFILE
 from libcalico.datastore.contract import Compare, Datastore, Delete, Get, KeyValue, Put, Target
 from libcalico.errors import (
-    BadData,
     CalicoError,
     OperationNotSupported,
     ParsingDatastoreEntry,
@@ -35,65 +34,23 @@ from libcalico.errors import (
     ResourceUpdateConflict,
 )
 from libcalico.model import codec, defaults
-from libcalico.model.base import API_VERSION, Metadata
-from libcalico.model.keys import ResourceKey, key_path, list_prefix, parse_key, parse_path
-from libcalico.model.kinds import kind_of_word
+from libcalico.model.keys import ResourceKey, key_path, list_prefix
 from libcalico.model.resources import (
-    STRUCTS,
     ClusterInformation,
     IPPool,
     Node,
-    Profile,
-    ProfileSpec,
     Resource,
-    Rule,
     WorkloadEndpoint,
 )
 from libcalico.model.validation.objects import FIXED_TIERS
 
-R = TypeVar("R", bound=Resource)
 CONFLICT_TRIES = 5
 CONFLICT_PAUSE_S = 1.0
 
 _replace = msgspec.structs.replace
 
 
-class ResourceList(NamedTuple, Generic[R]):
-    """Objects in key order, read at `revision`. `unreadable` names the stored ones that cannot be read."""
-
-    items: tuple[R, ...]
-    revision: int
-    unreadable: tuple[str, ...] = ()
-
-
-def built_in_profile() -> Profile:
-    """The profile that is always there and never stored: everything is allowed."""
-    allow = [Rule(action="Allow")]
-    return Profile(
-        kind="Profile",
-        api_version=API_VERSION,
-        metadata=Metadata(name=BUILT_IN_PROFILE, resource_version="1"),
-        spec=ProfileSpec(ingress=allow, egress=allow),
-    )
-
-
-def kind_name(kind: type[R] | str) -> str:
-    """The name of a kind, given as its struct, as its name or by a word of the command line (`pool`, `ippools`).
-
-    Raises `BadData`, also for kinds that are stored but have no struct here."""
-    word = kind if isinstance(kind, str) else getattr(kind, "__name__", "")
-    name = word if word in STRUCTS else kind_of_word(word)
-    if name not in STRUCTS:
-        raise no_kind(kind)
-    return name
-
-
-def no_kind(kind: object) -> BadData:
-    """The error for a kind that is not there."""
-    return BadData(f"there is no kind {kind!r}: the kinds are {', '.join(sorted(STRUCTS))}")
-
-
-class AsyncClient:
+class AsyncClient(AsyncReader):
     """The asyncio client that services use; `libcalico.Client` is the same for scripts.
 
     A kind is given as its struct, `IPPool`, and what comes back is then known to be one; as text (`"IPPool"`,
@@ -101,45 +58,9 @@ class AsyncClient:
     unless it is set."""
 
     def __init__(self, datastore: Datastore, clock: Clock | None = None) -> None:
-        self.datastore = datastore
+        super().__init__(datastore)
         self.clock = clock or SystemClock()
-        self.warn: Callable[[str], None] = logging.getLogger(__name__).warning
-
-    @overload
-    async def get(self, kind: type[R], name: str, namespace: str = "") -> R: ...
-    @overload
-    async def get(self, kind: str, name: str, namespace: str = "") -> Resource: ...
-    async def get(self, kind: type[R] | str, name: str, namespace: str = "") -> R | Resource:
-        """One object; raises `ResourceDoesNotExist`, or `ParsingDatastoreEntry` for a damaged one."""
-        key = ResourceKey(kind_name(kind), name, namespace)
-        if key.kind == "Profile" and name == BUILT_IN_PROFILE:
-            return built_in_profile()
-        return _read((await self._find(key))[1])
-
-    @overload
-    async def list(self, kind: type[R], namespace: str = "", name_prefix: str = "") -> ResourceList[R]: ...
-    @overload
-    async def list(self, kind: str, namespace: str = "", name_prefix: str = "") -> ResourceList[Resource]: ...
-    async def list(
-        self, kind: type[R] | str, namespace: str = "", name_prefix: str = ""
-    ) -> ResourceList[R] | ResourceList[Resource]:
-        """All objects of a kind, of one namespace, or whose names begin so; damaged ones are only named."""
-        name = kind_name(kind)
-        result = await self.datastore.range((list_prefix(name, namespace) + name_prefix).encode())
-        items: list[Any] = []
-        unreadable = []
-        for kv in result.kvs:
-            try:
-                items += _read_of_kind(kv, name)
-            except (ParsingDatastoreEntry, UnicodeDecodeError):
-                unreadable.append(kv.key.decode("utf-8", "backslashreplace"))
-        if name == "Profile" and not name_prefix:
-            items.append(built_in_profile())
-            items.sort(key=lambda item: item.metadata.name)
-        elif name == "Tier":
-            items = [defaults.before_write(item) for item in items]  # a stored tier without order has the default one
-            items.sort(key=lambda item: (item.spec.order, item.metadata.name))
-        return ResourceList(tuple(items), result.revision, tuple(unreadable))
+        self.warn: Callable[[str], None] = _log_warning
 
     async def create(self, resource: R) -> R:
         """Store a new object; returns it as stored, with uid, time and resource version.
@@ -172,7 +93,7 @@ class AsyncClient:
                 raise ResourceAlreadyExists(key)
             answer = await self.datastore.txn(place.compares, [Put(path, stored)], [Get(path)])
             if answer.succeeded:
-                return _read_as(type(filled), KeyValue(path, stored, 0, answer.revision, 1))
+                return read_as(type(filled), KeyValue(path, stored, 0, answer.revision, 1))
             if answer.responses[0]:
                 raise ResourceAlreadyExists(key)
             place = await policy_names.find(self.datastore, key)
@@ -194,7 +115,7 @@ class AsyncClient:
         """Write over the version that an object was read as. `place`: where it is, if that was read."""
         key = key_of(resource)
         former = None if place is None else place.found
-        former_pool = _read_as(IPPool, former) if former is not None and isinstance(resource, IPPool) else None
+        former_pool = read_as(IPPool, former) if former is not None and isinstance(resource, IPPool) else None
         filled = checks.with_defaults(resource)
         found = await facts.read(self.datastore, filled, is_new=former is None)
         filled = checks.checked(filled, former_pool, found.known)
@@ -210,7 +131,7 @@ class AsyncClient:
                 raise ResourceDoesNotExist(key)
             raise ResourceUpdateConflict(key)
         self._name_twin(key, place, "changed")
-        return _read_as(type(resource), KeyValue(path, stored, 0, answer.revision, 0))
+        return read_as(type(resource), KeyValue(path, stored, 0, answer.revision, 0))
 
     @overload
     async def delete(self, kind: type[R], name: str, namespace: str = "", resource_version: str = "") -> R | None: ...
@@ -226,7 +147,7 @@ class AsyncClient:
         An IPPool is disabled and its blocks' affinities are released first; a Node takes its endpoints, addresses
         and per-node configuration with it (spec/resources.md 6.1, 7.1). Raises `ResourceDoesNotExist`,
         `ResourceUpdateConflict`, or `OperationNotSupported` for what must stay."""
-        key = _possible(ResourceKey(kind_name(kind), name, namespace))
+        key = possible(ResourceKey(kind_name(kind), name, namespace))
         await self._check_delete(key.kind, name)
         if key.kind == "IPPool":
             await self._retire_pool(name, resource_version)
@@ -260,7 +181,7 @@ class AsyncClient:
         if is_node:
             await initialise.ensure_initialized(self.datastore, self.clock, known=found.initial)
         if found.places[key].found is not None:
-            return await self._replace_at(resource, _possible(named), found.places[named])
+            return await self._replace_at(resource, possible(named), found.places[named])
         try:
             return await self._store_new(filled, found.places[key])
         except ResourceAlreadyExists:
@@ -272,7 +193,7 @@ class AsyncClient:
         A resource version in the input must be the stored one; without one, conflicts are retried."""
         if checks.is_built_in(resource):
             raise checks.built_in_refusal("Update", "updated")
-        key = _possible(_named_key(resource))
+        key = possible(_named_key(resource))
         return await self._replace_at(resource, key, await policy_names.find(self.datastore, key))
 
     async def _replace_at(self, resource: R, key: ResourceKey, place: Place) -> R:
@@ -283,7 +204,7 @@ class AsyncClient:
                 place = await policy_names.find(self.datastore, key)
             if place.found is None:
                 raise ResourceDoesNotExist(key)
-            current = _read(place.found)
+            current = read(place.found)
             given = resource.metadata.resource_version
             if given and given != current.metadata.resource_version:
                 raise ResourceUpdateConflict(key_of(current))
@@ -301,13 +222,6 @@ class AsyncClient:
     async def ensure_initialized(self, version: str = "", cluster_type: str = "") -> ClusterInformation:
         """ClusterInformation and the fixed tiers are there (spec/datastore.md 6); returns the former."""
         return await initialise.ensure_initialized(self.datastore, self.clock, version, cluster_type)
-
-    async def _find(self, key: ResourceKey) -> tuple[Place, KeyValue]:
-        """Where the object of this name is, and what is stored there; raises `ResourceDoesNotExist`."""
-        place = await policy_names.find(self.datastore, _possible(key))
-        if place.found is None:
-            raise ResourceDoesNotExist(key)
-        return place, place.found
 
     def _name_twin(self, key: ResourceKey, place: Place | None, participle: str) -> None:
         if place is not None and place.twin is not None:
@@ -332,7 +246,7 @@ class AsyncClient:
         from libcalico.ipam.service import IpamService
 
         place, stored = await self._find(ResourceKey("IPPool", name))
-        pool = _read_as(IPPool, stored)
+        pool = read_as(IPPool, stored)
         if resource_version and resource_version != pool.metadata.resource_version:
             raise ResourceUpdateConflict(key_of(pool))
         if not pool.spec.disabled:
@@ -350,36 +264,15 @@ def _named_key(resource: Resource) -> ResourceKey:
     return ResourceKey(type(resource).__name__, name, metadata.namespace)
 
 
-def _possible(key: ResourceKey) -> ResourceKey:
-    """The key, if an object can have it: `a/b` names no Profile, whatever is stored under that path."""
-    if parse_path(key_path(key)) != key:
-        raise ResourceDoesNotExist(key)
-    return key
+def _log_warning(text: str) -> None:
+    import logging
 
-
-def _read(stored: KeyValue) -> Resource:
-    key = parse_key(stored.key)
-    assert isinstance(key, ResourceKey)
-    decoded = codec.decode(key, stored.value, stored.mod_revision)
-    return codec.parsed(key, stored.value, lambda: defaults.after_read(decoded))
-
-
-def _read_as(kind: type[R], stored: KeyValue) -> R:
-    """The object; its kind is that of its key."""
-    resource = _read(stored)
-    assert isinstance(resource, kind)
-    return resource
-
-
-def _read_of_kind(stored: KeyValue, kind: str) -> list[Resource]:
-    """The object in a list; an empty one when the key is not one of the kind's."""
-    key = parse_path(stored.key.decode())
-    return [_read(stored)] if isinstance(key, ResourceKey) and key.kind == kind else []
+    logging.getLogger(__name__).warning(text)
 
 
 def _try_read(stored: KeyValue) -> Resource | None:
     try:
-        return _read(stored)
+        return read(stored)
     except ParsingDatastoreEntry:
         return None
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from libcalico.errors import BadData
@@ -103,7 +102,7 @@ def system_store() -> bytes | None:
     if found:
         return found
     bundle = next((path for path in BUNDLES if os.access(path, os.R_OK)), None)
-    return Path(bundle).read_bytes() if bundle else None
+    return read_regular(bundle) if bundle else None
 
 
 def _certificates_in(folder: str) -> Iterator[bytes]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -148,13 +148,15 @@ class _Broken(Exception):
 
 class GatewayDatastore:
     """One client. The connection opens on first use, so that making one never fails for lack of a server.
+    `before_grpc` is called before gRPC is loaded, if it is.
 
     Raises `BadData` for certificates that cannot be used."""
 
-    def __init__(self, config: EtcdConfig) -> None:
+    def __init__(self, config: EtcdConfig, before_grpc: Callable[[], None] = lambda: None) -> None:
         if not config.endpoints:
             raise BadData("no etcd endpoints specified")
         self._config = config
+        self._before_grpc = before_grpc
         self._endpoints = [endpoint_of(url) for url in config.endpoints]
         self._tls = certificates.read_tls(config.certificates)
         self._context: ssl.SSLContext | None = None
@@ -182,6 +184,7 @@ class GatewayDatastore:
     def _change_over(self) -> LoopedDatastore:
         """From now on gRPC."""
         if self._grpc is None:
+            self._before_grpc()
             from libcalico.datastore.looped import LoopedDatastore
 
             self._grpc = LoopedDatastore(self.over_grpc)

@@ -13,17 +13,14 @@ spec/cni.md 4.2.
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from libcalico.datastore.certificates import Certificates, Pem, read_tls
 from libcalico.datastore.discovery import discover
 from libcalico.errors import BadData
 from libcalico.text import shown
-
-log = logging.getLogger(__name__)
 
 CALICO = "CALICO_"
 METADATA_NAME = re.compile(r"[0-9a-z_.-]+")
@@ -136,12 +133,20 @@ def first_of(*sources: Settings) -> dict[str, Found]:
     return settled
 
 
-def etcd_config(settings: Settings) -> EtcdConfig:
-    """The connection, checked as far as this can be done without etcd. Raises `BadData`."""
+def log_warning(text: str) -> None:
+    """Logging is loaded only now: for a program of one request it takes as long as the request."""
+    import logging
+
+    logging.getLogger(__name__).warning(text)
+
+
+def etcd_config(settings: Settings, warn: Callable[[str], None] = log_warning) -> EtcdConfig:
+    """The connection, checked as far as this can be done without etcd; `warn` takes what is deprecated. Raises
+    `BadData`."""
     kind = settings.get("datastoreType", Found("etcdv3", ""))
     if kind.value != "etcdv3":
         raise BadData(f"datastore type '{shown(kind.value)}' is not supported: use etcdv3 ({kind.source})")
-    endpoints = _endpoints(settings)
+    endpoints = _endpoints(settings, warn)
     username, password = _text(settings, "etcdUsername"), _text(settings, "etcdPassword")
     config = EtcdConfig(
         endpoints.value,
@@ -159,7 +164,7 @@ def _text(settings: Settings, name: str) -> str:
     return str(settings[name].value) if name in settings else ""
 
 
-def _endpoints(settings: Settings) -> Found:
+def _endpoints(settings: Settings, warn: Callable[[str], None]) -> Found:
     """The URLs, and the setting that named them."""
     given, domain = settings.get("etcdEndpoints"), settings.get("etcdDiscoverySrv")
     if given and domain:
@@ -172,7 +177,7 @@ def _endpoints(settings: Settings) -> Found:
         return Found(discover(str(domain.value), domain.source), domain.source)
     authority = settings.get("EtcdAddr")
     if given is None and authority is not None:
-        log.warning("%s is deprecated: give URLs of etcd", authority.source)
+        warn(f"{authority.source} is deprecated: give URLs of etcd")
         given = authority
     scheme = settings.get("EtcdScheme", Found("http", ""))
     if str(scheme.value).lower() not in ("http", "https"):

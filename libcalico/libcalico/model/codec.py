@@ -16,7 +16,6 @@ from libcalico.errors import BadData, ParsingDatastoreEntry
 from libcalico.model.base import API_VERSION, Metadata
 from libcalico.model.felix_fields import ORDER
 from libcalico.model.keys import Key, ResourceKey, key_path
-from libcalico.model.lenient import Place, UnknownField, WrongText, WrongType, fold_struct
 from libcalico.model.numbers import json_number, plain
 from libcalico.model.resources import STRUCTS, Resource
 
@@ -74,6 +73,8 @@ def decode(key: Key, value: bytes, revision: int = 0) -> Resource:
     try:
         found = _decode_exactly(key.kind, value)
         if found is None:
+            from libcalico.model.lenient import fold_struct  # most programs never read what needs it
+
             found = fold_struct(STRUCTS[key.kind], msgspec.json.decode(value), strict=False)
     except Exception as error:  # as `parsed` does: this is the place that every object of every agent passes
         raise _unreadable(key, value, error) from None
@@ -186,6 +187,8 @@ def from_input(document: Any, kinds: Container[str] = STRUCTS) -> Resource:
     """The object that a user's document describes, strictly read; `kinds` are those that it may be of.
 
     Raises `BadData` with upstream's words: unknown kind or version, unknown member, wrong type."""
+    from libcalico.model.lenient import Place, WrongText, WrongType, fold_struct
+
     kind = document.get("kind") if isinstance(document, dict) else None
     version = document.get("apiVersion") if isinstance(document, dict) else None
     if isinstance(document, dict) and not kind:
@@ -202,6 +205,8 @@ def from_input(document: Any, kinds: Container[str] = STRUCTS) -> Resource:
 
 def check_list(document: dict[str, Any], kinds: Container[str] = STRUCTS) -> None:
     """Refuse a `...List` of a user's file whose kind, version or members are none of ours; its items are not read."""
+    from libcalico.model.lenient import Place, UnknownField, WrongType
+
     kind, version = document.get("kind"), document.get("apiVersion")
     if version != API_VERSION or not isinstance(kind, str) or kind.removesuffix("List") not in kinds:
         raise BadData(f"unknown resource type ({_word(kind)}) and/or version ({_word(version)})")

@@ -6,7 +6,6 @@ out of the datastore.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import msgspec
@@ -22,7 +21,6 @@ from libcalico.model.resources import (
     Tier,
     WorkloadEndpoint,
 )
-from libcalico.model.scalars import parse_net
 
 METADATA_ANNOTATION = "projectcalico.org/metadata"
 TIER_LABEL = "projectcalico.org/tier"
@@ -85,8 +83,7 @@ def _tier(tier: Tier) -> Tier:
 
 def _pool(pool: IPPool) -> IPPool:
     spec = pool.spec
-    net = parse_net(spec.cidr)
-    block_size = spec.block_size or (DEFAULT_BLOCK_SIZE[net.version] if net is not None else 0)
+    block_size = spec.block_size or _block_size(spec.cidr)
     filled = _replace(
         spec,
         vxlan_mode=spec.vxlan_mode or "Never",
@@ -97,6 +94,14 @@ def _pool(pool: IPPool) -> IPPool:
         assignment_mode="Automatic" if spec.assignment_mode is None else spec.assignment_mode,
     )
     return _replace(pool, spec=filled)
+
+
+def _block_size(cidr: str) -> int:
+    """Of a pool that does not say; 0 for one whose range cannot be read."""
+    from libcalico.model.scalars import parse_net
+
+    net = parse_net(cidr)
+    return DEFAULT_BLOCK_SIZE[net.version] if net is not None else 0
 
 
 def _felix(configuration: FelixConfiguration) -> FelixConfiguration:
@@ -161,6 +166,8 @@ def _without_empty_lists(spec: BGPConfigurationSpec) -> BGPConfigurationSpec:
 
 def name_note(name: str) -> str:
     """The value of the annotation that keeps a policy's name."""
+    import json
+
     return json.dumps({"name": name}, separators=(",", ":"))
 
 
@@ -188,8 +195,12 @@ def _read_policy(policy: Policy) -> Policy:
 
 
 def _annotated_name(note: str) -> str:
+    if not note:
+        return ""
+    import json
+
     try:
-        value: Any = json.loads(note) if note else {}
+        value: Any = json.loads(note)
     except (ValueError, RecursionError):
         return ""
     name = value.get("name", "") if isinstance(value, dict) else ""

@@ -7,7 +7,6 @@ never an error.
 from __future__ import annotations
 
 import functools
-import ipaddress
 import sys
 from typing import NamedTuple
 
@@ -202,6 +201,8 @@ def _cidr_text(segment: str) -> str:
 
 @functools.lru_cache(KNOWN_SEGMENTS)
 def _known_cidr_text(segment: str) -> str:
+    import ipaddress  # for keys of address blocks only
+
     address, _, length = segment.rpartition("-")
     try:
         text = str(ipaddress.ip_network(f"{address}/{length}"))

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from calicoctl import cluster, inputs
+from calicoctl import cluster
 from calicoctl.failures import CommandFailed, failed_by, several, show_notes
-from calicoctl.output import documents, tables
+from calicoctl.output import tables
 from calicoctl.session import Session
 from calicoctl.words import check_names, kind_of, namespace_for
 from libcalico.errors import BadData, CalicoError, ParsingDatastoreEntry, ResourceDoesNotExist
@@ -70,6 +70,8 @@ def _check_format(output: str) -> None:
 def _requests(arguments: dict[str, Any]) -> list[tuple[str, str, str]]:
     """(kind, name, namespace) of everything that is asked for; an empty name is a list."""
     if arguments["--filename"]:
+        from calicoctl import inputs
+
         resources = [loaded.resource for loaded in inputs.load(arguments)]
         found = [(type(r).__name__, r.metadata.name, r.metadata.namespace) for r in resources]
     else:
@@ -171,5 +173,7 @@ def _documents(groups: list[Group], output: str) -> str:
                     "items": group.items,
                 }
             )
+    from calicoctl.output import documents  # with PyYAML, which takes longer to load than a table to print
+
     shown: Any = values if len(values) > 1 else (values[0] if values else None)
     return documents.to_json(shown) if output == "json" else documents.to_yaml(shown)
