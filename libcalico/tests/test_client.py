@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,15 +15,18 @@ import pytest
 
 from libcalico.client.blocking import Client
 from libcalico.client.ipam import Ipam
-from libcalico.datastore.contract import KeyValue, TxnResult
+from libcalico.client.objects import AsyncClient
+from libcalico.datastore.contract import Datastore, KeyValue, TxnResult
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.errors import BadData, CalicoError, Unreachable
+from libcalico.ipam.audit import Audit
 from libcalico.ipam.release import Release
 from libcalico.ipam.service import IpamService
 from libcalico.model import IPPool
 
 POOL = {"kind": "IPPool", "metadata": {"name": "pool"}, "spec": {"cidr": "172.29.0.0/16"}}
 HOST = "agent-1"
+ANY = re.compile(r"\bAny\b|_empty")
 
 
 @pytest.fixture
@@ -46,11 +50,6 @@ def test_a_kind_is_a_struct_a_name_or_a_word_of_the_command_line(calico: Client,
     assert [pool.metadata.name for pool in calico.list(kind)] == ["pool"]
     assert isinstance(calico.get(kind, "pool"), IPPool)
     assert isinstance(calico.delete(kind, "pool"), IPPool)
-
-
-def test_a_raw_spec_is_of_a_kind_that_is_stored(calico: Client) -> None:
-    with pytest.raises(BadData, match="there is no kind 'nothing': the kinds are BGPConfiguration"):
-        calico.raw_spec("nothing", "x")
 
 
 @pytest.mark.parametrize("thing", ["kind: x", None, 3, [POOL]])
@@ -156,6 +155,21 @@ def test_address_management_has_every_operation_of_the_service() -> None:
         offered = list(inspect.signature(getattr(Ipam, name)).parameters)
         assert offered in (wanted, [*wanted, "host"]), name
         assert getattr(Ipam, name).__doc__, name
+
+
+@pytest.mark.parametrize("offered", [Client, AsyncClient, Ipam, IpamService, Audit, Datastore])
+def test_what_scripts_call_is_typed_and_documented(offered: type) -> None:
+    """No `Any`, no parameter without a name, and a docstring for each call."""
+    for name, member in inspect.getmembers(offered):
+        if name.startswith("_") or not (inspect.isfunction(member) or isinstance(member, property)):
+            continue
+        function = member.fget if isinstance(member, property) else member
+        assert function is not None and function.__doc__, name
+        signature = inspect.signature(function)
+        kinds = {parameter.kind for parameter in signature.parameters.values()}
+        assert not kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}, name
+        said = [str(one.annotation) for one in list(signature.parameters.values())[1:]]
+        assert not [text for text in (*said, str(signature.return_annotation)) if ANY.search(text)], name
 
 
 def test_addresses_are_for_a_host(calico: Client) -> None:

@@ -20,8 +20,6 @@ from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import TypeVar, cast, overload
 
-import msgspec
-
 from libcalico.client import connection
 from libcalico.client.ipam import Ipam
 from libcalico.client.objects import AsyncClient
@@ -30,7 +28,7 @@ from libcalico.datastore.contract import Datastore
 from libcalico.datastore.etcd import EtcdDatastore
 from libcalico.datastore.settings import Found, etcd_config
 from libcalico.errors import BadData, CalicoError
-from libcalico.model import KINDS, Resource, from_input, kind_of_word, list_prefix
+from libcalico.model import KINDS, Resource, from_input, kind_of_word
 from libcalico.model.base import API_VERSION
 from libcalico.model.resources import STRUCTS, ClusterInformation
 
@@ -103,16 +101,6 @@ class Client:
     def list_at_revision(self, kind: type[R] | str, namespace: str = "") -> ResourceList[R] | ResourceList[Resource]:
         """The same, with the datastore revision that they were read at, and the keys of damaged ones."""
         return self._run(self._async.list(_struct(kind), namespace))
-
-    def raw_spec(self, kind: str, name: str) -> dict[str, object]:
-        """The spec of a stored object of any kind, JSON-shaped; empty when it is not there or cannot be read."""
-        if kind not in KINDS:
-            raise BadData(f"there is no kind {kind!r}: the kinds are {', '.join(sorted(KINDS))}")
-        stored = self._run(self._async.datastore.get(f"{list_prefix(kind)}{name}".encode()))
-        try:
-            return dict(msgspec.json.decode(stored.value)["spec"]) if stored is not None else {}
-        except (msgspec.DecodeError, RecursionError, KeyError, TypeError, ValueError):
-            return {}
 
     @overload
     def create(self, resource: R) -> R: ...

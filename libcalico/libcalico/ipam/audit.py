@@ -22,7 +22,7 @@ from libcalico.ipam import plan
 from libcalico.model import codec, defaults, ipam_data
 from libcalico.model.ipam_data import Attribute, Block
 from libcalico.model.keys import BLOCKS, HANDLES, BlockKey, HandleKey, ResourceKey, key_path, list_prefix, parse_path
-from libcalico.model.resources import IPPool, Node, WorkloadEndpoint
+from libcalico.model.resources import ClusterInformation, IPPool, Node, WorkloadEndpoint
 from libcalico.model.scalars import parse_net
 
 CLUSTER = ResourceKey("ClusterInformation", "default")
@@ -74,7 +74,7 @@ class Use(NamedTuple):
 class Audit(NamedTuple):
     """What `ipam check` shows. `pools` are the enabled ones, `handles` the keys with their revisions."""
 
-    cluster: Any
+    cluster: ClusterInformation
     blocks: tuple[AuditedBlock, ...]
     pools: tuple[plan.Pool, ...]
     tunnels: tuple[Use, ...]
@@ -170,9 +170,11 @@ def _audit(
     tunnels = [use for kv in users[0] for use in _uses(kv, unreadable)]
     workloads = [use for kv in users[1] for use in _uses(kv, unreadable)]
     owners = _by_address((*tunnels, *workloads))
+    information = codec.decode(CLUSTER, cluster.value, cluster.mod_revision)
+    assert isinstance(information, ClusterInformation)
     known = [plan.pool_of(resource) for kv in pools if isinstance(resource := _resource(kv), IPPool)]
     return Audit(
-        cluster=codec.decode(CLUSTER, cluster.value, cluster.mod_revision),
+        cluster=information,
         blocks=tuple(_block(key, kv, owners, now) for kv in blocks if isinstance(key := _key(kv), BlockKey)),
         pools=tuple(pool for pool in known if pool is not None and pool.enabled),
         tunnels=tuple(tunnels),
