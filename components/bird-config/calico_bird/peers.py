@@ -1,6 +1,6 @@
 """Which sessions this node has: the mesh, BGPPeers, and the peerings back (spec/bgp.md 4 and 12).
 
-Pure: `plan_sessions(state)` answers with sessions sorted by name. There is one for each neighbour address and port:
+Pure: `plan_sessions` answers with sessions sorted by name. There is one for each neighbour address and port:
 of several the first by `_Rank` is taken, the others are named in the plan's problems.
 """
 
@@ -92,9 +92,20 @@ class _Found(NamedTuple):
     reachable_by: str
 
 
-def plan_sessions(state: Routing) -> Plan:
-    """Every session of this node."""
-    return _Planner(state).plan()
+class Mesh(NamedTuple):
+    """The mesh's sessions of one version of the state, and what was wrong with them."""
+
+    version: int
+    sessions: tuple[_Found, ...]
+    problems: tuple[Problem, ...]
+
+
+def plan_sessions(state: Routing, known: Mesh | None = None) -> tuple[Plan, Mesh]:
+    """Every session of this node. `known` is the mesh that the last plan of this same state was made with: it is taken
+    again while nothing changed that it depends on."""
+    planner = _Planner(state)
+    mesh = known if known is not None and known.version == state.mesh_version else planner.mesh()
+    return planner.plan(mesh), mesh
 
 
 class _Planner:
@@ -112,10 +123,11 @@ class _Planner:
                 self.by_address.setdefault(address, host)
         self.cluster_id = self._own_cluster_id()
 
-    def plan(self) -> Plan:
+    def plan(self, mesh: Mesh) -> Plan:
+        """BGPPeers' sessions and the mesh's, one for each neighbour."""
         found = [one for name, spec in sorted(self.state.peers.items()) for one in self._of_peer(name, spec)]
-        found += self._mesh()
         found.sort(key=lambda one: one.rank)
+        found += mesh.sessions
         taken: dict[tuple[str, int], _Found] = {}
         for one in found:
             key = (one.session.remote.address, one.session.remote.port or DEFAULT_PORT)
@@ -125,7 +137,7 @@ class _Planner:
                     one.rank.peer_name, f"{one.session.remote.address} is a neighbour by {_origin(winner)} already"
                 )
         chosen = sorted(taken.values(), key=lambda one: one.session.name)
-        problems = tuple(sorted(set(self.problems)))
+        problems = tuple(sorted({*self.problems, *mesh.problems}))
         return Plan(tuple(one.session for one in chosen), self._routes(chosen), problems)
 
     def _routes(self, chosen: list[_Found]) -> tuple[HostRoute, ...]:
@@ -342,6 +354,14 @@ class _Planner:
             return "", True
 
     # Mesh
+
+    def mesh(self) -> Mesh:
+        """The mesh as of now."""
+        before, self.problems = self.problems, []
+        sessions = tuple(self._mesh())
+        mesh = Mesh(self.state.mesh_version, sessions, tuple(self.problems))
+        self.problems = before
+        return mesh
 
     def _mesh(self) -> Iterator[_Found]:
         """A session with every node that is no reflector, from a node that is none (4.1)."""

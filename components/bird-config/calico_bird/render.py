@@ -13,7 +13,7 @@ import jinja2
 
 from calico_bird.filters import EXPORT, IMPORT, FilterFunction, filter_functions
 from calico_bird.grammar import NotBird, community_add, hashed_router_id, interface_pattern, router_id
-from calico_bird.peers import HostRoute, Session, plan_sessions
+from calico_bird.peers import HostRoute, Mesh, Session, plan_sessions
 from calico_bird.routing import FAMILIES, Problem, Routing
 from libcalico.model.resources import IPPoolSpec
 from libcalico.net import Cidr, parse_cidr
@@ -26,6 +26,9 @@ DEFAULT_PROGRAM = "EnabledNoEncapOnly"
 NEVER_DIRECT = ('-"cali*"', '-"kube-ipvs*"', '"*"')
 DEFAULT_HOLD_S, LONGEST_HOLD_S = 240, 65535
 PENDING, CONFIRMED = "pending", "confirmed"
+
+
+NO_CALLS: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
 
 class Rendered(NamedTuple):
@@ -76,10 +79,13 @@ class Renderer:
         self._main = environment.get_template("bird.conf.j2")
         self._session = environment.get_template("session.j2")
         self._texts: dict[tuple[Any, ...], str] = {}
+        self._mesh: tuple[Routing, Mesh] | None = None
 
     def render(self, state: Routing) -> Rendered:
         """The configuration of the state's node."""
-        plan = plan_sessions(state)
+        known = self._mesh[1] if self._mesh is not None and self._mesh[0] is state else None
+        plan, mesh = plan_sessions(state, known)
+        self._mesh = state, mesh
         problems = [*state.problems(), *plan.problems]
         functions = {family: _functions(state, family, problems) for family in FAMILIES}
         pools, advertised = _pools(state, problems), _advertised(state, problems)
@@ -98,7 +104,9 @@ class Renderer:
         texts: dict[tuple[Any, ...], str] = {}
         for session in sessions:
             of_family = functions[session.remote.family]
-            calls = tuple(_calls(session, direction, of_family) for direction in (IMPORT, EXPORT))
+            calls = NO_CALLS
+            if session.filters:
+                calls = _calls(session, IMPORT, of_family), _calls(session, EXPORT, of_family)
             key = (session, calls)
             text = self._texts.get(key)
             if text is None:

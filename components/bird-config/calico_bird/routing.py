@@ -5,6 +5,7 @@ A value that cannot be read is treated as absent, and named in `problems` until 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -62,7 +63,8 @@ class Routing:
     """The state of one node's routing. `put` and `put_workload` change it; everything else only reads.
 
     `passwords` holds what the secret files say, by (name, key); a missing entry is a missing file. `router_id` is
-    the operator's word: empty, `hash`, or an IPv4 address."""
+    the operator's word: empty, `hash`, or an IPv4 address. `mesh_version` grows with every change that the mesh can
+    depend on."""
 
     def __init__(self, node: str, router_id: str = "") -> None:
         self.node = node
@@ -75,6 +77,7 @@ class Routing:
         self.affinities: dict[Cidr, str] = {}
         self.workloads: dict[str, LocalWorkload] = {}
         self.passwords: dict[tuple[str, str], str] = {}
+        self.mesh_version = 0
         self._problems: dict[Key | str, tuple[Problem, ...]] = {}
 
     def put(self, key: Key, value: bytes | None) -> bool:
@@ -84,6 +87,7 @@ class Routing:
         if not isinstance(key, ResourceKey) or key.kind not in KINDS:
             return False
         self._drop(key)
+        self.mesh_version += key.kind in ("Node", "BGPConfiguration")
         if value is None:
             return True
         try:
@@ -125,6 +129,14 @@ class Routing:
             self.affinities[block] = _affinity_state(value)
         except ValueError as error:
             self._problems[key] = (Problem(str(key), shown(error)),)
+        return True
+
+    def put_passwords(self, passwords: Mapping[tuple[str, str], str]) -> bool:
+        """Take what the secret files say now. False: nothing changed."""
+        if self.passwords == passwords:
+            return False
+        self.passwords = dict(passwords)
+        self.mesh_version += 1
         return True
 
     def put_workload(self, name: str, value: bytes | None) -> None:

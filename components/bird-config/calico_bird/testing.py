@@ -40,7 +40,7 @@ def routing(
         state.put(ResourceKey(one["kind"], one["metadata"]["name"]), json.dumps(one).encode())
     for block in blocks:
         state.put(AffinityKey(name, block), b'{"state":"confirmed"}')
-    state.passwords.update(passwords or {})
+    state.put_passwords(passwords or {})
     for file, status in (workloads or {}).items():
         state.put_workload(file, json.dumps(status).encode())
     return state
