@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from calico_native import net
 from calico_native import nfnl as chosen
+from calico_native.py import net as twin_net
 from calico_native.py import nfnl as twin
 
 NEW, DELETE = 12, 14
@@ -164,3 +166,25 @@ def test_both_builds_write_the_same(rows: list[tuple[bool, Any, int, bool]]) -> 
         )
         changes.append((add, "s", f"ipv{address.version}_addr", interval, [text]))
     assert chosen.encode_batch("calico", changes) == twin.encode_batch("calico", changes)
+
+
+@given(st.sampled_from([4, 6]), st.integers(0, (1 << 128) - 1), st.integers(0, 128), st.booleans())
+def test_a_network_is_encoded_as_its_text_is(family: int, number: int, length: int, single: bool) -> None:
+    full = 32 if family == 4 else 128
+    length = full if single else max(1, length % (full + 1))
+    cidr = net.Cidr(family, (number >> (128 - full)) >> (full - length) << (full - length), length)
+    kind = f"ipv{family}_addr"
+    for module in (chosen, twin):
+        given, text = (module.encode_batch("t", [(True, "s", kind, not single, [one])]) for one in (cidr, cidr.brief))
+        assert given == text
+    with pytest.raises(ValueError):
+        chosen.encode_batch("t", [(True, "s", "ipv4_addr" if family == 6 else "ipv6_addr", True, [cidr])])
+
+
+@pytest.mark.parametrize("module", [net, twin_net], ids=["compiled", "twin"])
+def test_the_bounds_of_the_largest_and_the_last(module: Any) -> None:
+    for family, size in ((4, 4), (6, 16)):
+        assert module.Cidr(family, 0, 0).bounds == (bytes(size), b"")
+        last = (1 << size * 8) - 1
+        assert module.Cidr(family, last, size * 8).bounds == (b"\xff" * size, b"")
+        assert module.Cidr(family, 0, 1).bounds == (bytes(size), b"\x80" + bytes(size - 1))

@@ -13,6 +13,7 @@ from calico_native import nfnl
 from libcalico.kernel import nlmsg
 from libcalico.kernel.errors import KernelError
 from libcalico.kernel.nlsocket import NetlinkSocket
+from libcalico.net import Cidr
 
 _NETLINK_NETFILTER = 12
 _SO_SNDBUFFORCE = 32
@@ -21,7 +22,7 @@ LARGEST_BATCH_BYTES = 16 << 20
 
 ANSWER_TIMEOUT_S = 30.0
 
-Change = tuple[bool, str, str, bool, list[str] | None]
+Change = tuple[bool, str, str, bool, Sequence[str | Cidr] | None]
 """(add, set, type, interval, elements): see `calico_native.nfnl.encode_batch`."""
 
 

@@ -19,6 +19,7 @@ from libcalico.kernel.nft import Nft, NftError, Refusal
 from libcalico.kernel.nft_elements import Change, ElementBatches
 from libcalico.kernel.nft_monitor import NftMonitor
 from libcalico.kernel.nft_reader import ChainSeen, NftReader, RuleSeen, SetSeen
+from libcalico.policy.nft.table import element_text
 
 ELEMENTS = re.compile(r" elements = \{([^}]*)\}")
 REFERENCE = re.compile(r"@(\S+)")
@@ -168,7 +169,8 @@ class FakeRuleset:
     def commit(self, table: str, changes: Sequence[Change]) -> None:
         """Elements alone; raises `KernelError`."""
         tables = copy.deepcopy(self.tables)
-        for add, name, _type, _interval, elements in changes:
+        for add, name, _type, _interval, given in changes:
+            elements = None if given is None else [element_text(one) for one in given]
             words = "all" if elements is None else ", ".join(elements)
             if error := self._ask(f"{'add' if add else 'delete'} elements of {name}: {words}"):
                 raise KernelError(f"change elements of set {name}", error)

@@ -15,6 +15,7 @@ LONGEST_TEXT = 64
 
 ONES = 0xFFFF_FFFF_FFFF_FFFF
 _FIRST_FACTOR, _SECOND_FACTOR = 0x9E37_79B9_7F4A_7C15, 0xC2B2_AE3D_27D4_EB4F
+_SIZES = tuple(1 << bits for bits in range(129))
 
 
 class Address:
@@ -112,6 +113,15 @@ class Cidr:
         """The text, without the length for a single address."""
         text = _address_text(self._family, self._high, self._low)
         return text if self.is_single else f"{text}/{self._length}"
+
+    @property
+    def bounds(self) -> tuple[bytes, bytes]:
+        """The first address, and the first one after the network, in network order; the second is empty where there is
+        none."""
+        size = 4 if self._family == 4 else 16
+        number = _number(self._high, self._low)
+        after = number + _SIZES[size * 8 - self._length]
+        return number.to_bytes(size, "big"), b"" if after == _SIZES[size * 8] else after.to_bytes(size, "big")
 
     def overlaps(self, other: Cidr) -> bool:
         """Is there an address in both?"""

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 0x10, 0x11
 NFNL_SUBSYS_NFTABLES = 10
@@ -46,15 +47,24 @@ _ATTRIBUTE = struct.Struct("=HH")
 _PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132, "udplite": 136, "icmp": 1, "icmpv6": 58, "ipv6-icmp": 58, "dccp": 33}
 
 
-def encode_batch(
-    table: str, changes: Sequence[tuple[bool, str, str, bool, Iterable[str] | None]]
-) -> tuple[bytes, list[str]]:
+class Network(Protocol):
+    """A network that is no text: `calico_native.net.Cidr`."""
+
+    @property
+    def bounds(self) -> tuple[bytes, bytes]:
+        """The first address, and the first one after the network, empty where there is none."""
+
+
+Change = tuple[bool, str, str, bool, Sequence[str | Network] | None]
+
+
+def encode_batch(table: str, changes: Sequence[Change]) -> tuple[bytes, list[str]]:
     """A batch for the `inet` table of a name, and the set of each of its messages but BEGIN and END.
 
-    A change is (add, set, type, interval, elements as nft writes them); those of one set that delete go before those
-    that add. To delete None is to delete all that the set has. Message n has sequence number n, BEGIN 0; only the last
-    one asks for an acknowledgement. Raises ValueError or OSError (an address): a type or an element that is none of
-    ours."""
+    A change is (add, set, type, interval, elements: networks, or as nft writes them); those of one set that delete go
+    before those that add. To delete None is to delete all that the set has. Message n has sequence number n, BEGIN 0;
+    only the last one asks for an acknowledgement. Raises ValueError or OSError (an address): a type or an element that
+    is none of ours."""
     messages: list[bytes] = []
     names: list[str] = []
     for add, name, kind, interval, elements in changes:
@@ -75,13 +85,16 @@ def encode_batch(
     return b"".join(found), names
 
 
-def _parts(kind: str, interval: bool, elements: Iterable[str]) -> list[bytes]:
+def _parts(kind: str, interval: bool, elements: Sequence[str | Network]) -> list[bytes]:
     """The ELEMENTS attributes of one change, none longer than a message may be."""
     parts: list[bytes] = []
     pieces: list[bytes] = []
     size = 0
     for element in elements:
-        piece = _interval(kind, element) if interval else _element(kind, element)
+        if not isinstance(element, str):
+            piece = _network(kind, element.bounds, interval)
+        else:
+            piece = _interval(kind, element) if interval else _element(kind, element)
         if size + len(piece) > MESSAGE_BYTES:
             parts.append(_attribute(NFTA_SET_ELEM_LIST_ELEMENTS | NLA_F_NESTED, b"".join(pieces)))
             pieces, size = [], 0
@@ -90,6 +103,18 @@ def _parts(kind: str, interval: bool, elements: Iterable[str]) -> list[bytes]:
     if pieces:
         parts.append(_attribute(NFTA_SET_ELEM_LIST_ELEMENTS | NLA_F_NESTED, b"".join(pieces)))
     return parts
+
+
+def _network(kind: str, bounds: tuple[bytes, bytes], interval: bool) -> bytes:
+    """A network as beginning and end, or a single address as a key."""
+    first, after = bounds
+    if kind == "ipv4_addr" and len(first) == 4:
+        head, end = _HEAD4, _END4
+    elif kind == "ipv6_addr" and len(first) == 16:
+        head, end = _HEAD6, _END6
+    else:
+        raise ValueError(f"a set of type {kind!r} holds no network of {len(first)} bytes")
+    return head + first + end + after + _MARKED if interval and after else head + first
 
 
 def _element(kind: str, text: str) -> bytes:

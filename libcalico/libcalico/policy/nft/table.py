@@ -75,7 +75,12 @@ class ElementChange(NamedTuple):
     name: str
     type: str
     interval: bool
-    elements: list[str] | None
+    elements: list[str] | list[Cidr] | None
+
+    @property
+    def text(self) -> str:
+        """The elements as nft writes them."""
+        return ", ".join(map(element_text, self.elements or ()))
 
 
 class Standing(NamedTuple):
@@ -218,12 +223,14 @@ class Table:
     def _staging(self, names: Iterable[str], fills: list[ElementChange] | None) -> Iterable[str]:
         for name in names:
             one, called = self.sets[name], self.names.get(name, name)
-            elements = _texts(one.elements)
-            if fills is not None and len(elements) > LARGE:
+            staged: list[str] = []
+            if fills is not None and len(one.elements) > LARGE:
+                elements = _sorted(one.elements)
                 parts = (elements[start : start + MOST_IN_BATCH] for start in range(0, len(elements), MOST_IN_BATCH))
                 fills += [ElementChange(True, called, one.type, True, part) for part in parts]
-                elements = []
-            yield from _addition("set", called, one.declaration, _Change(False, [], elements))
+            else:
+                staged = _texts(one.elements)
+            yield from _addition("set", called, one.declaration, _Change(False, [], staged))
 
 
 class _Plan(NamedTuple):
@@ -385,17 +392,25 @@ def _element_changes(
     interval = isinstance(new, Set) and new.interval
     if interval and refills and 2 * len(gone) > len(old.elements):  # it is small, or left empty
         emptied = ElementChange(False, name, new.type, interval, None)
-        whole = ElementChange(True, name, new.type, interval, _texts(new.elements))
+        whole = ElementChange(True, name, new.type, interval, _sorted(new.elements))
         return [emptied, whole] if new.elements else [emptied]
     parts = ((False, gone), (True, fresh))
-    return [ElementChange(add, name, new.type, interval, _texts(elements)) for add, elements in parts if elements]
+    return [ElementChange(add, name, new.type, interval, _sorted(elements)) for add, elements in parts if elements]
+
+
+def _sorted(elements: frozenset[Any]) -> list[str] | list[Cidr]:
+    """Networks as they are, since a batch needs no text of them; all else as text."""
+    if all(isinstance(element, Cidr) for element in elements):
+        return sorted(elements)
+    return _texts(elements)
 
 
 def _texts(elements: Iterable[str | Cidr | tuple[str, str]]) -> list[str]:
-    return sorted(map(_text, elements))
+    return sorted(map(element_text, elements))
 
 
-def _text(element: str | Cidr | tuple[str, str]) -> str:
+def element_text(element: str | Cidr | tuple[str, str]) -> str:
+    """An element as nft writes it."""
     if isinstance(element, Cidr):
         return element.brief
     return element if isinstance(element, str) else f"{element[0]} : {element[1]}"

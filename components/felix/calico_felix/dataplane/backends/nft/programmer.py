@@ -90,8 +90,7 @@ class Programmer:
         with contextlib.suppress(KernelError):
             if self._elements.commit([fill]):
                 return
-        elements = ", ".join(fill.elements or ())
-        self.commit(f"add set {TABLE} {fill.name} {{ type {fill.type}; flags interval; elements = {{ {elements} }} }}")
+        self.commit(f"add set {TABLE} {fill.name} {{ type {fill.type}; flags interval; elements = {{ {fill.text} }} }}")
 
     def _standing(self) -> Standing | None:
         """None when there is no table, or one without a chain."""
