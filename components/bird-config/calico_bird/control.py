@@ -1,0 +1,112 @@
+"""BIRD's control socket: one command a connection (spec/bgp.md 8.1). A BIRD that hangs costs the time given."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import NamedTuple
+
+from libcalico.errors import BadData, Unavailable
+from libcalico.text import shown
+
+LINE = re.compile(r"([0-9]{4})([ -])(.*)", re.DOTALL)
+LARGEST_REPLY = 64 << 20
+LARGEST_LINE = 1 << 16
+RECONFIGURED = {3: "reconfigured", 4: "reconfiguration in progress", 5: "reconfiguration queued"}
+GREETING, PROTOCOL_ROW, FIRST_ERROR = 1, 1002, 8000
+COLUMNS = 5
+
+
+class Refused(BadData):
+    """BIRD answered with an error: a file that it does not take (the text says where), or a command that it lacks."""
+
+
+class Line(NamedTuple):
+    """A line of a reply, with the code that it has or continues."""
+
+    code: int
+    text: str
+
+
+class ProtocolRow(NamedTuple):
+    """A row of `show protocols`; `info` of a BGP session is its state, `Established` when it is up, and the last
+    error."""
+
+    name: str
+    kind: str
+    table: str
+    state: str
+    since: str
+    info: str
+
+
+async def ask(path: str, command: str, timeout_s: float) -> list[Line]:
+    """The lines of BIRD's reply, within `timeout_s` for all of it.
+
+    Raises `Unavailable` when BIRD is not there, hangs, or does not speak as it should, and `Refused` for an error."""
+    assert command.isprintable(), "a command is one line"
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await _exchange(path, command)
+    except TimeoutError:
+        raise Unavailable(f"BIRD at {path} did not answer {command!r} within {timeout_s:g} s") from None
+    except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
+        raise Unavailable(f"ask BIRD at {path}: {shown(error)}") from None
+
+
+async def _exchange(path: str, command: str) -> list[Line]:
+    reader, writer = await asyncio.open_unix_connection(path, limit=LARGEST_LINE)
+    try:
+        greeting = (await _reply(reader))[-1]
+        if greeting.code != GREETING:
+            raise ValueError(f"it greets with {greeting.code:04d} {shown(greeting.text)}")
+        writer.write(f"{command}\n".encode())
+        await writer.drain()
+        lines = await _reply(reader)
+    finally:
+        writer.close()
+    if lines[-1].code >= FIRST_ERROR:
+        raise Refused(shown(lines[-1].text))
+    return lines
+
+
+async def _reply(reader: asyncio.StreamReader) -> list[Line]:
+    """Lines up to the one whose code a blank follows."""
+    lines: list[Line] = []
+    size = 0
+    while True:
+        raw = await reader.readuntil(b"\n")
+        size += len(raw)
+        if size > LARGEST_REPLY:
+            raise ValueError(f"a reply of more than {LARGEST_REPLY >> 20} MiB")
+        text = raw[:-1].decode("utf-8", "replace")
+        if text.startswith((" ", "+")) and lines:
+            lines.append(Line(lines[-1].code, text[1:]))
+            continue
+        match = LINE.fullmatch(text)
+        if match is None:
+            raise ValueError(f"no line of a reply: {shown(text)}")
+        lines.append(Line(int(match[1]), match[3]))
+        if match[2] == " ":
+            return lines
+
+
+async def configure(path: str, timeout_s: float) -> str:
+    """Make BIRD read its file again; sessions whose part did not change stay up. Answers with what BIRD did.
+
+    Raises as `ask`; after `Refused` BIRD goes on with what it has."""
+    last = (await ask(path, "configure", timeout_s))[-1]
+    if last.code not in RECONFIGURED:
+        raise Unavailable(f"BIRD at {path} answers configure with {last.code:04d} {shown(last.text)}")
+    return RECONFIGURED[last.code]
+
+
+async def show_protocols(path: str, timeout_s: float) -> list[ProtocolRow]:
+    """Every protocol of BIRD's. Raises as `ask`."""
+    rows = []
+    for line in await ask(path, "show protocols", timeout_s):
+        if line.code == PROTOCOL_ROW:
+            words = line.text.split(None, COLUMNS)
+            words += [""] * (COLUMNS + 1 - len(words))
+            rows.append(ProtocolRow(*words))
+    return rows

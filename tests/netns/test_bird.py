@@ -1,0 +1,157 @@
+"""Two hosts, each with a real BIRD and our configuration: sessions, routes, changes, and a BIRD that hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from calico_bird.apply import Change, apply
+from calico_bird.control import ProtocolRow, configure, show_protocols
+from calico_bird.render import Renderer
+from calico_bird.routing import Routing
+from calico_bird.testing import node, resource, routing
+from libcalico.errors import Unavailable
+from libcalico.testing.bird import find_bird
+from libcalico.testing.machine import DIE_WITH_US
+from tests.netns.spaces import Space, sh
+
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("root"), pytest.mark.slow]
+OBJECTS = [
+    node("h1", "10.77.0.1/24", "fd77::1/64"),
+    node("h2", "10.77.0.2/24", "fd77::2/64"),
+    resource("IPPool", "plain", cidr="10.88.0.0/16", ipipMode="Never", vxlanMode="Never"),
+    resource("IPPool", "plain6", cidr="fd88::/48", ipipMode="Never", vxlanMode="Never"),
+]
+BLOCKS = {"h1": ["10.88.1.0/26", "fd88:0:0:1::/122"], "h2": ["10.88.2.0/26", "fd88:0:0:2::/122"]}
+SECRETS = {("s", "k"): "not a real one"}
+TIMEOUT_S = 30.0
+CHANGES = 30
+
+
+class Host:
+    """A namespace with a BIRD of its own."""
+
+    def __init__(self, name: str, space: Space, folder: Path) -> None:
+        self.name, self.space = name, space
+        self.file, self.socket = folder / f"{name}.cfg", str(folder / f"{name}.ctl")
+        self.renderer = Renderer()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def state(self, *objects: dict[str, object], secrets: dict[tuple[str, str], str] | None = None) -> Routing:
+        return routing(self.name, [*OBJECTS, *objects], blocks=BLOCKS[self.name], passwords=secrets)
+
+    async def take(self, state: Routing) -> Change:
+        applied = await apply(self.renderer.render(state).text, self.file, find_bird(), TIMEOUT_S)
+        assert applied.change is not Change.REFUSED, applied.reason
+        if self.process is not None and applied.change is Change.WRITTEN:
+            await configure(self.socket, TIMEOUT_S)
+        return applied.change
+
+    def start(self) -> None:
+        command = ["ip", "netns", "exec", self.space.name, *DIE_WITH_US, find_bird(), "-f", "-c", str(self.file),
+                   "-s", self.socket]  # fmt: skip
+        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    async def sessions(self) -> dict[str, ProtocolRow]:
+        return {row.name: row for row in await show_protocols(self.socket, TIMEOUT_S) if row.kind == "BGP"}
+
+    async def established(self) -> dict[str, str]:
+        """The sessions that are up, and since when."""
+        return {name: row.since for name, row in (await self.sessions()).items() if row.info.startswith("Established")}
+
+    def routes(self) -> set[str]:
+        """Networks that BIRD wrote into the kernel by way of another host."""
+        found = [
+            *self.space.ip("route", "show", "proto", "bird"),
+            *self.space.ip("-6", "route", "show", "proto", "bird"),
+        ]
+        return {one["dst"] for one in found if "gateway" in one}
+
+
+@pytest.fixture
+def hosts(host: Space, other: Space, tmp_path: Path) -> Iterator[list[Host]]:
+    sh("ip", "-n", host.name, "link", "add", "up0", "type", "veth", "peer", "name", "up0", "netns", other.name)
+    made = [Host("h1", host, tmp_path), Host("h2", other, tmp_path)]
+    for place, one in enumerate(made, 1):
+        one.space.ip("addr", "add", f"10.77.0.{place}/24", "dev", "up0")
+        one.space.ip("addr", "add", f"fd77::{place}/64", "dev", "up0", "nodad")
+        one.space.ip("link", "set", "up0", "up")
+    yield made
+    for one in made:
+        one.stop()
+
+
+async def _until(condition: Callable[[], object], what: str) -> None:
+    """Wait for a condition; BIRD dials two seconds after its start, and again each five."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                found = condition()
+                if await found if asyncio.iscoroutine(found) else found:
+                    return
+            except Unavailable:
+                pass  # it has not made its socket yet
+            await asyncio.sleep(0.2)
+    raise AssertionError(what)
+
+
+async def _all_up(hosts: list[Host], count: int) -> bool:
+    return all([len(await one.established()) == count for one in hosts])
+
+
+async def test_containers_networks_reach_the_other_host_and_changes_drop_no_session(hosts: list[Host]) -> None:
+    for one in hosts:
+        await one.take(one.state())
+        one.start()
+    await _until(lambda: _all_up(hosts, 2), "a session for each family")
+    await _until(lambda: hosts[0].routes() == set(BLOCKS["h2"]) and hosts[1].routes() == set(BLOCKS["h1"]), "blocks")
+    before = [await one.established() for one in hosts]
+    for number in range(CHANGES):
+        changed = resource("IPPool", "more", cidr=f"10.{100 + number}.0.0/16", ipipMode="Never", vxlanMode="Never")
+        router = resource("BGPPeer", "router", peerIP=f"198.51.100.{number + 1}", asNumber=65100)
+        assert await hosts[0].take(hosts[0].state(changed, router)) is Change.WRITTEN
+    assert await hosts[0].take(hosts[0].state(changed, router)) is Change.UNCHANGED
+    assert [await one.established() for one in hosts] == before
+
+
+async def test_filters_filter_and_passwords_count(hosts: list[Host]) -> None:
+    mesh = resource("BGPConfiguration", "default", nodeToNodeMeshEnabled=False)
+    password = {"secretKeyRef": {"name": "s", "key": "k"}}
+    peer = resource("BGPPeer", "all", peerSelector="all()", filters=["f"], password=password)
+    only_v6 = resource("BGPFilter", "f", importV4=[{"action": "Reject"}], importV6=[{"action": "Accept"}])
+    for one in hosts:
+        await one.take(one.state(mesh, peer, only_v6, secrets=SECRETS))
+        one.start()
+    await _until(lambda: _all_up(hosts, 2), "a session for each family")
+    await _until(lambda: hosts[0].routes() == {BLOCKS["h2"][1]}, "the IPv6 block alone")
+    await hosts[1].take(hosts[1].state(mesh, peer, only_v6))
+    await _until(lambda: _none_up(hosts[0]), "no session without the password")
+    assert {row.state for row in (await hosts[1].sessions()).values()} == {"down"}
+
+
+async def _none_up(host: Host) -> bool:
+    return not await host.established()
+
+
+async def test_a_bird_that_hangs_and_one_that_is_back(hosts: list[Host]) -> None:
+    first = hosts[0]
+    await first.take(first.state())
+    first.start()
+    await _until(first.sessions, "BIRD is up")
+    assert first.process is not None
+    os.kill(first.process.pid, signal.SIGSTOP)
+    with pytest.raises(Unavailable, match="did not answer 'configure' within"):
+        await configure(first.socket, 0.5)
+    os.kill(first.process.pid, signal.SIGCONT)
+    assert await configure(first.socket, TIMEOUT_S) == "reconfigured"
