@@ -29,7 +29,7 @@ REFRESH_S = 90.0
 STRANGER_GRACE_S = 10.0
 """A route that we do not know, on a workload's interface, may be one that a CNI plug-in has just made."""
 ROUTE_METRIC = 1024
-ROUTE_PAUSE_S = 1.0  # between two repairs of a route: who fights with us must not keep us busy
+ROUTE_PAUSE_S = 1.0  # between two repairs of a route, however often another process changes it
 LINK_LOCAL = "fe80::/64"
 ELSEWHERE = ""
 """Who claims routes that do not lead to an interface of a workload."""

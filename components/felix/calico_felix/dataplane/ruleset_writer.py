@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 RULESET_TRIES = 10
 MOST_NAMED = 20  # refused chains and sets in one line of the log
-REPAIR_INTERVAL_S = 0.1  # between two rewrites because of others: who fights with us must not keep us busy
+REPAIR_INTERVAL_S = 0.1  # between two rewrites because of another process, however often it changes the table
 
 
 class RulesetWriter(Manager):

@@ -12,7 +12,7 @@ from libcalico.kernel.rtnl import Rtnl
 
 
 class WorkloadMtu(Manager):
-    """Looks at the host's interfaces when one of them has changed, and every 90 s: of a route nobody asks here."""
+    """Looks at the interfaces of the host when one has changed, and every 90 s: the default route may be another."""
 
     def __init__(self, context: Context, interfaces: Interfaces, vxlan: Vxlan) -> None:
         self._context = context
