@@ -124,3 +124,49 @@ def test_what_nothing_holds_is_found_and_freed(cluster: Cluster) -> None:
         "Successfully released IP address 10.61.0.1\n",
     )
     assert cluster.shell("calicoctl ipam check")[1].endswith("Check complete; found 0 problems.\n")
+
+
+NOT_LOADED = ("grpc", "google.protobuf", "asyncio")
+NOT_FOR_READING = ("yaml", "logging", "libcalico.model.validation", "typing_extensions")
+PROBE = """
+import sys
+from calicoctl import start
+start.prepare()
+from calicoctl.main import main
+status = main(sys.argv[1:])
+print([name for name in {names} if name in sys.modules], file=sys.stderr)
+sys.exit(status)
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ("get nodes", (*NOT_LOADED, *NOT_FOR_READING)),
+        ("version", (*NOT_LOADED, *NOT_FOR_READING)),
+        ("get globalnetworksets small -o yaml", NOT_LOADED),
+        ("apply -f in.yaml", NOT_LOADED),
+        ("replace -f in.yaml", NOT_LOADED),
+        ("label globalnetworkset small a=b --overwrite", NOT_LOADED),
+        ("patch globalnetworkset small -p {}", NOT_LOADED),
+        ("delete -f in.yaml", NOT_LOADED),
+        ("create -f in.yaml", NOT_LOADED),
+    ],
+)
+def test_a_command_loads_what_it_needs(cluster: Cluster, line: str, names: tuple[str, ...]) -> None:
+    """What is not loaded takes longer to load than the command to run (docs/adr/0040)."""
+    kind = "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkSet\n"
+    (cluster.folder / "in.yaml").write_text(f"{kind}metadata: {{name: small}}\nspec: {{nets: [10.0.0.0/8]}}\n")
+    cluster.client.ensure_initialized()
+    if not line.startswith("create"):
+        cluster.client.apply({"kind": "GlobalNetworkSet", "metadata": {"name": "small"}, "spec": {}})
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE.replace("{names}", repr(names)), *line.split()],
+        cwd=cluster.folder,
+        env=cluster.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "[]\n"), done.stderr

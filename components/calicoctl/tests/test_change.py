@@ -62,15 +62,18 @@ def test_a_patch_that_is_no_json_says_why(store: MemoryDatastore, patch: str, re
 @pytest.mark.parametrize(
     ("operation", "path", "reason"),
     [
-        ("add", "/spec/selector/x", "'all()' has no member x"),
-        ("add", "/spec/order/x", "5 has no member x"),
-        ("replace", "/spec/types/1", "there is no entry 1: the list has 1"),
-        ("remove", "/spec/types/1", "there is no entry 1: the list has 1"),
-        ("remove", "/spec/types/-", "there is no entry -: the list has 1"),
-        ("add", "/spec/types/2", "there is no entry 2: the list has 1"),
-        ("add", "/spec/types/1/x", "there is no entry 1: the list has 1"),
-        ("add", "/spec/types/\u00b2", "there is no entry \u00b2: the list has 1"),
-        ("remove", "/spec/absent", "there is no absent to remove"),
+        ("add", "/spec/selector/x", "Cannot apply token 'x'"),
+        ("add", "/spec/order/x", "does not support indexing"),
+        ("replace", "/spec/types/1", "can't replace outside of list"),
+        ("remove", "/spec/types/1", "can't remove a non-existent object '1'"),
+        ("remove", "/spec/types/-", "invalid array index '-'"),
+        ("add", "/spec/types/2", "can't insert outside of list"),
+        ("add", "/spec/types/1/x", "index '1' is out of bounds"),
+        ("add", "/spec/types/\u00b2", "is not a valid sequence index"),
+        ("remove", "/spec/absent", "can't remove a non-existent object 'absent'"),
+        ("replace", "/spec/absent", "can't replace a non-existent object 'absent'"),
+        ("test", "/spec/order", "is not equal to tested value"),
+        ("change", "/spec/order", "Unknown operation 'change'"),
         ("replace", "", "path '' must be text that begins with '/'"),
     ],
 )
@@ -88,6 +91,19 @@ def test_an_entry_may_be_added_behind_the_last(store: MemoryDatastore, place: st
     patch = json.dumps([{"op": "add", "path": f"/spec/types/{place}", "value": "Egress"}])
     assert run(store, "patch", "gnp", "g1", "-t", "json", "-p", patch).status == 0
     assert stored(store)["spec"]["types"] == ["Ingress", "Egress"]  # type: ignore[index]
+
+
+def test_all_operations_of_rfc_6902_are_there(store: MemoryDatastore) -> None:
+    operations = [
+        {"op": "test", "path": "/spec/order", "value": 5},
+        {"op": "copy", "from": "/metadata/labels/zone", "path": "/metadata/labels/copy"},
+        {"op": "move", "from": "/metadata/labels/zone", "path": "/metadata/labels/moved"},
+        {"op": "add", "path": "/metadata/annotations/a~1b", "value": "c"},
+        {"op": "remove", "path": "/spec/order"},
+    ]
+    assert run(store, "patch", "gnp", "g1", "-t", "json", "-p", json.dumps(operations)).status == 0
+    assert stored(store)["labels"] == {"copy": "a", "moved": "a"}
+    assert "order" not in stored(store)["spec"]  # type: ignore[operator]
 
 
 def test_the_whole_word_is_the_key_of_a_label_to_remove(store: MemoryDatastore) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from typing import Any
 
 import msgspec
@@ -16,8 +15,7 @@ from calicoctl.words import TYPED, kind_of, namespace_for, refuse_read_only
 from libcalico.errors import BadData, CalicoError, ResourceDoesNotExist, ResourceUpdateConflict
 from libcalico.model import ResourceKey, from_input, to_json
 from libcalico.model.lenient import UnknownField
-
-LIST_PLACE = re.compile(r"0|[1-9][0-9]{0,8}")
+from libcalico.text import shown
 
 
 def patch(arguments: dict[str, Any]) -> int:
@@ -103,51 +101,26 @@ def merge(target: Any, change: Any) -> Any:
     return merged
 
 
-def apply_operations(document: Any, operations: Any) -> Any:
-    """RFC 6902 with the operations add, replace and remove."""
+def apply_operations(document: dict[str, Any], operations: Any) -> Any:
+    """RFC 6902, by the library `jsonpatch`. Labels and annotations, which are not shown when there are none, can be
+    added to all the same. Raises `BadData`."""
+    import jsonpatch
+    import jsonpointer
+
     if not isinstance(operations, list):
         raise BadData("a json patch is a list of operations")
+    target = {**document, "metadata": {"labels": {}, "annotations": {}, **document["metadata"]}}
     for operation in operations:
-        if not isinstance(operation, dict) or operation.get("op") not in ("add", "replace", "remove"):
-            raise BadData(f"json patch operation {operation!r}: op must be add, replace or remove")
-        path = operation.get("path")
+        path = operation.get("path") if isinstance(operation, dict) else None
         if not isinstance(path, str) or not path.startswith("/"):
             raise BadData(f"json patch: path {path!r} must be text that begins with '/': the whole cannot be replaced")
-        parts = [part.replace("~1", "/").replace("~0", "~") for part in path.split("/")[1:]]
-        document = _changed(document, parts, operation)
-    return document
-
-
-def _changed(target: Any, parts: list[str], operation: dict[str, Any]) -> Any:
-    """A copy of what stands at a path's beginning, with the rest of the path changed."""
-    name, rest = parts[0], parts[1:]
-    if not isinstance(target, (dict, list, type(None))):
-        raise BadData(f"json patch: {operation['path']}: {target!r} has no member {name}")
-    copy: Any = list(target) if isinstance(target, list) else dict(target or {})
-    inserts = not rest and operation["op"] == "add"
-    place: Any = _entry(name, len(copy), inserts, operation) if isinstance(copy, list) else name
-    if rest:
-        inner = copy[place] if isinstance(copy, list) else copy.get(place)
-        copy[place] = _changed(inner, rest, operation)
-    elif operation["op"] == "remove":
-        if isinstance(copy, dict) and place not in copy:
-            raise BadData(f"json patch: {operation['path']}: there is no {name} to remove")
-        del copy[place]
-    elif isinstance(copy, list) and inserts:
-        copy.insert(place, operation.get("value"))
-    else:
-        copy[place] = operation.get("value")
-    return copy
-
-
-def _entry(name: str, length: int, inserts: bool, operation: dict[str, Any]) -> int:
-    """The place in a list that a part of a path means; only what is inserted may stand behind the last."""
-    if name == "-" and inserts:
-        return length
-    place = int(name) if LIST_PLACE.fullmatch(name) else length + 1
-    if place >= length + inserts:
-        raise BadData(f"json patch: {operation['path']}: there is no entry {name}: the list has {length}")
-    return place
+        try:
+            target = jsonpatch.apply_patch(target, [operation])
+        except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException) as error:
+            raise BadData(f"json patch: {shown(path)}: {' '.join(str(error).split())}") from None
+        except (LookupError, TypeError, ValueError, AttributeError):  # what the library does not check
+            raise BadData(f"json patch: {shown(path)}: there is nothing that could be changed like this") from None
+    return target
 
 
 def label(arguments: dict[str, Any]) -> int:
