@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,8 +18,13 @@ from calico_bird.control import ProtocolRow, configure, show_protocols
 from calico_bird.render import Renderer
 from calico_bird.routing import Routing
 from calico_bird.testing import node, resource, routing
+from libcalico.datastore.contract import Delete
+from libcalico.datastore.etcd import EtcdDatastore
+from libcalico.datastore.settings import etcd_config, from_environment
 from libcalico.errors import Unavailable
-from libcalico.testing.bird import find_bird
+from libcalico.model.keys import AffinityKey, ResourceKey, key_path
+from libcalico.testing.bird import PATH, find_bird
+from libcalico.testing.etcd import Etcd
 from libcalico.testing.machine import DIE_WITH_US
 from tests.netns.spaces import Space, sh
 
@@ -155,3 +162,51 @@ async def test_a_bird_that_hangs_and_one_that_is_back(hosts: list[Host]) -> None
         await configure(first.socket, 0.5)
     os.kill(first.process.pid, signal.SIGCONT)
     assert await configure(first.socket, TIMEOUT_S) == "reconfigured"
+
+
+class Confd:
+    """`dcos-calico-confd` of one host, as a process."""
+
+    def __init__(self, host: Host, etcd: Etcd) -> None:
+        environment = {
+            "PATH": PATH, "NODENAME": host.name, "ETCD_ENDPOINTS": etcd.endpoint, "CALICO_BIRD_FILE": str(host.file),
+            "CALICO_BIRD_SOCKET": host.socket, "CALICO_BIRD_PROGRAM": find_bird(),
+        }  # fmt: skip
+        command = [*DIE_WITH_US, sys.executable, "-m", "calico_bird.main"]
+        self.process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+async def test_the_daemons_of_two_hosts_with_etcd(hosts: list[Host], etcd: Etcd) -> None:
+    store = EtcdDatastore(etcd_config(from_environment({"ETCD_ENDPOINTS": etcd.endpoint})))
+    for stored in OBJECTS:
+        key = ResourceKey(stored["kind"], stored["metadata"]["name"])
+        await store.put(key_path(key).encode(), json.dumps(stored).encode())
+    for name, blocks in BLOCKS.items():
+        for block in blocks:
+            await store.put(key_path(AffinityKey(name, block)).encode(), b'{"state":"confirmed"}')
+    confds = [Confd(one, etcd) for one in hosts]
+    try:
+        await _until(lambda: all(one.file.exists() for one in hosts), "files")
+        for one in hosts:
+            one.start()
+        await _until(lambda: _all_up(hosts, 2), "a session for each family")
+        await _until(lambda: hosts[0].routes() == set(BLOCKS["h2"]), "blocks")
+        before = [await one.established() for one in hosts]
+        more = key_path(AffinityKey("h2", "10.88.3.0/26")).encode()
+        await store.put(more, b'{"state":"confirmed"}')
+        await _until(lambda: "10.88.3.0/26" in hosts[0].routes(), "the new block")
+        confds[0].kill()
+        await store.txn([], [Delete(more)])
+        await _until(lambda: "10.88.3.0/26" not in hosts[0].routes(), "the block is gone")
+        confds[0] = Confd(hosts[0], etcd)
+        await store.put(key_path(AffinityKey("h1", "10.88.4.0/26")).encode(), b'{"state":"confirmed"}')
+        await _until(lambda: "10.88.4.0/26" in hosts[1].routes(), "the block of a daemon that was killed and is back")
+        assert [await one.established() for one in hosts] == before
+    finally:
+        for confd in confds:
+            confd.kill()
+        await store.close()

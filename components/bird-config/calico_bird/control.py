@@ -17,6 +17,10 @@ GREETING, PROTOCOL_ROW, FIRST_ERROR = 1, 1002, 8000
 COLUMNS = 5
 
 
+class NoBird(Unavailable):
+    """No process listens on the socket."""
+
+
 class Refused(BadData):
     """BIRD answered with an error: a file that it does not take (the text says where), or a command that it lacks."""
 
@@ -43,13 +47,15 @@ class ProtocolRow(NamedTuple):
 async def ask(path: str, command: str, timeout_s: float) -> list[Line]:
     """The lines of BIRD's reply, within `timeout_s` for all of it.
 
-    Raises `Unavailable` when BIRD is not there, hangs, or does not speak as it should, and `Refused` for an error."""
+    Raises `NoBird`; other `Unavailable` when BIRD hangs or does not speak as it should; `Refused` for an error."""
     assert command.isprintable(), "a command is one line"
     try:
         async with asyncio.timeout(timeout_s):
             return await _exchange(path, command)
     except TimeoutError:
         raise Unavailable(f"BIRD at {path} did not answer {command!r} within {timeout_s:g} s") from None
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        raise NoBird(f"ask BIRD at {path}: {shown(error)}") from None
     except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
         raise Unavailable(f"ask BIRD at {path}: {shown(error)}") from None
 

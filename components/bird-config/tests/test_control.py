@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from calico_bird.control import ProtocolRow, Refused, ask, configure, show_protocols
+from calico_bird.control import NoBird, ProtocolRow, Refused, ask, configure, show_protocols
 from libcalico.errors import Unavailable
 
 GREETING = b"0001 BIRD 2.0.12 ready.\n"
@@ -91,5 +91,5 @@ async def test_a_bird_that_hangs_costs_the_time_given(tmp_path: Path) -> None:
 
 
 async def test_no_bird(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match="ask BIRD"):
+    with pytest.raises(NoBird, match="ask BIRD"):
         await ask(str(tmp_path / "s"), "show status", 5)
