@@ -1,7 +1,7 @@
-"""The agent: start with many remote endpoints, a policy's way from etcd to the packet, CPU at 50 updates a second.
+"""The agent: start with many remote endpoints, a policy's way from etcd to the packet, CPU at 50 updates/s, at rest.
 
-python -m tests.scale.bench_agent [start] [packet] [steady] [many]: all but the last when none is named. `many` is the
-start with 100,000 remote endpoints.
+python -m tests.scale.bench_agent [start] [packet] [steady] [rest] [many]: all but the last when none is named. `many`
+is the start with 100,000 remote endpoints.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ PORT = 9000
 TOGGLES = 40
 WIRED = "projectcalico.org/orchestrator == 'cni'"
 LOCAL, UPDATES_A_SECOND, SECONDS = 100, 50, 10
+SETTLED_S, REST_S, RESTS = 20, 30, 4
 PUTS_AT_ONCE = 100
 
 
@@ -203,12 +204,49 @@ async def _updates(host: Host, agent: subprocess.Popen[str], whose: str) -> floa
     return (cpu_s(agent) - before) / (time.perf_counter() - began) * 100
 
 
+async def rest(host: Host) -> subprocess.Popen[str]:
+    """CPU and wake-ups of an agent whose 100 local endpoints have interfaces, and for which nothing changes."""
+    batch = [f"link add calil{n} type veth peer name w{n}\nlink set calil{n} up" for n in range(LOCAL)]
+    subprocess.run(["ip", "-n", host.name, "-batch", "-"], input="\n".join(batch), text=True, check=True)
+    pairs = remote(STEADY_REMOTE, STEADY_POLICIES)
+    pairs += [endpoint(NODE, f"l{n}", f"10.99.0.{n}", {"app": f"a{n % STEADY_POLICIES}"}) for n in range(LOCAL)]
+    pairs += [policy(f"p{n}", f"app == 'a{n}'", f"app == 'a{n + 1}'") for n in range(STEADY_POLICIES)]
+    await put_all(host, pairs)
+    agent = start_agent(host, True)
+    await programmed(host, (await host.store.range(b"/none")).revision)
+    await asyncio.sleep(SETTLED_S)
+    used, woken = list[float](), list[float]()
+    for _ in range(RESTS):
+        before, wakes, began = run_s(agent), wake_ups(agent), time.perf_counter()
+        await asyncio.sleep(REST_S)
+        passed_s = time.perf_counter() - began
+        used.append((run_s(agent) - before) / passed_s * 100)
+        woken.append((wake_ups(agent) - wakes) / passed_s)
+    report("agent at rest, CPU", "% of a core", used, local_endpoints=LOCAL, reference_percent=8)
+    report("agent at rest, wake-ups of all threads", "1/s", woken, local_endpoints=LOCAL)
+    return agent
+
+
+def run_s(agent: subprocess.Popen[str]) -> float:
+    """Time on a CPU of all threads, in seconds; `stat` counts in ticks (Documentation/scheduler/sched-stats.rst)."""
+    tasks = Path(f"/proc/{agent.pid}/task").glob("*/schedstat")
+    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
+
+
+def wake_ups(agent: subprocess.Popen[str]) -> int:
+    """How often threads have waited and gone on (proc_pid_status(5))."""
+    lines = [line for task in Path(f"/proc/{agent.pid}/task").glob("*/status") for line in task.read_text().split("\n")]
+    return sum(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
+
+
 async def measure(parts: set[str]) -> None:
     """Each part on a host of its own."""
     if parts & {"start", "packet"}:
         await on_a_host(lambda host: start(host, REMOTE), to_the_packet if "packet" in parts else None)
     if "steady" in parts:
         await on_a_host(steady)
+    if "rest" in parts:
+        await on_a_host(rest)
     if "many" in parts:
         await on_a_host(lambda host: start(host, MANY))
 
@@ -236,4 +274,4 @@ async def on_a_host(
 
 
 if __name__ == "__main__":
-    asyncio.run(measure(set(sys.argv[1:]) or {"start", "packet", "steady"}))
+    asyncio.run(measure(set(sys.argv[1:]) or {"start", "packet", "steady", "rest"}))
