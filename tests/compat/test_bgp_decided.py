@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -49,6 +50,20 @@ def test_a_cluster_id_that_is_none_leaves_a_session_without_clients() -> None:
         ("Global_192_0_2_1", False, None)
     ]
     assert any("routeReflectorClusterID" in problem.reason for problem in bgp.render(case).problems)
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if "6.4" in case.get("decided", "")])
+def test_where_bird_programs_the_cluster_the_recorded_answer_holds(name: str) -> None:
+    """Upstream's recorded default is `Enabled`; ours is another one (spec/bgp.md 6.4)."""
+    case = copy.deepcopy({key: value for key, value in CASES[name].items() if key not in ("ours", "decided")})
+    spec = {"programClusterRoutes": "Enabled"}
+    found = [one for one in case["resources"] if one["kind"] == "BGPConfiguration"]
+    assert not [one for one in found if one["metadata"]["name"] != "default"]
+    for one in found:
+        one["spec"] |= spec
+    missing = {"kind": "BGPConfiguration", "metadata": {"name": "default"}, "spec": spec}
+    case["resources"] += [] if found else [missing]
+    assert bgp.play(case) == ([], [])
 
 
 def test_the_judge_sees_what_is_missing() -> None:

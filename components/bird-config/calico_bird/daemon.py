@@ -1,7 +1,8 @@
 """`dcos-calico-confd`: follows the datastore and keeps BIRD's file and BIRD itself up to date (spec/bgp.md 1).
 
 One datastore session; nothing is written before the first snapshot is whole. While the datastore is away the last
-file stands. A change waits until no other came for `QUIET_S`, at most `LONGEST_WAIT_S`.
+file stands. A change that comes alone is written at once; one within `LONGEST_WAIT_S` of the last waits until no other
+came for `QUIET_S`, at most `LONGEST_WAIT_S`.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class Daemon:
         self._renderer = Renderer()
         self._in_sync = False
         self._changed = asyncio.Event()
+        self._updated_s = -LONGEST_WAIT_S
         self._reload_due = True
         self._said: frozenset[Problem] = frozenset()
         self._workloads: dict[str, bytes] = {}
@@ -106,8 +108,10 @@ class Daemon:
                 self._changed.set()
 
     async def _settle(self) -> None:
-        """Wait for the end of a burst of changes."""
+        """Wait for the end of a burst of changes; one that comes alone is none."""
         until = self._clock.monotonic_s() + LONGEST_WAIT_S
+        if until - self._updated_s >= 2 * LONGEST_WAIT_S:
+            return
         while self._changed.is_set() and self._clock.monotonic_s() < until:
             self._changed.clear()
             await self._clock.sleep(QUIET_S)
@@ -119,6 +123,8 @@ class Daemon:
         if not rendered.has_node and self.settings.file.exists():
             return
         applied = await apply(rendered.text, self.settings.file, self.settings.bird, CHECK_S)
+        if applied.change is not Change.UNCHANGED:
+            self._updated_s = self._clock.monotonic_s()
         if applied.reason != self.refused and applied.reason:
             log.error("BIRD refuses the new configuration, the last good one stands: %s", applied.reason)
         self.refused = applied.reason
