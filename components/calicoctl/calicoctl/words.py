@@ -5,14 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from libcalico.errors import BadData, OperationNotSupported
+from libcalico.manifest.kinds import KINDS_ARE, TYPED
 from libcalico.model import KINDS, kind_of_word
-from libcalico.model.base import API_VERSION
-from libcalico.model.resources import STRUCTS
 
 DEFAULT_NAMESPACE = "default"
-TYPED = tuple(sorted(kind for kind in STRUCTS if KINDS[kind].words))
-"""The kinds that a command line and a file may name; the others are written by programs only, as upstream has it."""
-KINDS_ARE = f"the kinds are: {', '.join(TYPED)}"
 
 
 def kind_of(word: str) -> str:
@@ -23,17 +19,6 @@ def kind_of(word: str) -> str:
         error.add_note(KINDS_ARE)
         raise error
     return kind
-
-
-def kind_advice(document: dict[str, Any]) -> str:
-    """What is wrong with the kind or the version of a document; "" when both are known."""
-    kind, version = document.get("kind"), document.get("apiVersion")
-    if not kind:
-        return f"kind is missing; {KINDS_ARE}"
-    if kind not in TYPED:
-        meant = kind_of_word(kind) if isinstance(kind, str) else None
-        return f"kind: write {meant}" if meant in TYPED else f"there is no such kind; {KINDS_ARE}"
-    return "" if version == API_VERSION else f"apiVersion: write {API_VERSION}"
 
 
 def check_names(names: list[str]) -> None:

@@ -15,8 +15,8 @@ import pytest
 import calicoctl.main
 from calicoctl import failures
 from calicoctl.testing import Outcome, run_calicoctl
-from calicoctl.words import TYPED
 from libcalico.datastore.memory import MemoryDatastore
+from libcalico.manifest.kinds import TYPED
 from libcalico.obs import logs
 
 HEAD = "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkSet\nmetadata: "

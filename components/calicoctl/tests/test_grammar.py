@@ -8,8 +8,8 @@ import pytest
 
 from calicoctl import grammar
 from calicoctl.testing import run_calicoctl
-from calicoctl.words import TYPED
 from libcalico.datastore.memory import MemoryDatastore
+from libcalico.manifest.kinds import TYPED
 from libcalico.model import kind_of_word
 
 

@@ -11,7 +11,6 @@ import msgspec
 
 from calicoctl import cluster, inputs
 from calicoctl.failures import several, show_notes
-from calicoctl.inputs import Loaded
 from calicoctl.words import check_names, is_kubernetes_policy, kind_of, namespace_for, refuse_read_only
 from libcalico.errors import (
     CalicoError,
@@ -22,6 +21,7 @@ from libcalico.errors import (
     ResourceUpdateConflict,
     ValidationError,
 )
+from libcalico.manifest.documents import Loaded
 from libcalico.model import KINDS, Resource, defaults
 from libcalico.model.validation.hints import hint_for
 from libcalico.model.validation.objects import validate as validate_resource
