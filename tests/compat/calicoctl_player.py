@@ -13,6 +13,9 @@ from libcalico.datastore.memory import MemoryDatastore
 from libcalico.model.kinds import KINDS
 from libcalico.model.resources import STRUCTS
 
+MEANT = {"node": "node run"}
+"""What files mean by a word that begins commands of ours that upstream's program does not have."""
+
 
 def lacking(needs: Iterable[str]) -> str:
     """Empty, or which of the commands, kinds and features of `needs` this program does not have."""
@@ -26,6 +29,7 @@ def _has(word: str) -> bool:
         return run_calicoctl(MemoryDatastore(), ["get", "node", "-o", "go-template=x"], {}).status == 0
     if word in KINDS:
         return word in STRUCTS
+    word = MEANT.get(word, word)
     return any(command == word or command.startswith(f"{word} ") for command in grammar.COMMANDS)
 
 
