@@ -64,6 +64,29 @@ def test_what_is_cited_of_the_specification_is_there() -> None:
     assert cited <= {page.name for page in SPEC.iterdir()}
 
 
+def test_every_vector_file_has_the_page_of_its_format() -> None:
+    folder = ROOT / "tests/compat/vectors"
+    table = (ROOT / "docs/design/vectors.md").read_text()
+    files = {str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.xz")}
+    rows = [re.findall(r"`([^`]+)`", line) for line in table.splitlines() if line.startswith("| `") and ".md`" in line]
+    assert {page for page, *_ in rows} == {path.name for path in folder.glob("*.md")}
+    assert sorted(file for _, *named in rows for file in named) == sorted(files)
+    for page, *named in rows:
+        text = (folder / page).read_text()
+        assert all(Path(file).name in text for file in named), page
+
+
+def test_nothing_names_a_place_outside_the_clone() -> None:
+    """But what every machine has, and what an installation makes."""
+    listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    own = [
+        path for path in listing.split() if path.endswith((".py", ".md", ".toml", ".sh", ".txt", "BUILD", "Makefile"))
+    ]
+    strange = re.compile(r"(?<![\w.])/(?:work|home)/[\w.]|\.\./shared/")
+    found = [path for path in own if (ROOT / path).is_file() and strange.search((ROOT / path).read_text())]
+    assert [path for path in found if path != "tests/house/test_docs.py" and not path.startswith("docs/spec/")] == []
+
+
 def test_the_flow_page_names_the_flow() -> None:
     assert len(NAME.findall((ROOT / "docs/design/flow.md").read_text())) > 30
 

@@ -10,7 +10,7 @@ import pytest
 from tests.lab import Cluster, Task
 from tests.lab.policies import policy
 
-STARTS = 200
+STARTS = 120
 AT_ONCE = 4
 
 

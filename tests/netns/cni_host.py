@@ -171,8 +171,9 @@ class Host:
 
     async def program(self, argv: list[str], environment: dict[str, str], conf: Any) -> tuple[int, Any, str]:
         process = await asyncio.create_subprocess_exec(
-            "/usr/sbin/ip", "netns", "exec", self.name, *argv, stdin=-1, stdout=-1, stderr=-1, env=environment
-        )
+            *DIE_WITH_US, "/usr/sbin/ip", "netns", "exec", self.name, *argv,
+            stdin=-1, stdout=-1, stderr=-1, env=environment,
+        )  # fmt: skip
         out, err = await process.communicate(json.dumps(conf).encode())
         return process.returncode or 0, json.loads(out) if out else None, err.decode()
 

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from libcalico.errors import DatastoreError
-from libcalico.testing.machine import need
+from libcalico.testing.machine import DIE_WITH_US, need
 from tests import node_door
 from tests.netns.cni_host import Host, build_plugins, sh
 from tests.scale.bench_cni import start_agent
@@ -56,7 +56,7 @@ class Container:
         """(exit status, answer); killed calls have the status of the signal."""
         environment = self.host.environment(command, self.box, self.id, CALICO_NODE_SOCKET=str(self.host.socket))
         process = await asyncio.create_subprocess_exec(
-            *("ip", "netns", "exec", self.host.name, str(self.host.plugins / "calico")),
+            *(*DIE_WITH_US, "ip", "netns", "exec", self.host.name, str(self.host.plugins / "calico")),
             stdin=-1, stdout=-1, stderr=-1, env=environment,
         )  # fmt: skip
         work = asyncio.ensure_future(process.communicate(json.dumps(self.host.conf).encode()))

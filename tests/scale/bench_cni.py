@@ -19,6 +19,7 @@ import time
 import uuid
 from pathlib import Path
 
+from libcalico.testing.machine import DIE_WITH_US
 from tests import node_door
 from tests.netns.cni_host import Host, build_plugins
 from tests.scale import bench_ipam
@@ -136,7 +137,7 @@ def start_agent(host: Host, felix: bool, before: tuple[str, ...] = ()) -> subpro
             "FELIX_MTUFILE": str(host.directory / "mtu"),
             "FELIX_LOGSEVERITYSCREEN": "warning",
         }
-    return subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL, text=True)
+    return subprocess.Popen([*DIE_WITH_US, *argv], env=environment, stdout=subprocess.DEVNULL, text=True)
 
 
 async def measure(count: int, felix: bool) -> None:

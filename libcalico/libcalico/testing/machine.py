@@ -44,6 +44,21 @@ def remove_dead_namespaces() -> None:
             subprocess.run(["ip", "netns", "del", name], check=False)
 
 
+SWEEPER = """
+cat > /dev/null
+for path in /run/netns/t-*-$1-*; do
+  [ -e "$path" ] && ip netns del "${path##*/}"
+done
+"""
+"""Waits for the end of its input, which is the end of the test run, however that ends."""
+
+
+def sweep_at_the_end() -> subprocess.Popen[bytes]:
+    """A process that outlives this one for a moment, and removes the network namespaces that it leaves."""
+    command = ["sh", "-c", SWEEPER, "sweeper", str(os.getpid())]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+
+
 def free_port() -> int:
     """A TCP port that is free now, and that the kernel does not give to whoever asks for any."""
     while True:

@@ -6,6 +6,7 @@ What a test needs is probed once; when it is missing the test is skipped, in CI 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -18,7 +19,7 @@ from hypothesis import HealthCheck, settings
 
 from libcalico.testing.certificates import Certificates
 from libcalico.testing.etcd import Etcd
-from libcalico.testing.machine import need, remove_dead_namespaces
+from libcalico.testing.machine import need, remove_dead_namespaces, sweep_at_the_end
 
 pytest.register_assert_rewrite(
     *(f"libcalico.testing.{name}" for name in ("cni_world", "datastore_contract", "following"))
@@ -50,9 +51,11 @@ def root() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def sweep() -> None:
-    """Nothing stands of test runs that were killed."""
+def sweep() -> Iterator[None]:
+    """No network namespace stands of test runs that were killed, nor of this one when it is."""
     remove_dead_namespaces()
+    with sweep_at_the_end() if os.geteuid() == 0 else contextlib.nullcontext():
+        yield
 
 
 @pytest.fixture(autouse=True)
