@@ -14,6 +14,7 @@ from libcalico.kernel.errors import KernelError
 from libcalico.workload.attach import (
     Attacher,
     InterfaceExists,
+    LeadsElsewhere,
     NameTaken,
     RouteTaken,
     attach,
@@ -213,3 +214,39 @@ def test_an_interface_that_leads_elsewhere_is_not_touched(host: Space, box: Spac
         attach(wiring(["172.29.0.2"]), other.path, host.path)
     assert (box.links(), other.links()) == (["lo", "eth0"], ["lo"])
     assert [route["dst"] for route in host.ip("route")] == ["172.29.0.1"]
+
+
+async def test_a_removal_that_may_not_touch_another_container(host: Space, box: Space, other: Space) -> None:
+    """One visit to the kernel says whose the interface is, and takes it away if it is the caller's, however renamed."""
+    attacher = Attacher(host.path)
+    await attacher.attach(wiring(), box.path)
+    with pytest.raises(LeadsElsewhere, match="cali5f0c9e11-2b leads into another network namespace"):
+        await attacher.detach(other.path, "eth0", ["cali5f0c9e11-2b"], unless_elsewhere=True)
+    assert ("cali5f0c9e11-2b" in host.links(), "eth0" in box.links()) == (True, True)
+    box.ip("link", "set", "eth0", "down")
+    box.ip("link", "set", "eth0", "name", "mine")
+    for _ in range(2):
+        await attacher.detach(box.path, "eth0", ["cali5f0c9e11-2b"], unless_elsewhere=True)
+    assert (host.links(), box.links()) == (["lo"], ["lo"])
+    attacher.close()
+
+
+async def test_a_pair_for_an_engine_leaves_the_host_as_it_is(host: Space, box: Space) -> None:
+    attacher = Attacher(host.path)
+    host.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+    before = host.ip("route"), host.ip("addr", "show", "lo")
+    plan = plan_wiring(
+        "cali5f0c9e11-2b", "temp5f0c9e11-2b", ["172.29.0.1", "fd29::1"], mac="0a:58:0a:00:00:05", mtu=1400
+    )
+    for _ in range(2):
+        assert (await attacher.make_pair(plan)).startswith("fe80::")
+    ends = {link["ifname"]: link for link in host.ip("link")}
+    assert (ends["temp5f0c9e11-2b"]["address"], ends["temp5f0c9e11-2b"]["mtu"]) == ("0a:58:0a:00:00:05", 1400)
+    assert host.setting("net/ipv4/ip_forward") == "1"
+    assert not [a for a in host.ip("-4", "addr", "show", "temp5f0c9e11-2b") if a.get("addr_info")]
+    host.ip("link", "set", "temp5f0c9e11-2b", "netns", box.name)
+    with pytest.raises(NameTaken):
+        await attacher.make_pair(plan)
+    await attacher.detach("", "", ["cali5f0c9e11-2b"])
+    assert (host.ip("route"), host.ip("addr", "show", "lo"), box.links()) == (*before, ["lo"])
+    attacher.close()

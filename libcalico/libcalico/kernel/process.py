@@ -30,16 +30,25 @@ async def run(
     """The program at `path` with exactly this environment and input.
 
     After `timeout_s` (`TimeoutError`) it is killed with all that it has started: a child would keep its pipes open."""
-    process = await _start([path, *arguments], environment)
+    starting = asyncio.ensure_future(_start([path, *arguments], environment))
+    try:
+        process = await asyncio.shield(starting)
+    except asyncio.CancelledError:  # asyncio would kill the program alone, and wait for the end of its children
+        await _kill(await starting)
+        raise
     try:
         async with asyncio.timeout(timeout_s):
             stdout, stderr = await process.communicate(stdin)
     except (TimeoutError, asyncio.CancelledError):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+        await _kill(process)
         raise
     return Outcome(process.returncode or 0, stdout, stderr)
+
+
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
 
 
 async def _start(argv: Sequence[str], environment: Mapping[str, str]) -> asyncio.subprocess.Process:

@@ -19,7 +19,7 @@ from libcalico.kernel.errors import KernelError
 from libcalico.kernel.objects import Link, family_of
 from libcalico.model.codec import from_input
 from libcalico.model.keys import ResourceKey
-from libcalico.workload.attach import EndState, Inspection, InterfaceExists, NameTaken
+from libcalico.workload.attach import EndState, Inspection, InterfaceExists, LeadsElsewhere, NameTaken
 from libcalico.workload.host import EtcdMembers, PlainHost
 from libcalico.workload.plan import Wiring
 
@@ -89,8 +89,10 @@ class FakeKernel:
         assert self.host[wiring.host_interface] == (path, wiring.container_interface)
         self.boxes[path, wiring.container_interface] = wiring
 
-    async def detach(self, path: str, interface: str, names: Iterable[str]) -> None:
+    async def detach(self, path: str, interface: str, names: Iterable[str], *, unless_elsewhere: bool = False) -> None:
         """Remove a container's interface, and host interfaces by name."""
+        if unless_elsewhere and any(self.host.get(name, (path, ""))[0] != path for name in names):
+            raise LeadsElsewhere("another container's")
         gone = self.boxes.pop((path, interface), None)
         if gone is not None:
             self.host.pop(gone.host_interface, None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import logging
 import os
 import socket
@@ -29,7 +30,8 @@ from libcalico.workload.plan import GATEWAY, HOST_MAC, Setting, Wiring
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
-_LOOK_AGAIN_S = 0.001
+_LOOK_AGAIN_S = (0.001, 0.001, 0.001, 0.001, 0.001, 0.003)
+"""A removal is over after 3 ms or so; of those that take longer many are at work, and each look costs them time."""
 _LINK_LOCAL_WAITS_S = (0.0, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.05, 0.05, 0.05, 0.05, 0.05, 0.05, 0.05)
 DETACH_TIMEOUT_S = 20.0
 
@@ -40,6 +42,10 @@ class InterfaceExists(BadData):
 
 class NameTaken(BadData):
     """The host has an interface of that name, which leads elsewhere."""
+
+
+class LeadsElsewhere(BadData):
+    """The host interface leads into another network namespace than the container's; nothing was removed."""
 
 
 class RouteTaken(BadData):
@@ -153,22 +159,33 @@ def detach(netns_path: str, container_interface: str, host_interfaces: Iterable[
 
 
 class _Removal:
-    """A `detach` at work, which other threads may watch."""
+    """A `detach` at work, which other threads may watch. `unless_elsewhere`: it raises `LeadsElsewhere` instead when a
+    host interface is another container's."""
 
     def __init__(
-        self, netns_path: str, container_interface: str, host_interfaces: Iterable[str], host_netns: str
+        self,
+        netns_path: str,
+        container_interface: str,
+        host_interfaces: Iterable[str],
+        host_netns: str,
+        unless_elsewhere: bool = False,
     ) -> None:
+        self._unless_elsewhere = unless_elsewhere
         self._netns_path = netns_path
         self._container_interface = container_interface
         self._host_interfaces = tuple(host_interfaces)
         self._host_netns = host_netns
         self._sockets = ExitStack()
+        self._there: Rtnl | None = None
         self._ends: list[tuple[Rtnl, int]] = []
 
     def run(self) -> None:
         """See `detach`. By index: before the kernel is done with one end, another may have been given its name."""
         here = self._sockets.enter_context(Rtnl(self._host_netns))
-        ends = [(here, index) for index in map(here.index, self._host_interfaces) if index]
+        if self._unless_elsewhere:
+            ends = [(here, link.ifindex) for link in self._checked_links(here)]
+        else:
+            ends = [(here, index) for index in map(here.index, self._host_interfaces) if index]
         try:
             far = self._find_container_end()
             if far is not None:
@@ -180,14 +197,31 @@ class _Removal:
         for rtnl, index in ends:
             rtnl.delete_index(index)
 
+    def _checked_links(self, here: Rtnl) -> list[Link]:
+        links = [link for link in map(here.link, self._host_interfaces) if link is not None]
+        away = [link for link in links if link.leads_away]
+        if away:
+            try:
+                is_elsewhere = not all(_far_name(self._open_container(), link) for link in away)
+            except KernelError:  # the namespace has ended meanwhile
+                is_elsewhere = True
+            if is_elsewhere:
+                raise LeadsElsewhere(f"host interface {away[0].name} leads into another network namespace")
+        return links
+
     def _find_container_end(self) -> tuple[Rtnl, int] | None:
         """The interface in the container, if it is there, and a veth."""
         identity = netns.identity(self._netns_path) if self._netns_path else None
         if identity is None or identity == netns.identity(self._host_netns or "/proc/thread-self/ns/net"):
             return None
-        there = self._sockets.enter_context(Rtnl(self._netns_path))
+        there = self._open_container()
         link = there.link(self._container_interface)
         return (there, link.ifindex) if link is not None and link.kind == "veth" else None
+
+    def _open_container(self) -> Rtnl:
+        if self._there is None:
+            self._there = self._sockets.enter_context(Rtnl(self._netns_path))
+        return self._there
 
     def is_out_of_sight(self) -> bool:
         """Nobody can see or use either end any more; takes microseconds."""
@@ -420,21 +454,32 @@ class Attacher:
         """See `complete`."""
         await self._run(complete, wiring, netns_path, self._host_netns)
 
-    async def detach(self, netns_path: str, container_interface: str, host_interfaces: Iterable[str]) -> None:
-        """See `detach`; `TimeoutError` after 20 s (a hung file system below the namespace's path).
+    async def detach(
+        self,
+        netns_path: str,
+        container_interface: str,
+        host_interfaces: Iterable[str],
+        *,
+        unless_elsewhere: bool = False,
+    ) -> None:
+        """See `detach`; `TimeoutError` after 20 s (a hung file system below the namespace's path). `unless_elsewhere`:
+        `LeadsElsewhere`, and nothing done, when a host interface is another container's.
 
         Returns as soon as nobody can see or use the interface any more, after 3 ms or so: the kernel needs 20 to 40 ms
         more to free it, which no signal can interrupt and nobody needs to wait for."""
-        removal = _Removal(netns_path, container_interface, host_interfaces, self._host_netns)
+        removal = _Removal(netns_path, container_interface, host_interfaces, self._host_netns, unless_elsewhere)
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(DETACH_TIMEOUT_S):
             work = loop.run_in_executor(self._executor, removal.run)
             work.add_done_callback(lambda _work: removal.close())
-            while not work.done():
+            for look in itertools.count():
+                if work.done():
+                    break
                 if removal.is_out_of_sight():
                     work.add_done_callback(_log_failure)
                     return
-                await asyncio.wait({work}, timeout=_LOOK_AGAIN_S)
+                pause_s = _LOOK_AGAIN_S[min(look, len(_LOOK_AGAIN_S) - 1)]
+                await asyncio.wait({work}, timeout=pause_s)
             await work
 
     async def inspect(self, netns_path: str, container_interface: str, host_interface: str) -> Inspection:

@@ -47,7 +47,7 @@ from libcalico.kernel.errors import KernelError
 from libcalico.model.resources import WorkloadEndpoint
 from libcalico.workload import addresses, endpoint, lookup, plan, renewal
 from libcalico.workload.addresses import OtherIpam
-from libcalico.workload.attach import leads_elsewhere
+from libcalico.workload.attach import LeadsElsewhere, leads_elsewhere
 from libcalico.workload.endpoint import NewEndpoint
 from libcalico.workload.errors import TryAgain
 from libcalico.workload.lookup import Found
@@ -205,7 +205,11 @@ async def detach(work: Work, other: OtherIpam | None = None) -> list[Exception]:
     """Take interface, addresses and endpoint away; what went wrong, in order. The caller is alone at the container."""
     found = await lookup.find_endpoints(work)
     work, mine = found.work, found.mine
-    if mine is not None and await _lives_elsewhere(work, mine):
+    names = await _host_interfaces(found)
+    is_gone = False
+    if mine is not None and names and _is_of_one_network(work, mine):
+        is_gone = await _detach_unless_elsewhere(work, names)
+    if mine is not None and not is_gone and await _lives_elsewhere(work, mine):
         text = (
             f"interface {mine.spec.interface_name} of endpoint {mine.metadata.name} leads to another network namespace"
         )
@@ -214,9 +218,9 @@ async def detach(work: Work, other: OtherIpam | None = None) -> list[Exception]:
     if mine is not None and await _leaves_one_network_only(work, mine):
         return []
     problems: list[Exception] = []
-    names = await _host_interfaces(found)
-    path, interface = work.attachment.netns_path, work.identity.interface
-    await _try(problems, lambda: work.host.attacher.detach(path, interface, names))
+    if not is_gone:
+        path, interface = work.attachment.netns_path, work.identity.interface
+        await _try(problems, lambda: work.host.attacher.detach(path, interface, names))
     went_along = None
     if other is None:
         went_along = await _try(problems, lambda: _release(found))
@@ -226,6 +230,25 @@ async def detach(work: Work, other: OtherIpam | None = None) -> list[Exception]:
     if mine is not None and not went_along and not is_cut_off:
         await _try(problems, lambda: endpoint.delete_endpoint(work.client, mine))
     return problems
+
+
+def _is_of_one_network(work: Work, mine: WorkloadEndpoint) -> bool:
+    """The endpoint goes with this DEL for certain, unless its interface is another container's."""
+    return len(mine.spec.profiles) < 2 and work.attachment.network not in endpoint.networks_that_left(mine)
+
+
+async def _detach_unless_elsewhere(work: Work, names: Sequence[str]) -> bool:
+    """The usual case in one visit to a worker thread: the interface is this container's, and goes. False when that is
+    not certain."""
+    if not work.has_namespace() or work.host.attacher.is_host(work.attachment.netns_path):
+        return False
+    try:
+        await work.host.attacher.detach(
+            work.attachment.netns_path, work.identity.interface, names, unless_elsewhere=True
+        )
+    except (LeadsElsewhere, KernelError, TimeoutError, OSError):
+        return False
+    return True
 
 
 async def standing_interfaces(work: Work) -> list[str]:

@@ -60,13 +60,18 @@ class Locks:
         A caller that goes away meanwhile (is cancelled, however often) does not break it off half-way: `on_gone` says
         so to the work, which ends in its own way before the next may come to the container. The caller waits for that
         end, but no longer than `LINGER_S`: a step that hangs must not hang its caller."""
-        task = asyncio.ensure_future(self._alone(container, netns_path, work, on_gone))
+        begun = asyncio.Event()
+        task = asyncio.ensure_future(self._alone(container, netns_path, work, begun))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            task.cancel()
+            if begun.is_set():
+                on_gone()
+                task.add_done_callback(_log_outcome)
+            else:
+                task.cancel()
             await _wait_patiently(task, LINGER_S)
             raise
 
@@ -80,13 +85,14 @@ class Locks:
         container: str,
         netns_path: str,
         work: Callable[[], Coroutine[Any, Any, T]],
-        on_gone: Callable[[], object],
+        begun: asyncio.Event,
     ) -> T:
         lock, users = self._locks.get(container, (asyncio.Lock(), 0))
         self._locks[container] = (lock, users + 1)
         try:
             async with lock, self._hold(netns_path, container):
-                return await _to_the_end(work(), on_gone)
+                begun.set()
+                return await work()
         finally:
             _, users = self._locks[container]
             if users == 1:
@@ -104,18 +110,9 @@ class Locks:
             del self._reserved[host_interface]
 
 
-async def _to_the_end(work: Coroutine[Any, Any, T], on_gone: Callable[[], object]) -> T:
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            on_gone()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait({task})
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.info("a call whose caller has gone: %s", error)
-        raise
+def _log_outcome(task: asyncio.Future[Any]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.info("a call whose caller has gone: %s", error)
 
 
 async def _wait_patiently(task: asyncio.Future[Any], limit_s: float) -> None:
@@ -156,9 +153,12 @@ def _place(container: str) -> int:
 
 
 def _open() -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
+        with contextlib.suppress(FileNotFoundError):
+            return os.open(LOCK_FILE, flags, 0o600)
         os.makedirs(os.path.dirname(LOCK_FILE), mode=0o700, exist_ok=True)
-        return os.open(LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        return os.open(LOCK_FILE, flags, 0o600)
     except OSError as error:
         _log.warning("lock file %s: %s: going on without it", LOCK_FILE, error.strerror)
         return -1

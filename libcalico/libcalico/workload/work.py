@@ -28,6 +28,31 @@ CALL_TIMEOUT_S = 60.0
 _log = logging.getLogger(__name__)
 
 
+class Gone:
+    """Whether the caller has gone, which breaks off what may be broken off."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._task: asyncio.Task[Any] | None = None
+
+    def set(self) -> None:
+        """The caller has gone."""
+        self._is_set = True
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    def is_set(self) -> bool:
+        """It has."""
+        return self._is_set
+
+    def breaks(self, task: asyncio.Task[Any] | None) -> None:
+        """Until further notice this task is cancelled when the caller goes, at once if it has gone already."""
+        self._task = task
+        if task is not None and self._is_set:
+            self.set()
+
+
 @dataclass
 class Work:
     """`notes` are lines for the caller, whatever becomes of the work. `node_names()` are the names that this node has
@@ -39,7 +64,7 @@ class Work:
     ipam: IpamService
     notes: list[str] = field(default_factory=list)
     node_names: Callable[[], Sequence[str]] = tuple
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    gone: Gone = field(default_factory=Gone)
     """Set when the caller has gone: nobody will hear the answer."""
     checked: WorkloadEndpoint | None = None
     """The endpoint as it was checked, with some address and host interface."""
@@ -62,17 +87,18 @@ class Work:
 
     async def unless_gone(self, wait: Coroutine[Any, Any, T]) -> T:
         """The outcome of something that may be broken off, and is when the caller goes (`CallerGone`)."""
-        task, gone = asyncio.ensure_future(wait), asyncio.ensure_future(self.gone.wait())
+        task = asyncio.current_task()
+        assert task is not None
+        self.gone.breaks(task)
         try:
-            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            gone.cancel()
-            if not task.done():
-                task.cancel()
-                await asyncio.wait({task})
-        if task.cancelled():
+            return await wait
+        except asyncio.CancelledError:
+            if self.gone.is_set():
+                task.uncancel()
             self.check_wanted()
-        return task.result()
+            raise
+        finally:
+            self.gone.breaks(None)
 
     def of_node(self, name: str) -> Work:
         """The same under another name of this node."""
