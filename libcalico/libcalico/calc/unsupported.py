@@ -41,7 +41,10 @@ def unsupported(found: Any, value: bytes = b"") -> str:
 def _strange(found: Any, value: bytes) -> Iterator[str]:
     """Members of the spec that nobody here knows: of a later release, of another product, or misspelt."""
     stored = next((item for name, item in msgspec.json.decode(value).items() if name.lower() == "spec"), None)
-    names = list(islice(_unknown(stored, _fields_of(type(found).__name__), "spec"), MOST_NAMED + 1))
+    fields = _fields_of(type(found).__name__)
+    if _are_known(stored, fields):
+        return
+    names = list(islice(_unknown(stored, fields, "spec"), MOST_NAMED + 1))
     if names:
         more = ", …" if len(names) > MOST_NAMED else ""
         yield f"members that are not known here (all else acts): {', '.join(names[:MOST_NAMED])}{more}"
@@ -64,6 +67,20 @@ def _read_fields(kind: inspect.Type) -> Fields | None:
         case inspect.StructType():
             return {field.encode_name.lower(): _read_fields(field.type) for field in kind.fields}
     return None
+
+
+def _are_known(stored: Any, fields: Fields) -> bool:
+    """Has every member a name that is known? Nearly always: so this is asked before names are collected."""
+    if type(stored) is list:
+        return all(_are_known(item, fields) for item in stored if type(item) is dict)
+    if type(stored) is dict:
+        for name, item in stored.items():
+            lower = name.lower()
+            if lower not in fields:
+                return False
+            if item and (below := fields[lower]) is not None and not _are_known(item, below):
+                return False
+    return True
 
 
 def _unknown(stored: Any, fields: Fields, path: str) -> Iterator[str]:

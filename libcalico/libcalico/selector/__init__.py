@@ -27,12 +27,19 @@ class SelectorError(BadData):
 class Selector:
     """A parsed selector. `id` is `s:` + a hash of the canonical text: equal ids mean equal selectors everywhere."""
 
-    __slots__ = ("id", "node", "text")
+    __slots__ = ("_id", "node", "text")
 
     def __init__(self, node: _expression.Node) -> None:
         self.node = node
         self.text = _expression.render(node)
-        self.id = unique_id("s", self.text)
+        self._id = ""
+
+    @property
+    def id(self) -> str:
+        """Made when it is first asked for: what a policy selects has no IP set of its own."""
+        if not self._id:
+            self._id = unique_id("s", self.text)
+        return self._id
 
     def evaluate(self, labels: Mapping[str, str]) -> bool:
         """Does an item with these labels match?"""
