@@ -34,7 +34,7 @@ settings.load_profile("whole")
 
 
 # Programs that tests start find what the tests find, also where Pants laid the sources out.
-if "PEX_EXTRA_SYS_PATH" in os.environ:
+if "pex_root" in sys.prefix:
     os.environ["PYTHONPATH"] = os.pathsep.join(str(Path(folder).resolve()) for folder in sys.path)
 
 
