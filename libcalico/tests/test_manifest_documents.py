@@ -23,7 +23,7 @@ def test_what_cannot_be_read_hides_nothing_else() -> None:
         "in.yaml, line 5: Node(b)",
         "in.yaml, line 7: Nod(without a name)",
     ]
-    assert problems[1].advice.startswith("there is no such kind; the kinds are: ")
+    assert problems[1].hint.startswith("there is no such kind; the kinds are: ")
 
 
 def test_a_file_without_objects() -> None:

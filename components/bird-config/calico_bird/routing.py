@@ -23,7 +23,7 @@ from libcalico.model.bgp import (
 from libcalico.model.codec import decode
 from libcalico.model.keys import AffinityKey, Key, ResourceKey
 from libcalico.model.resources import IPPool, IPPoolSpec, Node
-from libcalico.net import Cidr, parse_cidr
+from libcalico.net import Cidr, bare_address, parse_cidr
 from libcalico.text import shown
 
 FAMILIES = (4, 6)
@@ -212,7 +212,7 @@ def _host(key: ResourceKey, node: Node) -> tuple[Host, tuple[Problem, ...]]:
         if not text:
             continue
         try:
-            address, subnet = neighbor_address(text.partition("/")[0]), parse_cidr(text)
+            address, subnet = neighbor_address(bare_address(text)), parse_cidr(text)
         except NotBird as error:
             problems.append(Problem(str(key), f"spec.bgp.ipv{family}Address {error}"))
             continue

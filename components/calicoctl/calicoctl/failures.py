@@ -38,7 +38,7 @@ def notes_of(error: CalicoError) -> list[str]:
 
 
 def notes_are_shown() -> bool:
-    """Is there somebody to read them?"""
+    """Does a person read them?"""
     return sys.stderr.isatty() or start.logs_errors()
 
 

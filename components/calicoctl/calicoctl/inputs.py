@@ -77,8 +77,8 @@ def _failure(problems: list[Problem]) -> CommandFailed:
     for number, problem in enumerate(problems):
         if number:
             failure.add_note(f"{problem.where}: {problem.error}")
-        if problem.advice:
-            failure.add_note(f"  {problem.advice}")
+        if problem.hint:
+            failure.add_note(f"  {problem.hint}")
     failure.add_note("nothing was done")
     return failure
 

@@ -28,7 +28,7 @@ def check_names(names: list[str]) -> None:
 
 
 def is_kubernetes_policy(kind: str, name: str) -> bool:
-    """A policy that Kubernetes' API owns, told by its name."""
+    """A policy that Kubernetes' API owns, known by its name."""
     return kind == "NetworkPolicy" and name.startswith("knp.default.")
 
 

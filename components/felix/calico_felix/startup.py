@@ -38,6 +38,7 @@ from libcalico.model import (
 )
 from libcalico.model.resources import ClusterInformation
 from libcalico.model.scalars import parse_net
+from libcalico.net import bare_address
 
 log = logging.getLogger(__name__)
 
@@ -165,9 +166,9 @@ class Startup:
     async def _check_unique(self, wanted: str) -> None:
         if not wanted or self._environment.get("DISABLE_NODE_IP_CHECK") == "true":
             return
-        address = wanted.partition("/")[0]
+        address = bare_address(wanted)
         for node in (await self._client.list(Node)).items:
-            theirs = (node.spec.bgp.ipv4_address if node.spec.bgp else "").partition("/")[0]
+            theirs = bare_address(node.spec.bgp.ipv4_address if node.spec.bgp else "")
             if node.metadata.name != self._host and theirs == address:
                 raise BadData(
                     f"IP={address} is in use by node {node.metadata.name}: give this node another address, or set"
@@ -275,7 +276,7 @@ class Startup:
         assigned, _ = await ipam.auto_assign(num4=1, handle=handle, attributes=attributes, pools4=pools, use="Tunnel")
         if assigned is None or not assigned.addresses:
             raise AssignError(f"no VXLAN tunnel address: {assigned.shortfall if assigned else 'no pool'}")
-        return assigned.addresses[0].partition("/")[0]
+        return bare_address(assigned.addresses[0])
 
 
 def _allow_all_profile() -> Profile:

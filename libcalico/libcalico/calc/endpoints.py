@@ -16,7 +16,7 @@ from libcalico.errors import BadData
 from libcalico.model import scalars
 from libcalico.model.keys import ResourceKey, split_workload_endpoint_name
 from libcalico.model.resources import GlobalNetworkSet, NetworkSet, WorkloadEndpoint, WorkloadEndpointPort
-from libcalico.net import Cidr, parse_cidrs
+from libcalico.net import Cidr, bare_address, parse_cidrs
 from libcalico.policy.compile import PROTOCOLS
 from libcalico.policy.ir import EndpointPolicy, TierPolicies
 from libcalico.selector.translate import NAMESPACE_LABEL, SERVICE_ACCOUNT_LABEL
@@ -168,7 +168,7 @@ def _addresses(endpoint: WorkloadEndpoint) -> tuple[Cidr, ...]:
         raise BadData(f"ipNetworks: {shown(bad[0])!r} is not an address")
     if all(net.is_single for net in nets):
         return tuple(nets)
-    return tuple(parse_cidrs([net.partition("/")[0] for net in spec.ip_networks])[0])
+    return tuple(parse_cidrs([bare_address(net) for net in spec.ip_networks])[0])
 
 
 def _named_ports(ports: list[WorkloadEndpointPort]) -> tuple[tuple[str, int, int], ...]:

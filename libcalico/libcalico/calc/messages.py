@@ -1,7 +1,7 @@
 """What the calculation graph tells the dataplane.
 
 Each message is the whole newest state of one object, except that a big set
-which both sides know is told by what has changed."""
+which both sides know is sent as what has changed."""
 
 from __future__ import annotations
 

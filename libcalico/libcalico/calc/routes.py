@@ -18,6 +18,7 @@ from libcalico.model.ipam_data import Block
 from libcalico.model.keys import BlockKey, Key
 from libcalico.model.resources import IPPool, Node
 from libcalico.model.scalars import IPNetwork, parse_net
+from libcalico.net import bare_address
 
 MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
@@ -267,9 +268,7 @@ class Routing:
         if not facts.tunnels[place]:
             return []
         kind = (
-            "vxlan-direct"
-            if destination.partition("/")[0] == facts.tunnels[place] and _is_host(destination)
-            else "vxlan"
+            "vxlan-direct" if bare_address(destination) == facts.tunnels[place] and _is_host(destination) else "vxlan"
         )
         return [Route(destination, kind, node)]
 

@@ -11,6 +11,7 @@ from libcalico.model import codec
 from libcalico.model.keys import ResourceKey, key_path, list_prefix, workload_endpoint_prefix
 from libcalico.model.resources import Node, WorkloadEndpoint
 from libcalico.model.scalars import parse_net
+from libcalico.net import bare_address
 
 if TYPE_CHECKING:
     from libcalico.client.objects import AsyncClient
@@ -26,7 +27,7 @@ async def retire_node(client: AsyncClient, name: str) -> None:
 
     ipam = IpamService(client.datastore, name, client.clock)
     endpoints = [e for e in await _endpoints(client, name) if e.spec.node == name]
-    addresses = [net.partition("/")[0] for endpoint in endpoints for net in endpoint.spec.ip_networks]
+    addresses = [bare_address(net) for endpoint in endpoints for net in endpoint.spec.ip_networks]
     try:
         addresses += tunnel_addresses(await client.get(Node, name))
     except ResourceDoesNotExist:

@@ -18,6 +18,7 @@ from libcalico.cni.request import Call
 from libcalico.errors import ResourceDoesNotExist
 from libcalico.kernel import objects
 from libcalico.model.resources import WorkloadEndpoint
+from libcalico.net import bare_address
 from libcalico.workload import endpoint, lookup
 from libcalico.workload.attach import Inspection
 from libcalico.workload.host import Host
@@ -87,7 +88,7 @@ def _expected(call: Call) -> Expected:
     mine = [place for place, one in enumerate(interfaces) if one.get("name") == call.interface]
     others = set(range(len(interfaces))) - set(mine)
     found = [
-        (entry.get("address") or "").partition("/")[0]
+        bare_address(entry.get("address") or "")
         for entry in previous.get("ips") or ()
         if entry and entry.get("interface") not in others
     ]

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from libcalico.cni import errors
 from libcalico.cni.errors import CniError, shown
 from libcalico.conventions import NODENAME_FILE
+from libcalico.net import bare_address
 
 Schema = type | dict[str, Any] | list[Any]
 """A type, an object's members with theirs, or an array with that of its items."""
@@ -173,7 +174,7 @@ def _typed(found: Mapping[str, Any]) -> NetConf:
         want_v6=ipam.get("assign_ipv6") == "true",
         pools_v4=_texts(ipam, "ipv4_pools"),
         pools_v6=_texts(ipam, "ipv6_pools"),
-        wanted_ips=tuple(dict.fromkeys(address.partition("/")[0] for address in ips if address)),
+        wanted_ips=tuple(dict.fromkeys(bare_address(address) for address in ips if address)),
         mac=runtime.get("mac") or "",
         labels=tuple(_labels(_object(mesos, "labels"))),
         cni_labels=tuple(_labels(cni)),

@@ -11,6 +11,7 @@ from libcalico.cni.conf import read_conf
 from libcalico.cni.context import open_context
 from libcalico.cni.request import Call
 from libcalico.cni.result import Addresses
+from libcalico.net import bare_address
 from libcalico.workload import addresses
 from libcalico.workload.errors import CallerGone
 from libcalico.workload.host import Host
@@ -34,7 +35,7 @@ async def _assign(work: Work) -> tuple[str, ...]:
     try:
         work.check_wanted()
     except CallerGone:
-        await addresses.give_back(work, [cidr.partition("/")[0] for cidr in found])
+        await addresses.give_back(work, [bare_address(cidr) for cidr in found])
         raise
     return found
 

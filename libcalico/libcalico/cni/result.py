@@ -11,6 +11,7 @@ import msgspec
 
 from libcalico.cni import errors, versions
 from libcalico.cni.errors import CniError
+from libcalico.net import bare_address
 
 
 class Interfaces(NamedTuple):
@@ -107,7 +108,7 @@ def parse_result(document: object) -> Addresses:
 
 def previous_addresses(document: object) -> Sequence[str]:
     """The bare addresses of a `prevResult`."""
-    return [cidr.partition("/")[0] for cidr in parse_result(document).cidrs]
+    return [bare_address(cidr) for cidr in parse_result(document).cidrs]
 
 
 def _objects(value: object) -> list[dict[str, Any]]:

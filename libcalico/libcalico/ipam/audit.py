@@ -24,6 +24,7 @@ from libcalico.model.ipam_data import Attribute, Block
 from libcalico.model.keys import BLOCKS, HANDLES, BlockKey, HandleKey, ResourceKey, key_path, list_prefix, parse_path
 from libcalico.model.resources import ClusterInformation, IPPool, Node, WorkloadEndpoint
 from libcalico.model.scalars import parse_net
+from libcalico.net import bare_address
 
 CLUSTER = ResourceKey("ClusterInformation", "default")
 RESERVED = "Reserved for Windows"
@@ -210,7 +211,7 @@ def _uses(stored: KeyValue, unreadable: list[str]) -> list[Use]:
     else:
         unreadable.append(stored.key.decode("utf-8", "backslashreplace"))
         return []
-    networks = [parse_net(text.partition("/")[0]) for text in texts]
+    networks = [parse_net(bare_address(text)) for text in texts]
     if None in networks:
         unreadable.append(key_path(key))
     return [Use(str(network.network_address), owner) for network in networks if network is not None]

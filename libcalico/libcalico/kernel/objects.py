@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from libcalico.kernel import nlmsg
+from libcalico.net import bare_address
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
@@ -123,7 +124,7 @@ class Address(NamedTuple):
     @property
     def address(self) -> str:
         """The address without its length."""
-        return self.cidr.partition("/")[0]
+        return bare_address(self.cidr)
 
 
 class Route(NamedTuple):

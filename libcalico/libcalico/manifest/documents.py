@@ -41,7 +41,7 @@ class Problem(NamedTuple):
 
     where: str
     error: BadData
-    advice: str = ""
+    hint: str = ""
 
 
 def read(file: str, data: bytes) -> tuple[list[Loaded], list[Problem]]:

@@ -150,7 +150,7 @@ def _converted(node: yaml.ScalarNode, tag: str) -> Any:
 
 
 class _Builder:
-    """Nodes to values. An alias is built anew each time: a document that blows up so, or holds itself, is refused."""
+    """Nodes to values. An alias is built again each time: a document that blows up so, or holds itself, is refused."""
 
     def __init__(self, most_nodes: int) -> None:
         self._left = most_nodes
@@ -281,7 +281,7 @@ class Placed(NamedTuple):
 
     @property
     def node(self) -> yaml.Node | None:
-        """The object's node; the document's where its own cannot be told."""
+        """The object's node; the document's where its own cannot be found."""
         document = _parsed(self.text)
         listed = _listed(document)
         return document if self.entry is None or listed is None else listed[self.entry]
@@ -359,7 +359,7 @@ def load_placed(text: str, check_list: Callable[[dict[str, Any]], None] = _any_l
 def _objects(
     document: Any, node: yaml.Node | None, check_list: Callable[[dict[str, Any]], None]
 ) -> tuple[list[Any], list[yaml.Node] | None]:
-    """The objects of a document, and the node of each; None where those cannot be told."""
+    """The objects of a document, and the node of each; None where those cannot be found."""
     if isinstance(document, list):
         objects = document
     elif isinstance(document, dict) and str(document.get("kind", "")).endswith("List") and "items" in document:

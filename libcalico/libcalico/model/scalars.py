@@ -6,7 +6,7 @@ import base64
 import ipaddress
 import re
 
-from libcalico.net import parse_address, parse_cidr
+from libcalico.net import bare_address, parse_address, parse_cidr
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -110,7 +110,7 @@ def is_mapped(text: str) -> bool:
 def is_masked(text: str) -> bool:
     """No bits are set beyond the prefix length."""
     net = parse_cidr(text)
-    return net is not None and parse_address(text.partition("/")[0]) == net.address
+    return net is not None and parse_address(bare_address(text)) == net.address
 
 
 def is_cidr(text: str, version: int = 0) -> bool:

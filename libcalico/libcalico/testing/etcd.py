@@ -30,7 +30,7 @@ class Etcd:
     def start(self) -> None:
         """Start, and wait until it answers."""
         deadline = time.monotonic() + LONGEST_START_S
-        while not self._answers(deadline):  # somebody else has taken a port
+        while not self._answers(deadline):  # another process has taken a port
             assert time.monotonic() < deadline, f"etcd does not start: see {self._folder}/etcd.log"
             if not self._started:
                 self.port, self._peer = free_port(), free_port()

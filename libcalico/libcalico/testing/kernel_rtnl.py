@@ -15,6 +15,7 @@ from libcalico.kernel.errors import KernelError
 from libcalico.kernel.nlsocket import Request, T
 from libcalico.kernel.objects import Link, Neighbour
 from libcalico.kernel.rtnl import Rtnl
+from libcalico.net import bare_address
 from libcalico.testing.kernel_state import KernelState
 
 DEFAULT_METRIC_V6 = 1024
@@ -56,7 +57,7 @@ class FakeRtnl(Rtnl):
             return encode_answer(self._kernel.as_told(link))
         route = objects.decode_route(memoryview(body))
         assert route is not None
-        device = self._kernel.device_to(route.destination.partition("/")[0])
+        device = self._kernel.device_to(bare_address(route.destination))
         if not device:
             raise KernelError(operation, errno.ENETUNREACH)
         return objects.encode_route(route._replace(device=device))

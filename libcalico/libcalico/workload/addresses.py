@@ -13,6 +13,7 @@ from libcalico.ipam.plan import NoQualifiedPool
 from libcalico.ipam.release import Release
 from libcalico.ipam.transaction import View
 from libcalico.model.resources import IPPool
+from libcalico.net import bare_address
 from libcalico.workload.endpoint import host_cidr
 from libcalico.workload.errors import Refused
 from libcalico.workload.work import Work
@@ -57,7 +58,7 @@ async def _resolve_pools(work: Work, listed: Sequence[str], version: int) -> tup
     async with asyncio.timeout(POOLS_TIMEOUT_S):
         cidrs = [await _pool_cidr(work, entry) for entry in listed]
     for cidr in cidrs:
-        address = cidr.partition("/")[0]
+        address = bare_address(cidr)
         if (":" in address) != (version == 6):
             raise Refused(f'"{address}" isn\'t a IPv{version} address')
     return tuple(cidrs)
@@ -115,7 +116,7 @@ async def _auto_assign(
     tried: list[str] = []
 
     def note(view: View, cidrs: Sequence[str]) -> None:
-        tried[:] = [cidr.partition("/")[0] for cidr in cidrs]
+        tried[:] = [bare_address(cidr) for cidr in cidrs]
         if also_store is not None:
             also_store(view, cidrs)
 
@@ -154,7 +155,7 @@ def _without_pool(work: Work, version: int) -> str:
 
 
 def _bare(*parts: Assigned | None) -> list[str]:
-    return [cidr.partition("/")[0] for part in parts if part is not None for cidr in part.addresses]
+    return [bare_address(cidr) for part in parts if part is not None for cidr in part.addresses]
 
 
 def _may_be_done(error: object) -> bool:

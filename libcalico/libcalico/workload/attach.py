@@ -24,6 +24,7 @@ from libcalico.kernel import netns, objects, sysctl
 from libcalico.kernel.errors import KernelError
 from libcalico.kernel.objects import Address, Link, Neighbour, Route
 from libcalico.kernel.rtnl import Rtnl
+from libcalico.net import bare_address
 from libcalico.workload import routes
 from libcalico.workload.plan import GATEWAY, HOST_MAC, Setting, Wiring
 
@@ -237,7 +238,7 @@ def inspect(netns_path: str, container_interface: str, host_interface: str, host
     with Rtnl(host_netns) as here:
         host = _state(here, host_interface)
         routed = [
-            route.destination.partition("/")[0]
+            bare_address(route.destination)
             for family in (socket.AF_INET, socket.AF_INET6)
             for route in (here.routes(family, device=host.link.ifindex) if host else ())
         ]

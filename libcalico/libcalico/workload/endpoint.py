@@ -40,6 +40,7 @@ from libcalico.model.keys import (
 )
 from libcalico.model.resources import EntityRule, Profile, ProfileSpec, Rule, WorkloadEndpoint, WorkloadEndpointSpec
 from libcalico.model.validation.objects import validate
+from libcalico.net import bare_address
 from libcalico.workload.names import KIND
 from libcalico.workload.request import CNI, Attachment, Identity
 
@@ -295,4 +296,4 @@ async def ensure_profile(client: AsyncClient, network: str) -> None:
 
 def bare_addresses(endpoint: WorkloadEndpoint) -> list[str]:
     """The endpoint's addresses without their lengths."""
-    return [cidr.partition("/")[0] for cidr in endpoint.spec.ip_networks]
+    return [bare_address(cidr) for cidr in endpoint.spec.ip_networks]

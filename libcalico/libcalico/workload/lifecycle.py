@@ -45,6 +45,7 @@ from libcalico.errors import (
 from libcalico.ipam.transaction import View
 from libcalico.kernel.errors import KernelError
 from libcalico.model.resources import WorkloadEndpoint
+from libcalico.net import bare_address
 from libcalico.workload import addresses, endpoint, lookup, plan, renewal
 from libcalico.workload.addresses import OtherIpam
 from libcalico.workload.attach import LeadsElsewhere, leads_elsewhere
@@ -106,7 +107,7 @@ async def _store_with_addresses(work: Work, undo: Undo, host_interface: str) -> 
     views: list[View] = []
 
     def store_endpoint(view: View, cidrs: Sequence[str]) -> None:
-        bare = [cidr.partition("/")[0] for cidr in cidrs]
+        bare = [bare_address(cidr) for cidr in cidrs]
         wanted = make_endpoint(work, host_interface, bare, mac)
         new = endpoint.new_endpoint(wanted, work.client.clock.now())
         view.create(new.path, new.value)
@@ -155,7 +156,7 @@ async def _attach_by_steps(work: Work, other: OtherIpam | None) -> Attached:
 
 async def _create(work: Work, undo: Undo, host_interface: str, other: OtherIpam | None) -> WorkloadEndpoint:
     cidrs = await assign(work, undo, other)
-    bare = [cidr.partition("/")[0] for cidr in cidrs]
+    bare = [bare_address(cidr) for cidr in cidrs]
     mac = await wire_container(work, undo, host_interface, bare, work.attachment.device.mac)
     await ensure_profile(work)
     wanted = make_endpoint(work, host_interface, bare, mac)

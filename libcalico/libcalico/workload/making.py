@@ -8,6 +8,7 @@ from libcalico.errors import CalicoError, ValidationError
 from libcalico.kernel.errors import KernelError
 from libcalico.model.keys import ResourceKey
 from libcalico.model.resources import WorkloadEndpoint
+from libcalico.net import bare_address
 from libcalico.workload import addresses, endpoint, name_errors, plan
 from libcalico.workload.addresses import OtherIpam
 from libcalico.workload.errors import Refused, TryAgain
@@ -64,7 +65,7 @@ async def assign(work: Work, undo: Undo, other: OtherIpam | None) -> tuple[str, 
     """Addresses with their prefix lengths, at least one."""
     if other is None:
         found = await addresses.assign(work)
-        bare = [cidr.partition("/")[0] for cidr in found]
+        bare = [bare_address(cidr) for cidr in found]
         undo.done("release the addresses", lambda: addresses.give_back(work, bare))
     else:
         undone = "release the addresses"

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from libcalico.conventions import INTERFACE_PREFIX
 from libcalico.errors import BadData
+from libcalico.net import bare_address
 
 HOST_MAC = "ee:ee:ee:ee:ee:ee"
 NO_MAC = "00:00:00:00:00:00"
@@ -156,7 +157,7 @@ def interface_name_problem(name: str) -> str:
 
 def _bare(address: str) -> str:
     try:
-        return str(ipaddress.ip_address(address.partition("/")[0]))
+        return str(ipaddress.ip_address(bare_address(address)))
     except ValueError as error:
         raise BadData(f"{address!r} is not an address") from error
 

@@ -9,6 +9,7 @@ import msgspec
 from libcalico.errors import ResourceDoesNotExist
 from libcalico.kernel import objects
 from libcalico.model.resources import WorkloadEndpoint
+from libcalico.net import bare_address
 from libcalico.workload import addresses, endpoint, making
 from libcalico.workload.addresses import OtherIpam
 from libcalico.workload.attach import Inspection
@@ -28,7 +29,7 @@ async def renew(work: Work, undo: Undo, existing: WorkloadEndpoint, other: Other
         raise Refused(_why_taken(work, existing, seen))
     bare = endpoint.bare_addresses(existing)
     if not bare:
-        bare = [cidr.partition("/")[0] for cidr in await making.assign(work, undo, other)]
+        bare = [bare_address(cidr) for cidr in await making.assign(work, undo, other)]
     elif other is None:
         await _claim(work, existing, bare)
     mac = seen.container.link.mac if stands and seen.container is not None else spec.mac

@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeVar
 from libcalico.conventions import NODENAME_FILE
 from libcalico.errors import CalicoError, DatastoreError, ValidationError
 from libcalico.model.resources import WorkloadEndpointPort
+from libcalico.net import bare_address
 from libcalico.rpc import grpc
 from libcalico.rpc import node_pb2 as pb
 from libcalico.rpc import node_pb2_grpc as stubs
@@ -282,7 +283,7 @@ def _attach_addresses(request: Any) -> AddressRequest:
 
 def _bare(text: str) -> str:
     try:
-        return canonical_address(text.partition("/")[0])
+        return canonical_address(bare_address(text))
     except ValueError:
         raise BadRequest(f"{text[:80]!r} is not an address") from None
 
