@@ -55,11 +55,6 @@ def encode_u8(kind: int, value: int) -> bytes:
     return encode_attribute(kind, U8.pack(value))
 
 
-def encode_u16(kind: int, value: int) -> bytes:
-    """A two-byte attribute in host order."""
-    return encode_attribute(kind, U16.pack(value))
-
-
 def encode_u32(kind: int, value: int) -> bytes:
     """A four-byte attribute in host order."""
     return encode_attribute(kind, U32.pack(value))

@@ -66,12 +66,16 @@ def configuration_errors(configuration: BGPConfiguration) -> Errors:
     spec = configuration.spec
     if spec.log_severity_screen and spec.log_severity_screen.lower() not in LOG_LEVELS:
         yield tag("LogSeverityScreen", spec.log_severity_screen, "logLevel")
-    for name in ("service_load_balancer_ips", "service_external_ips", "service_cluster_ips"):
-        for place, block in enumerate(getattr(spec, name)):
+    for name, blocks in (
+        ("serviceLoadBalancerIPs", spec.service_load_balancer_ips),
+        ("serviceExternalIPs", spec.service_external_ips),
+        ("serviceClusterIPs", spec.service_cluster_ips),
+    ):
+        for place, block in enumerate(blocks):
             if block.cidr and not scalars.is_net(block.cidr):
                 yield tag("CIDR", block.cidr, "net")
             elif block.cidr:
-                yield from _schema_cidr(f"spec.{_camel(name)}[{place}].cidr", block.cidr)
+                yield from _schema_cidr(f"spec.{name}[{place}].cidr", block.cidr)
     yield from _named_communities(spec)
     yield from _advertised(spec)
     for place, pattern in enumerate(spec.ignored_interfaces):
@@ -97,13 +101,6 @@ def configuration_errors(configuration: BGPConfiguration) -> Errors:
         ("programClusterRoutes", spec.program_cluster_routes, ROUTE_MODES),
     ):
         yield from _enum(f"spec.{path}", word, *words)
-
-
-def _camel(name: str) -> str:
-    return {
-        "service_load_balancer_ips": "serviceLoadBalancerIPs", "service_external_ips": "serviceExternalIPs",
-        "service_cluster_ips": "serviceClusterIPs",
-    }[name]  # fmt: skip
 
 
 def _priority(field: str, number: int | None) -> Errors:

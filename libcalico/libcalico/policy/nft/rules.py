@@ -251,12 +251,6 @@ def endpoint_chains(
     return _EndpointChains(interface, direction, policies, options).render(endpoint)
 
 
-def closed_endpoint(interface: str, direction: Direction, options: NftOptions, why: str) -> dict[str, Rules]:
-    """An endpoint through which nothing goes."""
-    comment = Identity(f"endpoint/{interface}", "", direction.value, why).text
-    return {endpoint_chain(interface, direction): (f'counter {options.deny} comment "{comment}"',)}
-
-
 class _EndpointChains:
     """Tiers in order; after one that may pass, the rest stands in a chain of its own."""
 
