@@ -53,7 +53,7 @@ TIMES_OUT = 28
 ANSWER_S, SILENCE_S, PROBE_S = 5.0, 2.0, 0.3
 """How long an answer is waited for, how long one that must not come, and one that is asked for again and again."""
 PROVEN = (
-    "tasks on two hosts reached each other; the policy let in by label alone, across hosts, and changed nothing else;"
+    "tasks on two hosts reached each other; the policy let in by label alone, across hosts, and changed no other cell of the tables;"
     " an established connection lived on; deleting the policy restored everything"
 )
 NUMBER_OF_DENY = "1"
@@ -181,7 +181,7 @@ class Story:
             self.show_denying_rule()
             size = self._size(slow_log)
             self.cluster.wait("the established connection to go on", lambda: self._size(slow_log) > size)
-            print(f"   {DENIED[0]}'s connection from before the policy goes on: a policy judges new ones")
+            print(f"   {DENIED[0]}'s connection, opened before the policy, goes on: a policy judges new ones")
             print(
                 f"   now every task asks every other, for the tables below; {SILENCE_S:.0f} s without an answer is a no"
             )
