@@ -53,8 +53,8 @@ TIMES_OUT = 28
 ANSWER_S, SILENCE_S, PROBE_S = 5.0, 2.0, 0.3
 """How long an answer is waited for, how long one that must not come, and one that is asked for again and again."""
 PROVEN = (
-    "tasks on two hosts reached each other; the policy let in by label alone, across hosts, and changed no other cell of the tables;"
-    " an established connection lived on; deleting the policy restored everything"
+    "tasks on two hosts reached each other; the policy let in by label alone, across hosts, and changed no other"
+    " cell of the tables; an established connection lived on; deleting the policy restored everything"
 )
 NUMBER_OF_DENY = "1"
 """The policy's second rule: the kernel's rules carry numbers from 0 on."""
