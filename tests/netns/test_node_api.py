@@ -12,6 +12,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from libcalico.conventions import CLOSED
 from libcalico.model.codec import from_input
 from libcalico.model.resources import WorkloadEndpoint
 from libcalico.rpc import node_pb2 as pb
@@ -230,6 +231,21 @@ async def test_what_a_repeated_step_may_change(host: Host) -> None:
                 await docker.put(addresses, network=network)
         with pytest.raises(grpc.aio.AioRpcError, match=f"handle {HANDLE} has .* already"):
             await docker.assign(addresses=["172.29.0.99"])
+
+
+async def test_a_closed_endpoint_opens_when_it_is_put_with_its_labels(host: Host) -> None:
+    async with engine(host) as docker:
+        addresses = await docker.assign()
+        labels = {"example.com/role": "web"}
+        await docker.put(addresses, closed=True)
+        for changed, closed in (({"closed": True}, True), ({"exact_labels": labels}, False), ({"closed": True}, False)):
+            await docker.put(addresses, **changed)
+            (endpoint,) = (await host.client.list(WorkloadEndpoint)).items
+            assert (CLOSED in endpoint.metadata.annotations) is closed
+        assert labels.items() <= endpoint.metadata.labels.items()
+        with pytest.raises(grpc.aio.AioRpcError, match="a b") as failure:
+            await docker.put(addresses, exact_labels={"a b": ""})
+        assert failure.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 @pytest.mark.parametrize(

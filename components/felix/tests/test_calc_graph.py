@@ -11,6 +11,7 @@ import pytest
 from calico_felix.dataplane.backends.nft.ruleset import Ruleset
 from libcalico.calc.graph import Graph
 from libcalico.calc.messages import Flush, IPSetDelta
+from libcalico.conventions import CLOSED
 from libcalico.model.keys import BlockKey, ResourceKey, key_path
 from libcalico.net import Cidr
 from libcalico.policy.ir import DENY_ALL, Action, PolicyId
@@ -130,6 +131,25 @@ def test_only_policies_that_a_local_endpoint_needs_go_out(store: Datastore) -> N
     store.flush()
     assert store.state["policies"] == {}
     assert store.policy_of("near").tiers == ()
+
+
+def test_a_closed_endpoint_passes_nothing_whatever_policies_allow(store: Datastore) -> None:
+    store.put("GlobalNetworkPolicy", "p", {"selector": "all()", "ingress": [{"action": "Allow"}]})
+    store.put("Profile", "open", {"ingress": [{"action": "Allow"}], "egress": [{"action": "Allow"}]})
+    key = ResourceKey("WorkloadEndpoint", f"{HOST}-libnetwork-libnetwork-e1", "default")
+    spec = {
+        "node": HOST, "orchestrator": "libnetwork", "workload": "libnetwork", "endpoint": "e1",
+        "interfaceName": "calie1", "ipNetworks": ["10.0.0.1/32"], "profiles": ["open"],
+    }  # fmt: skip
+    store.put("WorkloadEndpoint", key.name, spec, "default", annotations={CLOSED: "true"})
+    store.flush()
+    closed = store.state["endpoints"][key]
+    assert (closed.policy.tiers, closed.policy.profiles) == ((), ())
+    store.put("WorkloadEndpoint", key.name, spec, "default", labels={"role": "web"})
+    store.flush()
+    opened = store.state["endpoints"][key]
+    assert opened.policy.profiles == ("open",) and len(opened.policy.tiers) == 1
+    assert opened.revision > closed.revision
 
 
 def test_order_of_tiers_and_policies(store: Datastore) -> None:

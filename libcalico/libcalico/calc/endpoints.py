@@ -12,6 +12,7 @@ from libcalico.calc.policies import ActivePolicies
 from libcalico.calc.profiles import Profiles
 from libcalico.calc.report import Report
 from libcalico.calc.sets import Contribution, SetMembers
+from libcalico.conventions import CLOSED
 from libcalico.errors import BadData
 from libcalico.model import scalars
 from libcalico.model.keys import ResourceKey, split_workload_endpoint_name
@@ -35,6 +36,7 @@ class _Local(NamedTuple):
     nets: tuple[Cidr, ...]
     profiles: tuple[str, ...]
     revision: int
+    is_closed: bool
 
 
 class Endpoints:
@@ -69,7 +71,9 @@ class Endpoints:
         self._count += not was_there
         if _node_of(key, endpoint) == self._host:
             former = self._local.get(key)
-            self._local[key] = _Local(spec.interface_name, spec.mac, nets, profiles, revision)
+            self._local[key] = _Local(
+                spec.interface_name, spec.mac, nets, profiles, revision, CLOSED in endpoint.metadata.annotations
+            )
             self._profiles.rename_users(() if former is None else former.profiles, profiles)
             self._policies.update_endpoint(key, labels, profiles)
 
@@ -104,7 +108,7 @@ class Endpoints:
 
     def _put(self, key: ResourceKey, tiers: tuple[TierPolicies, ...]) -> None:
         own = self._local[key]
-        policy = EndpointPolicy(tiers, own.profiles)
+        policy = EndpointPolicy((), ()) if own.is_closed else EndpointPolicy(tiers, own.profiles)
         self._out.put(key, Endpoint(key, own.interface, own.mac, own.nets, policy, own.revision))
 
 

@@ -155,8 +155,15 @@ class ReleaseReply(_message.Message):
     def __init__(self) -> None: ...
 
 class PutEndpointRequest(_message.Message):
-    __slots__ = ("api_version", "workload", "network", "addresses", "mac", "labels", "ports", "no_profile", "policy_timeout_s")
+    __slots__ = ("api_version", "workload", "network", "addresses", "mac", "labels", "ports", "no_profile", "policy_timeout_s", "closed", "exact_labels")
     class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class ExactLabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -172,6 +179,8 @@ class PutEndpointRequest(_message.Message):
     PORTS_FIELD_NUMBER: _ClassVar[int]
     NO_PROFILE_FIELD_NUMBER: _ClassVar[int]
     POLICY_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_FIELD_NUMBER: _ClassVar[int]
+    EXACT_LABELS_FIELD_NUMBER: _ClassVar[int]
     api_version: int
     workload: WorkloadId
     network: str
@@ -181,7 +190,9 @@ class PutEndpointRequest(_message.Message):
     ports: _containers.RepeatedCompositeFieldContainer[WorkloadPort]
     no_profile: bool
     policy_timeout_s: int
-    def __init__(self, api_version: _Optional[int] = ..., workload: _Optional[_Union[WorkloadId, _Mapping]] = ..., network: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., mac: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., ports: _Optional[_Iterable[_Union[WorkloadPort, _Mapping]]] = ..., no_profile: _Optional[bool] = ..., policy_timeout_s: _Optional[int] = ...) -> None: ...
+    closed: bool
+    exact_labels: _containers.ScalarMap[str, str]
+    def __init__(self, api_version: _Optional[int] = ..., workload: _Optional[_Union[WorkloadId, _Mapping]] = ..., network: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., mac: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., ports: _Optional[_Iterable[_Union[WorkloadPort, _Mapping]]] = ..., no_profile: _Optional[bool] = ..., policy_timeout_s: _Optional[int] = ..., closed: _Optional[bool] = ..., exact_labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class PutEndpointReply(_message.Message):
     __slots__ = ("name", "host_interface", "mac")

@@ -19,6 +19,7 @@ import msgspec
 
 from libcalico.client.objects import AsyncClient
 from libcalico.clock import rfc3339
+from libcalico.conventions import CLOSED
 from libcalico.datastore.contract import Compare, Delete, Get, Put, Target
 from libcalico.errors import (
     FieldError,
@@ -59,7 +60,12 @@ def build_endpoint(attachment: Attachment, host_interface: str, addresses: Seque
     return WorkloadEndpoint(
         kind=KIND,
         api_version=API_VERSION,
-        metadata=Metadata(name=identity.key.name, namespace=identity.namespace, labels=dict(attachment.labels)),
+        metadata=Metadata(
+            name=identity.key.name,
+            namespace=identity.namespace,
+            labels=dict(attachment.labels),
+            annotations={CLOSED: "true"} if attachment.is_closed else {},
+        ),
         spec=WorkloadEndpointSpec(
             orchestrator=identity.orchestrator,
             node=identity.node,

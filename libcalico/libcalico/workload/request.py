@@ -86,6 +86,7 @@ class Device(NamedTuple):
 class Attachment(NamedTuple):
     """What is wanted. `network` is the profile too; `needs_profile`: it is made when it is missing.
 
+    `is_closed`: a new endpoint lets no packet through until it is put again without this.
     `netns_path` "": there is no namespace (any more), or the interface stays in the host's for an engine to move."""
 
     identity: Identity
@@ -97,6 +98,7 @@ class Attachment(NamedTuple):
     ports: tuple[WorkloadEndpointPort, ...] = ()
     needs_profile: bool = True
     policy_timeout_s: float = POLICY_TIMEOUT_S
+    is_closed: bool = False
     given_handle: str = ""
 
     @property

@@ -141,7 +141,8 @@ class AttachmentsService(stubs.WorkloadsServicer):  # type: ignore[misc, unused-
             work = await self._open(
                 wanted._replace(
                     device=Device(mac=request.mac.lower()),
-                    labels=_labels(request.labels),
+                    labels={**_labels(request.labels), **request.exact_labels},
+                    is_closed=request.closed,
                     ports=_ports(request.ports),
                     needs_profile=not request.no_profile,
                     policy_timeout_s=request.policy_timeout_s or POLICY_TIMEOUT_S,

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import msgspec
 
+from libcalico.conventions import CLOSED
 from libcalico.errors import (
     DatastoreError,
     ResourceAlreadyExists,
@@ -96,7 +97,8 @@ async def _user_of(work: Work, address: str) -> str:
 
 
 async def put_endpoint(work: Work, bare: Sequence[str]) -> WorkloadEndpoint:
-    """Store the endpoint with these addresses; of one that is stored already labels are added and the MAC is changed.
+    """Store the endpoint with these addresses; of one that is stored already labels are added, the MAC is
+    changed, and one that was closed is opened.
 
     `OutOfOrder` for an address that nobody has assigned. Where its interface stands, this returns once the kernel
     enforces the endpoint's policy as it is stored now."""
@@ -144,7 +146,11 @@ async def _update(work: Work, existing: WorkloadEndpoint, bare: Sequence[str]) -
         raise Refused(f"endpoint {metadata.name} is stored with {what}: call DropEndpoint first")
     labels = {**metadata.labels, **attachment.labels}
     mac, ports = attachment.device.mac or spec.mac, list(attachment.ports) or spec.ports
-    changed = _replace(existing, metadata=_replace(metadata, labels=labels), spec=_replace(spec, mac=mac, ports=ports))
+    annotations = metadata.annotations
+    if not attachment.is_closed:
+        annotations = {name: value for name, value in annotations.items() if name != CLOSED}
+    metadata = _replace(metadata, labels=labels, annotations=annotations)
+    changed = _replace(existing, metadata=metadata, spec=_replace(spec, mac=mac, ports=ports))
     return await endpoint.update_endpoint(work.client, changed) if changed != existing else existing
 
 
