@@ -11,7 +11,8 @@ PURE = (
     "libcalico/libcalico/workload/plan.py", "native/calico_native/py/",
     "components/bird-config/calico_bird/routing.py", "components/bird-config/calico_bird/grammar.py",
     "components/bird-config/calico_bird/filters.py", "components/bird-config/calico_bird/peers.py",
-    "components/bird-config/calico_bird/render.py",
+    "components/bird-config/calico_bird/render.py", "libcalico/libcalico/bird/names.py",
+    "libcalico/libcalico/bird/replies.py",
 )  # fmt: skip
 KERNEL, TESTING, CLOCK = "libcalico/libcalico/kernel/", "libcalico/libcalico/testing/", "libcalico/libcalico/clock.py"
 NOW = {

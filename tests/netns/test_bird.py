@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from calico_bird.apply import Change, apply
-from calico_bird.control import ProtocolRow, configure, show_protocols
 from calico_bird.render import Renderer
 from calico_bird.routing import Routing
 from calico_bird.testing import node, resource, routing
+from libcalico.bird.control import configure, show_protocols, show_routes, show_status
+from libcalico.bird.replies import NextHop, Protocol, Route
 from libcalico.datastore.contract import Delete
 from libcalico.datastore.etcd import EtcdDatastore
 from libcalico.datastore.settings import etcd_config, from_environment
@@ -70,7 +71,7 @@ class Host:
             self.process.kill()
             self.process.wait()
 
-    async def sessions(self) -> dict[str, ProtocolRow]:
+    async def sessions(self) -> dict[str, Protocol]:
         return {row.name: row for row in await show_protocols(self.socket, TIMEOUT_S) if row.kind == "BGP"}
 
     async def established(self) -> dict[str, str]:
@@ -130,6 +131,19 @@ async def test_containers_networks_reach_the_other_host_and_changes_drop_no_sess
         assert await hosts[0].take(hosts[0].state(changed, router)) is Change.WRITTEN
     assert await hosts[0].take(hosts[0].state(changed, router)) is Change.UNCHANGED
     assert [await one.established() for one in hosts] == before
+    await _answers_are_read(hosts[0])
+
+
+async def _answers_are_read(host: Host) -> None:
+    """What the real BIRD answers, as values."""
+    status = await show_status(host.socket, TIMEOUT_S)
+    assert (status.version[:2], status.router_id, status.daemon) == ("2.", "10.77.0.1", "Daemon is up and running")
+    rows = {row.name: row for row in await show_protocols(host.socket, TIMEOUT_S, details=True)}
+    assert (rows["Mesh_fd77__2"].neighbor, rows["Mesh_fd77__2"].bgp_state) == ("fd77::2", "Established")
+    routes = await show_routes(host.socket, TIMEOUT_S)
+    hops = (NextHop("10.77.0.2", "up0"),)
+    assert Route("10.88.2.0/26", "unicast", "Mesh_10_77_0_2", True, hops) in routes
+    assert Route("10.88.1.0/26", "blackhole", "calico_static4", True, ()) in routes
 
 
 async def test_filters_filter_and_passwords_count(hosts: list[Host]) -> None:

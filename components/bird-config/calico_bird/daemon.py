@@ -13,11 +13,11 @@ import logging
 from pathlib import Path
 from typing import NamedTuple
 
-from calico_bird import control
 from calico_bird.apply import Change, apply
 from calico_bird.render import Rendered, Renderer
 from calico_bird.routing import Problem, Routing
 from calico_bird.sources import needs_statuses, read_secrets, read_statuses, wanted_secrets
+from libcalico.bird import control
 from libcalico.clock import Clock, SystemClock
 from libcalico.datastore.syncer import Batch, Status, Syncer
 from libcalico.errors import Unavailable

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from calico_bird.grammar import NotBird, neighbor_address, password, router_id
 from calico_bird.routing import DEFAULT_PORT, FAMILIES, Host, Problem, Routing
+from libcalico.bird.names import GLOBAL, LOCAL_WORKLOAD, NODE, session_name
+from libcalico.bird.names import MESH as MESH_SCOPE
 from libcalico.durations import parse_duration
 from libcalico.model.bgp import BGPPassword, BGPPeerSpec
 from libcalico.net import Cidr, parse_cidr
@@ -18,7 +20,6 @@ from libcalico.selector import SelectorError, parse
 from libcalico.text import shown
 
 EXPLICIT, SELECTED, REVERSE, MESH = range(4)
-GLOBAL, NODE, LOCAL_WORKLOAD, MESHED = "Global", "Node", "Local_Workload", "Mesh"
 LARGEST_KEEPALIVE_S, LARGEST_RESTART_S = 65535, 4095
 SECOND_NS = 1_000_000_000
 LARGEST_PORT = 65535
@@ -298,7 +299,7 @@ class _Planner:
         same_as = remote.as_number == (local_as or self.own_as)
         secret, disabled = self._password(name, spec.password)
         session = Session(
-            _session_name(scope, remote), remote, same_as,
+            session_name(scope, remote.address, remote.port), remote, same_as,
             local_as=local_as,
             source="" if spec.source_address == "None" else own,
             ttl=spec.ttl_security or 0,
@@ -382,7 +383,7 @@ class _Planner:
                 if own is None or own == address:
                     continue
                 session = Session(
-                    f"{MESHED}_{_underscored(address)}", Remote(address, family, port, as_number, is_node=True),
+                    session_name(MESH_SCOPE, address), Remote(address, family, port, as_number, is_node=True),
                     as_number == self.own_as, source=own, passive=address > own, times=Times(restart_s),
                     password=secret, disabled=disabled,
                 )  # fmt: skip
@@ -391,15 +392,6 @@ class _Planner:
 
 def _origin(found: _Found) -> str:
     return f"BGPPeer({shown(found.rank.peer_name)})" if found.rank.peer_name else "the node mesh"
-
-
-def _underscored(address: str) -> str:
-    return address.replace(".", "_").replace(":", "_")
-
-
-def _session_name(scope: str, remote: Remote) -> str:
-    port = f"_port_{remote.port}" if remote.port else ""
-    return f"{scope}_{_underscored(remote.address)}{port}"
 
 
 def _next_hop(spec: BGPPeerSpec, same_as: bool) -> str:

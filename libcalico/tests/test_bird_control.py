@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from calico_bird.control import NoBird, ProtocolRow, Refused, ask, configure, show_protocols
+from libcalico.bird.control import NoBird, Refused, ask, configure, find_socket, show_protocols
+from libcalico.bird.replies import Protocol
 from libcalico.errors import Unavailable
 
 GREETING = b"0001 BIRD 2.0.12 ready.\n"
@@ -45,10 +46,8 @@ async def test_protocols(tmp_path: Path) -> None:
         rows = await show_protocols(str(tmp_path / "s"), 5)
     assert asked == [b"show protocols\n"]
     assert rows == [
-        ProtocolRow("kernel4", "Kernel", "master4", "up", "07:08:10.973", ""),
-        ProtocolRow(
-            "Mesh_10_0_5_21", "BGP", "---", "start", "07:08:12.696", "Active        Socket: Connection refused"
-        ),
+        Protocol("kernel4", "Kernel", "master4", "up", "07:08:10.973", ""),
+        Protocol("Mesh_10_0_5_21", "BGP", "---", "start", "07:08:12.696", "Active        Socket: Connection refused"),
     ]
 
 
@@ -93,3 +92,22 @@ async def test_a_bird_that_hangs_costs_the_time_given(tmp_path: Path) -> None:
 async def test_no_bird(tmp_path: Path) -> None:
     with pytest.raises(NoBird, match="ask BIRD"):
         await ask(str(tmp_path / "s"), "show status", 5)
+
+
+async def test_a_large_answer(tmp_path: Path) -> None:
+    rows = b"".join(b" Mesh_10_0_%d_%d BGP --- up 07:08:12 Established\n" % divmod(one, 256) for one in range(20000))
+    async with _bird(tmp_path / "s", b"1002-kernel4 Kernel master4 up 07:08:10\n" + rows + b"0000 \n"):
+        assert len(await show_protocols(str(tmp_path / "s"), 30)) == 20001
+
+
+async def test_details_are_asked_for(tmp_path: Path) -> None:
+    async with _bird(tmp_path / "s", ROWS) as asked:
+        await show_protocols(str(tmp_path / "s"), 5, details=True)
+    assert asked == [b"show protocols all\n"]
+
+
+def test_where_bird_listens(tmp_path: Path) -> None:
+    places = [str(tmp_path / "bird2.ctl"), str(tmp_path / "bird.ctl"), str(tmp_path / "other.ctl")]
+    assert find_socket(places) == places[2]
+    Path(places[1]).touch()
+    assert find_socket(places) == places[1]

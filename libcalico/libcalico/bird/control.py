@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
-from typing import NamedTuple
+from collections.abc import Sequence
 
+from libcalico.bird.replies import BirdStatus, Line, Protocol, Route, parse_protocols, parse_routes, parse_status
 from libcalico.errors import BadData, Unavailable
 from libcalico.text import shown
 
@@ -13,8 +15,9 @@ LINE = re.compile(r"([0-9]{4})([ -])(.*)", re.DOTALL)
 LARGEST_REPLY = 64 << 20
 LARGEST_LINE = 1 << 16
 RECONFIGURED = {3: "reconfigured", 4: "reconfiguration in progress", 5: "reconfiguration queued"}
-GREETING, PROTOCOL_ROW, FIRST_ERROR = 1, 1002, 8000
-COLUMNS = 5
+GREETING, FIRST_ERROR = 1, 8000
+SOCKETS = ("/var/run/calico/bird2.ctl", "/var/run/calico/bird.ctl", "/var/run/bird/bird.ctl")
+"""Where BIRD listens, the first that is there: beside a translating proxy, as upstream has it, as Debian does."""
 
 
 class NoBird(Unavailable):
@@ -25,23 +28,9 @@ class Refused(BadData):
     """BIRD answered with an error: a file that it does not take (the text says where), or a command that it lacks."""
 
 
-class Line(NamedTuple):
-    """A line of a reply, with the code that it has or continues."""
-
-    code: int
-    text: str
-
-
-class ProtocolRow(NamedTuple):
-    """A row of `show protocols`; `info` of a BGP session is its state, `Established` when it is up, and the last
-    error."""
-
-    name: str
-    kind: str
-    table: str
-    state: str
-    since: str
-    info: str
+def find_socket(places: Sequence[str] = SOCKETS) -> str:
+    """The first of the places where there is something, else the last one."""
+    return next((place for place in places if os.path.exists(place)), places[-1])
 
 
 async def ask(path: str, command: str, timeout_s: float) -> list[Line]:
@@ -107,12 +96,16 @@ async def configure(path: str, timeout_s: float) -> str:
     return RECONFIGURED[last.code]
 
 
-async def show_protocols(path: str, timeout_s: float) -> list[ProtocolRow]:
+async def show_status(path: str, timeout_s: float) -> BirdStatus:
+    """How BIRD is. Raises as `ask`."""
+    return parse_status(await ask(path, "show status", timeout_s))
+
+
+async def show_protocols(path: str, timeout_s: float, details: bool = False) -> list[Protocol]:
     """Every protocol of BIRD's. Raises as `ask`."""
-    rows = []
-    for line in await ask(path, "show protocols", timeout_s):
-        if line.code == PROTOCOL_ROW:
-            words = line.text.split(None, COLUMNS)
-            words += [""] * (COLUMNS + 1 - len(words))
-            rows.append(ProtocolRow(*words))
-    return rows
+    return parse_protocols(await ask(path, "show protocols all" if details else "show protocols", timeout_s))
+
+
+async def show_routes(path: str, timeout_s: float) -> list[Route]:
+    """The routes of all of BIRD's tables, some hundred bytes each. Raises as `ask`."""
+    return parse_routes(await ask(path, "show route", timeout_s))
