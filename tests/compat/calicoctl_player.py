@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from calicoctl import grammar
+from calicoctl import command_line
 from calicoctl.testing import run_calicoctl
 from libcalico.client.blocking import Client
 from libcalico.datastore.memory import MemoryDatastore
@@ -30,7 +30,7 @@ def _has(word: str) -> bool:
     if word in KINDS:
         return word in STRUCTS
     word = MEANT.get(word, word)
-    return any(command == word or command.startswith(f"{word} ") for command in grammar.COMMANDS)
+    return any(command == word or command.startswith(f"{word} ") for command in command_line.COMMANDS)
 
 
 def put_all(connection: Client, store: MemoryDatastore, items: list[dict[str, Any]]) -> None:

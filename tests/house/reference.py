@@ -8,8 +8,8 @@ from typing import Any
 
 from calico_felix.foreign import FOREIGN
 from calico_felix.parameters import PARAMETERS
+from calicoctl.operands import kind_of
 from calicoctl.output.tables import headings
-from calicoctl.words import kind_of
 from libcalico.config import Parameter
 from libcalico.datastore.settings import SETTINGS, Setting
 from libcalico.errors import BadData

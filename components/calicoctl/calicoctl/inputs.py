@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from calicoctl import streams
+from calicoctl import stdio
 from calicoctl.failures import CommandFailed
 from libcalico.errors import BadData
 from libcalico.manifest import documents
@@ -38,7 +38,7 @@ def load(arguments: dict[str, Any]) -> list[Loaded]:
             problems += unreadable
     except OSError as error:
         what = "cannot read standard input" if error.filename is None else f"open {error.filename}"
-        raise CommandFailed(f"failed to execute command: {what}: {streams.reason(error)}") from None
+        raise CommandFailed(f"failed to execute command: {what}: {stdio.reason(error)}") from None
     if problems:
         raise _failure(problems)
     if not loaded and not arguments.get("--skip-empty"):
@@ -48,7 +48,7 @@ def load(arguments: dict[str, Any]) -> list[Loaded]:
 
 def _contents(name: str, recursive: bool) -> Iterator[tuple[str, bytes]]:
     if name == "-":
-        yield "-", streams.read_input(MOST_BYTES + 1)
+        yield "-", stdio.read_input(MOST_BYTES + 1)
         return
     path = Path(name)
     if not path.is_dir():

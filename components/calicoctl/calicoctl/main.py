@@ -9,7 +9,7 @@ from typing import Any
 
 import docopt
 
-from calicoctl import grammar, start, streams
+from calicoctl import command_line, start, stdio
 from calicoctl.failures import CommandFailed, notes_of, show_notes
 from libcalico.errors import CalicoError
 
@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     if argv is not None:
         return _written(argv)
     start.prepare()
-    streams.take_over()
+    stdio.take_over()
     status = _written(sys.argv[1:])
     sys.stderr.flush()
     os._exit(status)  # the interpreter would take its modules apart, for as long as a request to etcd
@@ -35,10 +35,10 @@ def _written(words: list[str]) -> int:
         status = _status(words)
         sys.stdout.flush()
     except BrokenPipeError:
-        streams.give_up_output()
-        return streams.BROKEN_PIPE_STATUS
-    except streams.OutputFailed as error:
-        streams.give_up_output()
+        stdio.give_up_output()
+        return stdio.BROKEN_PIPE_STATUS
+    except stdio.OutputFailed as error:
+        stdio.give_up_output()
         print(error, file=sys.stderr)
         return 1
     return status
@@ -48,7 +48,7 @@ def _status(words: list[str]) -> int:
     try:
         _check_words(words)
         return _run(words)
-    except (BrokenPipeError, streams.OutputFailed):
+    except (BrokenPipeError, stdio.OutputFailed):
         raise
     except CalicoError as error:
         to_stdout = isinstance(error, CommandFailed) and error.to_stdout
@@ -74,11 +74,11 @@ def _check_words(words: list[str]) -> None:
 
 def _run(words: list[str]) -> int:
     try:
-        top = grammar.parse(grammar.TOP, words, options_first=True)
+        top = command_line.parse(command_line.TOP, words, options_first=True)
     except docopt.DocoptExit:
         return _top_usage(words)
     if top["--help"]:
-        print(grammar.TOP)
+        print(command_line.TOP)
         return 0
     level = top["--log-level"]
     if level not in LEVELS:
@@ -93,31 +93,31 @@ def _run(words: list[str]) -> int:
 
 def _top_usage(words: list[str]) -> int:
     if any(word in ("-h", "--help") for word in words):
-        print(grammar.TOP)
+        print(command_line.TOP)
         return 0
     print(f"Invalid option: '{' '.join(words)}'. Use flag '--help' to read about a specific subcommand.")
-    print(grammar.TOP, file=sys.stderr)
+    print(command_line.TOP, file=sys.stderr)
     return 1
 
 
 def _run_command(command: str, rest: list[str], context: str | None) -> int:
     name = command
-    if subcommands := grammar.GROUPS.get(command):
+    if subcommands := command_line.GROUPS.get(command):
         if not rest or (rest[0] not in subcommands and not rest[0].startswith("-")):
             return _no_subcommand(command, rest)
         name = f"{command} {rest[0] if rest[0] in subcommands else subcommands[0]}"
-    usage = grammar.COMMANDS.get(name)
+    usage = command_line.COMMANDS.get(name)
     if usage is None:
-        print(f'unknown command: "{command}"\n{grammar.TOP}', file=sys.stderr)
+        print(f'unknown command: "{command}"\n{command_line.TOP}', file=sys.stderr)
         return 1
     if "-h" in rest or "--help" in rest:
         print(usage)
         return 0
     try:
-        arguments = grammar.parse(usage, [command, *rest])
+        arguments = command_line.parse(usage, [command, *rest])
     except docopt.DocoptExit as error:
-        print(f"{grammar.usage_lines(usage)}\n", file=sys.stderr)
-        reason = grammar.what_is_wrong(name, [command, *rest], str(error))
+        print(f"{command_line.usage_lines(usage)}\n", file=sys.stderr)
+        reason = command_line.what_is_wrong(name, [command, *rest], str(error))
         print(f"calicoctl {name}: {reason}. Use flag '--help' to read about it.", file=sys.stderr)
         return 1
     if context and not arguments.get("--context"):
@@ -129,8 +129,8 @@ def _no_subcommand(command: str, rest: list[str]) -> int:
     """Upstream prints its help for an unknown subcommand and succeeds; a script must not take that for a check."""
     if rest:
         print(f'unknown command: "{command} {rest[0]}"', file=sys.stderr)
-    subcommands = grammar.GROUPS[command]
-    print(f"{grammar.usage_lines(grammar.COMMANDS[f'{command} {subcommands[0]}'])}\n", file=sys.stderr)
+    subcommands = command_line.GROUPS[command]
+    print(f"{command_line.usage_lines(command_line.COMMANDS[f'{command} {subcommands[0]}'])}\n", file=sys.stderr)
     print(f"calicoctl {command}: the subcommands are: {', '.join(subcommands)}", file=sys.stderr)
     return 1
 

@@ -49,9 +49,9 @@ class World:
 
     def report(self, name: str, **changes: Any) -> dict[str, Any]:
         """Take a report, with members changed."""
-        from calicoctl import report, session
+        from calicoctl import ipam_report, session
 
-        found = json.loads(report.encode(self.client.ipam.check(), session.CLIENT_VERSION))
+        found = json.loads(ipam_report.encode(self.client.ipam.check(), session.CLIENT_VERSION))
         self.reports[name] = json.dumps({**found, **changes})
         return dict(found)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from calicoctl import grammar
+from calicoctl import command_line
 from calicoctl.commands.node_debug import COMMANDS
 from calicoctl.main import main
 from libcalico.rpc import grpc
@@ -145,8 +145,10 @@ def test_only_root_may_ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 def test_help_lists_every_command() -> None:
     for command in COMMANDS:
-        assert f"\n  {command} " in grammar.COMMANDS["node debug"]
-    assert [f"node {name}" for name in grammar.NODE] == [name for name in grammar.COMMANDS if name.startswith("node")]
+        assert f"\n  {command} " in command_line.COMMANDS["node debug"]
+    assert [f"node {name}" for name in command_line.NODE] == [
+        name for name in command_line.COMMANDS if name.startswith("node")
+    ]
 
 
 def _become_nobody() -> None:

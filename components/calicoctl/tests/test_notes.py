@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from calicoctl import failures, inputs
-from calicoctl.streams import CONTROL
+from calicoctl.stdio import CONTROL
 from calicoctl.testing import ENVIRONMENT, Outcome, run_calicoctl
 from libcalico import __version__
 from libcalico.datastore.memory import MemoryDatastore

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from calicoctl.words import namespace_for, refuse_read_only
+from calicoctl.operands import namespace_for, refuse_read_only
 from libcalico.client.checks import as_new
 from libcalico.client.initialise import ensure_initialized
 from libcalico.client.objects import AsyncClient

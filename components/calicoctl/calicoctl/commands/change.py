@@ -10,8 +10,8 @@ import msgspec
 
 from calicoctl import cluster
 from calicoctl.failures import CommandFailed, failed_by
+from calicoctl.operands import kind_of, namespace_for, refuse_read_only
 from calicoctl.session import Session
-from calicoctl.words import kind_of, namespace_for, refuse_read_only
 from libcalico.errors import BadData, CalicoError, ResourceDoesNotExist, ResourceUpdateConflict
 from libcalico.manifest.kinds import TYPED
 from libcalico.model import ResourceKey, from_input, to_json

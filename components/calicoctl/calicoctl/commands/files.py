@@ -11,7 +11,7 @@ import msgspec
 
 from calicoctl import cluster, inputs
 from calicoctl.failures import several, show_notes
-from calicoctl.words import check_names, is_kubernetes_policy, kind_of, namespace_for, refuse_read_only
+from calicoctl.operands import check_names, is_kubernetes_policy, kind_of, namespace_for, refuse_read_only
 from libcalico.errors import (
     CalicoError,
     FieldError,

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from calicoctl import cluster
 from calicoctl.failures import CommandFailed, failed_by, several, show_notes
+from calicoctl.operands import check_names, kind_of, namespace_for
 from calicoctl.output import tables
 from calicoctl.session import Session
-from calicoctl.words import check_names, kind_of, namespace_for
 from libcalico.errors import BadData, CalicoError, ParsingDatastoreEntry, ResourceDoesNotExist
 from libcalico.model import API_VERSION, KINDS, to_json
 

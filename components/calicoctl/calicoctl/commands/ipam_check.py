@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-from calicoctl import cluster, report, session, streams
+from calicoctl import cluster, ipam_report, session, stdio
 from calicoctl.failures import CommandFailed, failed_by
 from libcalico.errors import CalicoError
 from libcalico.ipam.audit import Allocation, Audit
@@ -28,7 +28,7 @@ def run(arguments: dict[str, Any]) -> int:
     for key in audit.unreadable:
         print(f"warning: {key} cannot be read: what it uses counts as leaked", file=sys.stderr)
     if arguments["--output"]:
-        _write(arguments["--output"], report.encode(audit, session.CLIENT_VERSION))
+        _write(arguments["--output"], ipam_report.encode(audit, session.CLIENT_VERSION))
     return 0
 
 
@@ -37,7 +37,7 @@ def _write(file: str, text: str) -> None:
         Path(file).write_text(text, encoding="utf-8")
     except OSError as error:
         what = "write" if error.filename is None else "open"
-        raise CommandFailed(f"{what} {file}: {streams.reason(error)}") from None
+        raise CommandFailed(f"{what} {file}: {stdio.reason(error)}") from None
 
 
 def lines(audit: Audit, shows_all: bool, shows_problems: bool) -> Iterator[str]:

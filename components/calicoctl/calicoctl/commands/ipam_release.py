@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from calicoctl import cluster, report, session
+from calicoctl import cluster, ipam_report, session
 from calicoctl.commands.ipam import parsed_address
 from calicoctl.failures import CommandFailed, failed_by, notes_are_shown, show_notes
-from calicoctl.report import Leak, Report, StaleHandle
+from calicoctl.ipam_report import Leak, Report, StaleHandle
 from libcalico.errors import CalicoError, ResourceUpdateConflict
 from libcalico.ipam.release import Release
 from libcalico.model.resources import ClusterInformation
@@ -58,7 +58,7 @@ def _users(client: Session, address: str) -> list[str]:
 
 def _release_reported(client: Session, files: Sequence[str], is_forced: bool) -> None:
     information = client.get(ClusterInformation, "default")
-    reports = [_accepted(report.read(file), information, is_forced) for file in files]
+    reports = [_accepted(ipam_report.read(file), information, is_forced) for file in files]
     if information.metadata.resource_version not in [one.cluster_revision for one in reports]:
         raise CommandFailed(
             "the provided reports are all stale - at least one should be up-to-date. Please generate a new report while"
@@ -74,7 +74,7 @@ def _release_reported(client: Session, files: Sequence[str], is_forced: bool) ->
             f"{len(audit.unreadable)} endpoints or nodes cannot be read, so what they use is unknown"
             f" ({audit.unreadable[0]}). Mend or delete them, or re-run with --force"
         )
-    leaks, handles = report.common(reports)
+    leaks, handles = ipam_report.common(reports)
     _release_leaks(client, leaks, audit)
     _delete_handles(client, handles, audit)
     print("You may now unlock the data store.")

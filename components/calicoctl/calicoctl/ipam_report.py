@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from calicoctl import streams
+from calicoctl import stdio
 from calicoctl.failures import CommandFailed
 from libcalico.ipam.audit import Allocation, Audit
 
@@ -86,7 +86,7 @@ def read(file: str) -> Report:
     try:
         text = Path(file).read_bytes()
     except OSError as error:
-        raise CommandFailed(f"open {file}: {streams.reason(error)}") from None
+        raise CommandFailed(f"open {file}: {stdio.reason(error)}") from None
     try:
         return _decode(file, json.loads(text))
     except KeyError as error:

@@ -59,8 +59,7 @@ def test_messages_that_cannot_be_written_change_nothing(tmp_path: Path, where: s
 
 def test_no_file_of_ours_gets_the_number_of_a_closed_one(tmp_path: Path) -> None:
     script = (
-        "import os; from calicoctl import streams; streams.take_over();"
-        " assert os.open('/etc/hostname', os.O_RDONLY) > 2"
+        "import os; from calicoctl import stdio; stdio.take_over(); assert os.open('/etc/hostname', os.O_RDONLY) > 2"
     )
     code = f'{sys.executable} -c "{script}" <&- >&- 2>&-'
     subprocess.run(["bash", "-c", code], check=True, timeout=60)
@@ -74,7 +73,7 @@ def test_output_is_utf_8_whatever_the_locale_says(tmp_path: Path) -> None:
 def test_a_pipe_that_does_not_block_is_waited_for(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    script = "from calicoctl import streams; streams.take_over(); print('x' * 1_000_000)"
+    script = "from calicoctl import stdio; stdio.take_over(); print('x' * 1_000_000)"
     with subprocess.Popen([sys.executable, "-c", script], stdout=writer, stderr=subprocess.PIPE) as process:
         os.close(writer)
         received = 0

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from calicoctl import grammar
+from calicoctl import command_line
 from calicoctl.testing import run_calicoctl
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.manifest.kinds import TYPED
@@ -56,15 +56,19 @@ def test_a_subcommand_that_is_not_there_fails(word: str) -> None:
 
 
 def test_help_offers_what_is_there() -> None:
-    assert "repair" not in grammar.TOP
-    assert "go-template are not there" in " ".join(grammar.COMMANDS["get"].split()).replace("and go-template-file ", "")
-    assert [f"ipam {name}" for name in grammar.IPAM] == [name for name in grammar.COMMANDS if name.startswith("ipam")]
+    assert "repair" not in command_line.TOP
+    assert "go-template are not there" in " ".join(command_line.COMMANDS["get"].split()).replace(
+        "and go-template-file ", ""
+    )
+    assert [f"ipam {name}" for name in command_line.IPAM] == [
+        name for name in command_line.COMMANDS if name.startswith("ipam")
+    ]
 
 
 def test_help_lists_every_kind() -> None:
-    (listed,) = re.findall(r"<KIND> is one of (.*), in any case", " ".join(grammar.COMMANDS["get"].split()))
+    (listed,) = re.findall(r"<KIND> is one of (.*), in any case", " ".join(command_line.COMMANDS["get"].split()))
     kinds = [kind_of_word(word) for word in re.findall(r"\w+", listed)]
     assert {kind for kind in kinds if kind} == set(TYPED)
     assert None not in kinds
     for command in ("delete", "patch", "label"):
-        assert listed in " ".join(grammar.COMMANDS[command].split())
+        assert listed in " ".join(command_line.COMMANDS[command].split())
