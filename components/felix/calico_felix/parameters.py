@@ -5,6 +5,8 @@ parameter (`test_settings_effects.py`)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from calico_felix.dataplane.config import DataplaneConfig
 from calico_felix.dataplane.mtu import HOST_INTERFACES
 from libcalico.config import (
@@ -23,8 +25,11 @@ from libcalico.config import (
 from libcalico.conventions import INTERFACE_PREFIX, MTU_FILE, NODE_SOCKET, STATE_DIRECTORY
 from libcalico.model.go_regex import go_search
 from libcalico.policy.nft.rules import NftOptions
+from libcalico.workload.plan import LEAST_MTU_V6
 
 LARGEST_PORT = 65535
+LEAST_TUNNEL_MTU = 552
+"""What DC/OS's installer takes at least."""
 PASS_BIT = 1  # the second lowest bit of the mark mask, as upstream counts
 
 SEVERITIES = ("trace", "debug", "info", "warning", "error", "fatal")
@@ -57,6 +62,19 @@ def pattern(text: str) -> str:
     except ValueError as error:
         raise ValueError(f"is no regular expression: {error}") from None
     return text
+
+
+def tunnel_mtu(least: int) -> Callable[[str], int]:
+    """Reads a tunnel's MTU in octets: 0, which is "from the underlay", or a number that is not below `least`."""
+    number = integer(0, LARGEST_PORT)
+
+    def read(text: str) -> int:
+        found = number(text)
+        if 0 < found < least:
+            raise ValueError(f"is below {least} (0 takes it from the underlay)")
+        return found
+
+    return read
 
 
 def mark_mask(text: str) -> int:
@@ -128,7 +146,8 @@ PARAMETERS = (
     Parameter("VXLANEnabled", boolean, None, "None: when a pool needs it"),
     Parameter("VXLANPort", integer(1, LARGEST_PORT), 4789, "UDP port of VXLAN"),
     Parameter("VXLANVNI", integer(1, 0xFFFFFF), 4096, "VXLAN network identifier"),
-    Parameter("VXLANMTU", integer(0, LARGEST_PORT), 0, "MTU of the VXLAN device in bytes, 0: from the parent"),
+    Parameter("VXLANMTU", tunnel_mtu(LEAST_TUNNEL_MTU), 0, "MTU of vxlan.calico in bytes, 0: from the underlay"),
+    Parameter("VXLANMTUV6", tunnel_mtu(LEAST_MTU_V6), 0, "MTU of vxlan-v6.calico in bytes, 0: from the underlay"),
     Parameter("MTUIfacePattern", pattern, HOST_INTERFACES, "names of the interfaces whose smallest MTU is the host's"),
     Parameter(
         "MTUFile",
@@ -160,10 +179,12 @@ def pass_mark(mask: int) -> int:
 
 
 def dataplane_config(configuration: Configuration, host: str, vxlan_families: frozenset[int]) -> DataplaneConfig:
-    """What the dataplane needs, from the parameters. `vxlan_families`: in which families pools want VXLAN."""
+    """What the dataplane needs, from the parameters. `vxlan_families`: in which families pools want VXLAN.
+
+    VXLANEnabled adds IPv4 to them, which start-up of upstream's has stored beside pools of IPv4, or takes all away."""
     get = configuration.__getitem__
     wanted = get("VXLANEnabled")
-    families = vxlan_families if wanted is None else (frozenset((4,)) if wanted else frozenset())
+    families = frozenset[int]() if wanted is False else vxlan_families | ({4} if wanted else set())
     nft = NftOptions(
         interface_prefixes=get("InterfacePrefix"),
         pass_mark=pass_mark(get("NftablesMarkMask")),
@@ -183,6 +204,7 @@ def dataplane_config(configuration: Configuration, host: str, vxlan_families: fr
         nft=nft,
         vxlan_vni=get("VXLANVNI"),
         vxlan_mtu=get("VXLANMTU"),
+        vxlan_mtu_v6=get("VXLANMTUV6"),
         ipv6=get("IPv6Support"),
         device_protocol=get("DeviceRouteProtocol"),
         mtu_file=get("MTUFile"),

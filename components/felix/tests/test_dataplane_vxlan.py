@@ -10,6 +10,7 @@ from calico_felix.dataplane.interfaces import Interfaces
 from calico_felix.dataplane.manager import Context, LinkChange
 from calico_felix.dataplane.vxlan import DEVICE_RETRY_S, Vxlan
 from libcalico.calc.messages import Route as WantedRoute
+from libcalico.kernel.objects import Neighbour, VxlanAttributes
 from libcalico.testing.clock import ManualClock
 from libcalico.testing.flushes import flush, vtep
 from libcalico.testing.kernel import FakeKernel
@@ -84,6 +85,46 @@ async def test_both_families_have_a_device_each(host: Host) -> None:
     assert host.neighbours() == [
         f"fd00::2 dev vxlan-v6.calico lladdr {MAC_A}", f"fdb {MAC_A} dst 2001:db8::2 dev vxlan-v6.calico",
     ]  # fmt: skip
+
+
+async def test_a_vni_that_another_program_s_device_has_is_named_and_taken_when_it_is_free(
+    host: Host, clock: ManualClock
+) -> None:
+    host.kernel.rtnl().ensure_vxlan("vtep1024", VxlanAttributes(4096, 4789, "172.16.0.1", 0), MAC_B, 1400)
+    host.vxlan.on_flush(flush(vteps=[OWN, A]))
+    await host.apply()
+    (problem,) = host.vxlan.pending()
+    assert "VNI 4096 on UDP port 4789 is that of device vtep1024, which is another program's" in problem
+    assert "set another vxlanVNI or vxlanPort (FELIX_VXLANVNI, FELIX_VXLANPORT) on all nodes, or remove" in problem
+    assert host.vxlan.plan_route(WantedRoute("10.0.2.0/26", "vxlan", "a")) is None
+    host.kernel.remove_link("vtep1024")
+    clock.at_s += DEVICE_RETRY_S
+    await host.apply()
+    assert (host.links(), host.neighbours(), host.vxlan.pending()) == ([DEVICE], WAY_TO_A, [])
+
+
+async def test_another_device_on_the_same_port_stays_with_all_that_it_has(host: Host) -> None:
+    theirs = host.kernel.rtnl().ensure_vxlan("vtep1024", VxlanAttributes(1024, 4789, "172.16.0.1", 0), MAC_B, 1400)
+    host.kernel.rtnl().apply_neighbours([], [Neighbour(theirs.ifindex, "172.16.0.2", MAC_B, fdb=True)])
+    before = host.links(), host.neighbours()
+    host.vxlan.on_flush(flush(vteps=[OWN, A]))
+    await host.apply()
+    host.vxlan.on_flush(flush(vteps_gone=[OWN, A]))
+    await host.apply()
+    assert (host.links(), host.neighbours()) == before
+
+
+async def test_an_underlay_that_is_too_narrow_for_ipv6_is_named(host: Host) -> None:
+    narrow = host.kernel.links[host.kernel.index("eth0")]._replace(mtu=1349)
+    host.kernel.put_link(narrow)
+    host.kernel.add_address("eth0", "2001:db8::1/64")
+    host.vxlan.on_flush(flush(vteps=[OWN_V6, A_V6]))
+    await host.apply()
+    assert host.links() == []
+    assert host.vxlan.pending() == [
+        "device vxlan-v6.calico: make device vxlan-v6.calico: its MTU would be 1279, and IPv6 needs 1280: eth0 has "
+        "1349, which must be at least 1350, or pools of IPv6 must have vxlanMode Never"
+    ]
 
 
 async def test_of_two_nodes_with_one_tunnel_address_the_other_s_entry_outlives_the_first(host: Host) -> None:

@@ -65,6 +65,34 @@ def test_it_is_seen_in_the_rules(name: str, value: str) -> None:
     assert rules(made) != rules(in_datastore())
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("VXLANMTU", "551", "is below 552 (0 takes it from the underlay)"),
+        ("VXLANMTUV6", "1279", "is below 1280 (0 takes it from the underlay)"),
+        ("VXLANMTU", "65536", "is not between 0 and 65535"),
+        ("VXLANVNI", "0", "is not between 1 and 16777215"),
+        ("VXLANVNI", "16777216", "is not between 1 and 16777215"),
+        ("VXLANPort", "0", "is not between 1 and 65535"),
+        ("VXLANPort", "65536", "is not between 1 and 65535"),
+    ],
+)  # fmt: skip
+def test_a_tunnel_s_setting_that_cannot_be_is_named_and_the_default_counts(name: str, value: str, why: str) -> None:
+    made = in_datastore(**{name: value})
+    (warning,) = made.warnings
+    assert name in warning and f"'{value}'" in warning and why in warning
+    assert made[name] == AgentConfiguration()[name]
+
+
+@pytest.mark.parametrize(
+    ("enabled", "pools", "wanted"),
+    [("", {4, 6}, {4, 6}), ("true", {6}, {4, 6}), ("true", set(), {4}), ("false", {4, 6}, set())],
+)
+def test_vxlan_may_be_forced_on_and_off(enabled: str, pools: set[int], wanted: set[int]) -> None:
+    made = in_datastore(**({"VXLANEnabled": enabled} if enabled else {}))
+    assert dataplane_config(made, "here", frozenset(pools)).nft.vxlan_families == wanted
+
+
 def test_another_kind_of_datastore_is_refused() -> None:
     made = AgentConfiguration()
     made.load_environment({"FELIX_DATASTORETYPE": "kubernetes"}, "FELIX_")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from libcalico.kernel import nlmsg, objects
 from libcalico.kernel.errors import KernelError
 from libcalico.kernel.nlsocket import Request, T
-from libcalico.kernel.objects import Link, Neighbour
+from libcalico.kernel.objects import Link, Neighbour, VxlanAttributes
 from libcalico.kernel.rtnl import Rtnl
 from libcalico.net import bare_address
 from libcalico.testing.kernel_state import KernelState
@@ -117,6 +117,8 @@ class FakeRtnl(Rtnl):
         kernel = self._kernel
         if kernel.index(asked.name):
             return errno.EEXIST
+        if asked.vxlan is not None and self._has_vni(asked.vxlan):
+            return errno.EEXIST
         kernel.add_link(asked.name, up=asked.up, mtu=asked.mtu or 1500, kind=asked.kind, mac=asked.mac)
         index = kernel.index(asked.name)
         if asked.vxlan is not None:
@@ -124,6 +126,12 @@ class FakeRtnl(Rtnl):
             mtu = (lower.mtu if lower is not None else 1500) - VXLAN_OVERHEAD
             kernel.put_link(kernel.links[index]._replace(vxlan=asked.vxlan, lower=asked.vxlan.lower, mtu=mtu))
         return 0
+
+    def _has_vni(self, wanted: VxlanAttributes) -> bool:
+        """A VNI on a port is one device's, of each family."""
+        family = objects.family_of(wanted.local)
+        there = [link.vxlan for link in self._kernel.links.values() if link.vxlan is not None]
+        return any((wanted.vni, wanted.port, family) == (o.vni, o.port, objects.family_of(o.local)) for o in there)
 
     def _change_link(self, asked: Link, body: memoryview) -> int:
         link = self._kernel.links.get(asked.ifindex)

@@ -10,7 +10,8 @@ from libcalico.policy.nft.rules import NftOptions
 
 
 class DataplaneConfig(NamedTuple):
-    """`host` is this node's name; `vxlan_mtu` in octets, 0 = from the parent; `device_protocol` of workload routes.
+    """`host` is this node's name; `vxlan_mtu` and `vxlan_mtu_v6` in octets, 0 = from the underlay; `device_protocol`
+    of workload routes.
 
     `mtu_file` is where the CNI plug-in finds the MTU of workloads ("": it is not written), `mtu_pattern` a regular
     expression for the names of the interfaces from which it is taken."""
@@ -19,6 +20,7 @@ class DataplaneConfig(NamedTuple):
     nft: NftOptions
     vxlan_vni: int = 4096
     vxlan_mtu: int = 0
+    vxlan_mtu_v6: int = 0
     ipv6: bool = True
     device_protocol: int = RTPROT_BOOT
     mtu_file: str = ""

@@ -17,13 +17,13 @@ from pathlib import Path
 from libcalico.files import read_regular
 from libcalico.kernel.objects import Link
 from libcalico.model.go_regex import go_search
+from libcalico.workload.plan import LEAST_MTU
 
 log = logging.getLogger(__name__)
 
 HOST_INTERFACES = r"^((en|wl|ww|sl|ib)[Pcopsvx].*|(eth|wlan|wwan).*)"
 """Upstream's default of MTUIfacePattern."""
 VXLAN_OVERHEAD = {4: 50, 6: 70}
-LEAST = 68
 _HOST_INTERFACES = re.compile(HOST_INTERFACES)
 
 
@@ -39,7 +39,7 @@ def workload_mtu(host: int, vxlan: Mapping[int, int]) -> int:
     """`vxlan`: the tunnel's MTU in each family that has one, 0 when there is none yet; 0 when it is not known."""
     ways = [mtu or (host - VXLAN_OVERHEAD[family] if host else 0) for family, mtu in vxlan.items()]
     found = min(ways, default=host)
-    return found if found >= LEAST else 0
+    return found if found >= LEAST_MTU else 0
 
 
 class MtuFile:

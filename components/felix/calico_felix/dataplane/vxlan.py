@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable, Iterable, Mapping
 
@@ -26,6 +27,7 @@ from libcalico.kernel.objects import (
 )
 from libcalico.kernel.rtnl import Rtnl
 from libcalico.reconcile.reconciler import Reconciler
+from libcalico.workload.plan import LEAST_MTU_V6
 
 NeighbourKey = tuple[int, str, str]
 
@@ -128,10 +130,13 @@ class Vxlan(Manager):
         if parent is None:
             self._forget_device(family)
             raise KernelError(_no_parent(own.parent, holder))
-        mtu = self._config.vxlan_mtu or parent.mtu - VXLAN_OVERHEAD[family]
+        mtu = self._wanted_mtu(family) or parent.mtu - VXLAN_OVERHEAD[family]
+        if family == 6 and mtu < LEAST_MTU_V6:
+            self._forget_device(family)
+            raise KernelError(f"make device {name}", detail=_too_small(mtu, parent))
         lower = parent.ifindex if parent == holder else 0  # else the kernel's routes decide, for each peer
         attributes = VxlanAttributes(self._config.vxlan_vni, self._config.nft.vxlan_port, own.parent, lower)
-        link = await self._netlink.run(Rtnl.ensure_vxlan, name, attributes, own.mac, mtu)
+        link = await self._make(name, attributes, own.mac, mtu)
         length = 32 if family == 4 else 128
         await self._netlink.run(Rtnl.ensure_only_address, link.ifindex, [f"{own.address}/{length}"], FAMILIES[family])
         if self._ready.get(family) != link:
@@ -141,10 +146,24 @@ class Vxlan(Manager):
         self._ready[family], self._parents[family] = link, parent
         self._interfaces.put(link)
 
+    async def _make(self, name: str, attributes: VxlanAttributes, mac: str, mtu: int) -> Link:
+        try:
+            return await self._netlink.run(Rtnl.ensure_vxlan, name, attributes, mac, mtu)
+        except KernelError as error:
+            if error.errno not in {errno.EEXIST, errno.EADDRINUSE}:
+                raise
+            links = await self._netlink.run(Rtnl.links)
+            raise KernelError(f"make device {name}", error.errno, _taken(name, attributes, links)) from error
+
+    def _wanted_mtu(self, family: int) -> int:
+        return self._config.vxlan_mtu if family == 4 else self._config.vxlan_mtu_v6
+
     def mtus(self) -> dict[int, int]:
         """Of each family that wants a tunnel, its MTU in octets, 0 when it is not there yet."""
-        mtu = self._config.vxlan_mtu
-        return {f: mtu or (self._ready[f].mtu if f in self._ready else 0) for f in self._config.nft.vxlan_families}
+        return {
+            family: self._wanted_mtu(family) or (self._ready[family].mtu if family in self._ready else 0)
+            for family in self._config.nft.vxlan_families
+        }
 
     def _forget_device(self, family: int) -> None:
         if self._ready.pop(family, None) is not None:
@@ -247,6 +266,26 @@ def _find_parent(rtnl: Rtnl, address: str, peers: Iterable[str]) -> tuple[Link |
     ways = {rtnl.device_to(peer) for peer in peers} or {rtnl.device_to(ANYWHERE[":" in address])}
     leaving = [link for link in links if link.ifindex in ways and not _is_nowhere(link)]
     return holder, min(leaving, key=lambda link: link.mtu, default=None)
+
+
+def _taken(name: str, wanted: VxlanAttributes, links: Iterable[Link]) -> str:
+    """Who has what a device needs: the kernel allows one VXLAN device for a VNI on a port."""
+    settings = "set another vxlanVNI or vxlanPort (FELIX_VXLANVNI, FELIX_VXLANPORT) on all nodes"
+    for link in links:
+        one = link.vxlan
+        if one is not None and (one.vni, one.port) == (wanted.vni, wanted.port) and link.name != name:
+            where = f"VNI {one.vni} on UDP port {one.port} is that of device {link.name}"
+            return f"{where}, which is another program's: {settings}, or remove {link.name}"
+    where = f"VNI {wanted.vni} or UDP port {wanted.port} is in use by another program"
+    return f"{where} (`ss -ulpn`, `ip -d link show type vxlan`): {settings}"
+
+
+def _too_small(mtu: int, parent: Link) -> str:
+    least = LEAST_MTU_V6 + VXLAN_OVERHEAD[6]
+    return (
+        f"its MTU would be {mtu}, and IPv6 needs {LEAST_MTU_V6}: {parent.name} has {parent.mtu},"
+        f" which must be at least {least}, or pools of IPv6 must have vxlanMode Never"
+    )
 
 
 def _is_nowhere(link: Link) -> bool:
