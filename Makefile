@@ -7,7 +7,8 @@ PYTHON ?= $(shell for p in python3.11 $$HOME/.pyenv/versions/3.11.*/bin/python3.
 STAMPS := build/stamps
 COMPONENTS := native libcalico components/felix components/cni components/calicoctl components/bird-config
 PACKAGES := etcd-server etcd-client nftables libnftables1 libnghttp2-dev build-essential cmake iproute2 conntrack util-linux \
-	iputils-ping iptables ipset bird2 firewalld dbus-daemon python3.11-venv python3-dev podman crun containerd containernetworking-plugins busybox-static
+	iputils-ping iptables ipset bird2 firewalld dbus-daemon python3.11-venv python3-dev podman crun containerd containernetworking-plugins busybox-static \
+	systemd systemd-container debootstrap
 # While this file is there, no package starts its service: the programs are used by path.
 NO_START := /usr/sbin/policy-rc.d
 FILES ?=

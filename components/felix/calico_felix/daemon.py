@@ -46,6 +46,7 @@ from libcalico.model.keys import AFFINITIES, IPAMConfigKey, key_path
 from libcalico.obs.figures import Figures
 from libcalico.obs.health import Health
 from libcalico.obs.metrics import Metrics
+from libcalico.obs.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -64,13 +65,14 @@ class Sources(NamedTuple):
     host: str
     configuration: Configuration
     datastore: Datastore
+    supervisor: Supervisor
 
 
 class Daemon:
     """The agent."""
 
     def __init__(self, sources: Sources, clock: Clock | None = None) -> None:
-        self.host, self.configuration, self.datastore = sources
+        self.host, self.configuration, self.datastore, supervisor = sources
         self.clock = clock or SystemClock()
         self.client = AsyncClient(self.datastore, self.clock)
         health = Health(self.clock)
@@ -81,7 +83,7 @@ class Daemon:
         self.follower = Follower(self.host, self.ipam, self.clock, self.settings.reload)
         self.unfinished = Unfinished(self.configuration["StateDirectory"])
         self.forwarding = Forwarding()
-        self.watchdog = Watchdog(self.clock, health, self.contact, self.follower, self.forwarding)
+        self.watchdog = Watchdog(self.clock, health, self.contact, self.follower, self.forwarding, supervisor)
         figures = Figures()
         for source in (self.follower.figures, self.contact.figures, self.watchdog.figures, self._other_figures):
             figures.add(source)

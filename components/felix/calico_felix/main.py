@@ -28,6 +28,7 @@ from libcalico.datastore.settings import SETTINGS, EtcdConfig, Found, etcd_confi
 from libcalico.errors import BadData, CalicoError
 from libcalico.files import is_there, read_regular
 from libcalico.obs import logs
+from libcalico.obs.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,9 @@ async def _run(host: str, configuration: Configuration, etcd: EtcdConfig) -> int
     log.info("%s", banner(host, calico_native.implementation))
     datastore = EtcdDatastore(etcd)
     try:
-        await Daemon(Sources(host, configuration, datastore)).run()
+        supervisor = Supervisor(os.environ.pop("NOTIFY_SOCKET", ""))
+        supervisor.status(f"reading datastore {datastore.endpoint}")
+        await Daemon(Sources(host, configuration, datastore, supervisor)).run()
         return 0
     except RestartNeeded as error:
         log.warning("restarting: %s", error)

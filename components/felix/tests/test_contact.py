@@ -14,6 +14,7 @@ from libcalico.config import Configuration
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.datastore.syncer import Syncer
 from libcalico.errors import DatastoreError
+from libcalico.obs.supervisor import Supervisor
 from libcalico.testing.clock import ManualClock
 
 
@@ -68,7 +69,7 @@ async def test_one_that_refuses_is_lost_at_once_and_says_why() -> None:
 
 
 async def test_the_agent_tells_it_in_every_place() -> None:
-    daemon = Daemon(Sources("here", Configuration(PARAMETERS), MemoryDatastore()))
+    daemon = Daemon(Sources("here", Configuration(PARAMETERS), MemoryDatastore(), Supervisor()))
     daemon.report.dataplane = cast(Dataplane, object())
     facts = daemon.report.facts()
     assert facts["connected"] is False and facts["follows"] is False

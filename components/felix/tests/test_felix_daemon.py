@@ -17,6 +17,7 @@ from calico_felix.parameters import PARAMETERS
 from libcalico.config import Configuration
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.errors import Bug
+from libcalico.obs.supervisor import Supervisor
 from libcalico.rpc import grpc
 from libcalico.rpc import node_pb2 as pb
 from libcalico.rpc import node_pb2_grpc as stubs
@@ -30,7 +31,7 @@ def daemon_at(path: str) -> Daemon:
     configuration = Configuration(PARAMETERS)
     configuration.load_environment({"FELIX_NODESOCKET": path}, "FELIX_")
     configuration.resolve()
-    return Daemon(Sources("here", configuration, MemoryDatastore()))
+    return Daemon(Sources("here", configuration, MemoryDatastore(), Supervisor()))
 
 
 async def until_it_waits(daemon: Daemon) -> None:

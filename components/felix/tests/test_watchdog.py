@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
@@ -15,6 +18,7 @@ from libcalico.datastore.memory import MemoryDatastore
 from libcalico.datastore.syncer import Syncer
 from libcalico.ipam.service import IpamService
 from libcalico.obs.health import Health
+from libcalico.obs.supervisor import Supervisor
 from libcalico.testing.clock import ManualClock
 
 
@@ -26,11 +30,11 @@ class Busy(ManualClock):
         self.at_s += 0.25
 
 
-def watchdog_of(clock: ManualClock) -> tuple[Watchdog, Health, Follower]:
+def watchdog_of(clock: ManualClock, supervisor: Supervisor | None = None) -> tuple[Watchdog, Health, Follower]:
     datastore, health = MemoryDatastore(), Health(clock)
     follower = Follower("here", IpamService(datastore, "here", clock), clock, lambda _values: "")
     contact = Contact(datastore, Syncer(datastore, ["/calico/"], clock), clock)
-    return Watchdog(clock, health, contact, follower, Forwarding()), health, follower
+    return Watchdog(clock, health, contact, follower, Forwarding(), supervisor or Supervisor()), health, follower
 
 
 async def run_for(watchdog: Watchdog, clock: ManualClock, seconds: float) -> None:
@@ -63,3 +67,51 @@ async def test_a_dataplane_that_hangs_is_neither_live_nor_ready() -> None:
     assert health.ready()[0]
     clock.at_s += DATAPLANE_TIMEOUT_S + 1
     assert not health.live()[0] and "late" in health.live()[1]
+
+
+def heard(systemd: socket.socket) -> list[bytes]:
+    """What has come in since the last time."""
+    found: list[bytes] = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            found.append(systemd.recv(100))
+    return found
+
+
+async def test_systemd_hears_of_a_programmed_kernel_once_and_of_a_living_loop_each_second(tmp_path: Path) -> None:
+    clock = ManualClock()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.setblocking(False)
+        watchdog, _, follower = watchdog_of(clock, Supervisor(str(tmp_path / "notify")))
+        dataplane = SimpleNamespace(programmed_revision=0, failing=list)
+        watchdog.on_dataplane(cast(Dataplane, dataplane))
+        await run_for(watchdog, clock, 3 * INTERVAL_S)
+        assert set(heard(systemd)) == {b"WATCHDOG=1"}
+        dataplane.programmed_revision = 7
+        watchdog.on_dataplane(cast(Dataplane, dataplane))
+        watchdog.on_dataplane(cast(Dataplane, dataplane))
+        follower.graph.in_sync = True
+        await run_for(watchdog, clock, 3 * INTERVAL_S)
+        lines = heard(systemd)
+        assert lines.count(b"READY=1") == 1 and b"WATCHDOG=1" in lines
+        status = [line for line in lines if line.startswith(b"STATUS=")]
+        assert status[0].startswith(b"STATUS=datastore memory: ")
+
+
+class Heard(Supervisor):
+    """Counts the reports that the agent lives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times = 0
+
+    def alive(self) -> None:
+        self.times += 1
+
+
+async def test_of_a_dataplane_that_hangs_systemd_hears_nothing_more() -> None:
+    clock, systemd = ManualClock(), Heard()
+    watchdog, _, _ = watchdog_of(clock, systemd)
+    await run_for(watchdog, clock, 3 * DATAPLANE_TIMEOUT_S)
+    assert systemd.times == DATAPLANE_TIMEOUT_S

@@ -1,0 +1,1 @@
+"""Packages and units, as a host gets them."""
