@@ -94,7 +94,7 @@ bench: dev ## figures as JSON lines
 
 lint: dev ## format, style, types, room order, sizes
 	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q .
-	@$(BIN)/mypy native libcalico components/felix components/cni components/calicoctl components/bird-config tests
+	@$(BIN)/mypy native libcalico components/felix components/cni components/calicoctl components/bird-config packaging tests
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python -m tests.house
 
