@@ -23,7 +23,7 @@ TOP = """Usage:
     label          Add, change or remove a label of a resource.
     validate       Check resources of a file without a datastore.
     ipam           Show, check and release IP addresses.
-    node           Ask the agent of this host (node debug).
+    node           Look at this host: its agent, its BGP sessions, its kernel.
     version        Show the versions of this program and of the cluster.
 
 Options:
@@ -56,7 +56,7 @@ workloadEndpoint (wep), in any case, singular or plural.
 _OPTIONS = "[--config=<CONFIG>] [--context=<CONTEXT>] [--allow-version-mismatch]"
 
 IPAM = ("show", "check", "release")
-NODE = ("debug",)
+NODE = ("debug", "status")
 GROUPS = {"ipam": IPAM, "node": NODE}
 """Commands with subcommands; the first of them is meant where only options are given."""
 OPTION = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
@@ -195,6 +195,15 @@ Options:
   -h --help                   Show this text.
   --socket=<PATH>             The agent's socket; else that of the variable CALICO_NODE_SOCKET, else
                               /run/calico/node.sock.
+  --allow-version-mismatch    Accepted and ignored.
+""",
+    "node status": """Usage:
+  calicoctl node status [--allow-version-mismatch]
+
+Show whether the agent of this host runs, and the state of its BGP sessions. Needs root; the datastore is not asked.
+
+Options:
+  -h --help                   Show this text.
   --allow-version-mismatch    Accepted and ignored.
 """,
     "version": f"""Usage:

@@ -152,10 +152,8 @@ def _commands(name: str) -> Callable[[dict[str, Any]], int]:
         return change.patch if name == "patch" else change.label
     if name.startswith("ipam "):
         return _ipam_command(name)
-    if name == "node debug":
-        from calicoctl.commands import node_debug
-
-        return node_debug.run
+    if name.startswith("node "):
+        return _node_command(name)
     from calicoctl.commands import version
 
     return version.run
@@ -173,6 +171,13 @@ def _ipam_command(name: str) -> Callable[[dict[str, Any]], int]:
     from calicoctl.commands import ipam
 
     return ipam.show
+
+
+def _node_command(name: str) -> Callable[[dict[str, Any]], int]:
+    from importlib import import_module
+
+    found: Callable[[dict[str, Any]], int] = import_module(f"calicoctl.commands.{name.replace(' ', '_')}").run
+    return found
 
 
 if __name__ == "__main__":
