@@ -228,7 +228,7 @@ class Host:
         self, process: subprocess.Popen[bytes], number: int = signal.SIGTERM, timeout_s: float = 10.0
     ) -> int:
         """End a started command (nsenter's child does the work: the signal goes to the innermost process)."""
-        for pid in _descendants(process.pid) or [process.pid]:
+        for pid in innermost(process.pid) or [process.pid]:
             try:
                 os.kill(pid, number)
             except ProcessLookupError:
@@ -254,7 +254,7 @@ class Host:
             self._init.stdout.close()
 
 
-def _descendants(pid: int) -> list[int]:
+def innermost(pid: int) -> list[int]:
     """The innermost children of a process."""
     try:
         children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
@@ -262,7 +262,7 @@ def _descendants(pid: int) -> list[int]:
         return []
     found: list[int] = []
     for child in children:
-        found += _descendants(child) or [child]
+        found += innermost(child) or [child]
     return found
 
 
