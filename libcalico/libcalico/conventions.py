@@ -7,6 +7,8 @@ from __future__ import annotations
 STATE_DIRECTORY = "/var/lib/calico"
 NODENAME_FILE = f"{STATE_DIRECTORY}/nodename"
 """This host's name in the datastore: start-up writes it, the agent and the CNI plug-in read it."""
+SHUTDOWN_FILE = f"{STATE_DIRECTORY}/shutdownTS"
+"""When this host was shut down on purpose: `calico-node -shutdown` writes it, start-up removes it."""
 MTU_FILE = f"{STATE_DIRECTORY}/mtu"
 """The MTU of workloads in octets: the agent writes it, the CNI plug-in reads it."""
 NODE_SOCKET = "/run/calico/node.sock"

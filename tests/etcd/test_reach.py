@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from calico_felix import main as felix
-from calico_felix import startup
+from calico_felix.startup import sequence
 from libcalico.client.blocking import Client
 from libcalico.errors import Unreachable
 from libcalico.testing.certificates import P256, Certificates
@@ -23,8 +23,13 @@ EMPTY = "NAME   \n"
 
 def start_up(monkeypatch: pytest.MonkeyPatch, folder: Path, **environment: str) -> int:
     """`calico-felix startup`, which touches nothing of this machine but the folder."""
-    monkeypatch.setattr(startup, "DIRECTORIES", ())
-    for name, value in {"NODENAME": "n", "CALICO_NODENAME_FILE": str(folder / "nodename"), **environment}.items():
+    monkeypatch.setattr(sequence, "DIRECTORIES", ())
+    for name, value in {
+        "NODENAME": "n",
+        "IP": "10.9.9.9",
+        "CALICO_NODENAME_FILE": str(folder / "nodename"),
+        **environment,
+    }.items():
         monkeypatch.setenv(name, value)
     return felix.main(["startup", "-c", str(folder / "felix.cfg")])
 

@@ -22,7 +22,7 @@ def test_objects_of_the_first_boot(cluster: Cluster) -> None:
     for name, host in cluster.hosts.items():
         assert host.read("/var/lib/calico/nodename") == ADDRESSES[name]
     pools = get(cluster, "ippool")["items"]
-    assert [pool["metadata"]["name"] for pool in pools] == ["default-ipv4-ippool"]
+    assert [pool["metadata"]["name"] for pool in pools] == ["default-ipv4-ippool", "default-ipv6-ippool"]
     spec = pools[0]["spec"]
     assert (spec["cidr"], spec["vxlanMode"], spec["ipipMode"]) == (POOL, "Always", "Never")
     assert spec["natOutgoing"] is True and spec["blockSize"] == 26

@@ -8,7 +8,6 @@ import asyncio
 import logging
 import os
 import resource
-import socket
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -18,15 +17,14 @@ from calico_felix.daemon import RESTART_CODE, Daemon, Sources, banner
 from calico_felix.foreign import FOREIGN
 from calico_felix.parameters import PARAMETERS
 from calico_felix.settings_source import RestartNeeded
-from calico_felix.startup import run_startup
+from calico_felix.startup.names import check_new_name, find_node_name
+from calico_felix.startup.sequence import run_startup
 from calico_felix.teardown import run_teardown
 from libcalico import __version__
 from libcalico.config import Configuration, Value
-from libcalico.conventions import NODENAME_FILE
 from libcalico.datastore.etcd import EtcdDatastore
 from libcalico.datastore.settings import SETTINGS, EtcdConfig, Found, etcd_config, first_of, from_environment, name_of
-from libcalico.errors import BadData, CalicoError
-from libcalico.files import is_there, read_regular
+from libcalico.errors import CalicoError
 from libcalico.obs import logs
 from libcalico.obs.supervisor import Supervisor
 
@@ -37,7 +35,6 @@ CONFIG_FILE = "/etc/calico/felix.cfg"
 NO_ENDPOINTS = "the default: EtcdEndpoints is not set"
 RESTART_PAUSE_S = 2.0
 DESCRIPTORS = 65536
-LONGEST_NAME = 4096
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,7 +61,8 @@ def main(argv: list[str] | None = None) -> int:
         host = settle_node_name(configuration, os.environ)
         etcd = settle_etcd(configuration, os.environ, arguments.config_file)
         if arguments.command == "startup":
-            return asyncio.run(run_startup(EtcdDatastore, etcd, host, os.environ))
+            check_new_name(host, configuration.values["FelixHostname"].source)
+            return asyncio.run(run_startup(EtcdDatastore, etcd, host, os.environ, ipv6=configuration["IPv6Support"]))
         raise_descriptor_limit()
         return asyncio.run(_run(host, configuration, etcd))
     except CalicoError as error:
@@ -117,21 +115,8 @@ class AgentConfiguration(Configuration):
 def settle_node_name(configuration: AgentConfiguration, environment: Mapping[str, str]) -> str:
     """This node's name: configured, NODENAME, the nodename file, else the host name in lower case."""
     if not configuration["FelixHostname"]:
-        configuration.settle("FelixHostname", *_find_node_name(environment))
+        configuration.settle("FelixHostname", *find_node_name(environment))
     return str(configuration["FelixHostname"])
-
-
-def _find_node_name(environment: Mapping[str, str]) -> tuple[str, str]:
-    """The name, and where it comes from."""
-    if name := environment.get("NODENAME", "").strip():
-        return name, "environment: NODENAME"
-    path = environment.get("CALICO_NODENAME_FILE") or NODENAME_FILE
-    try:
-        return read_regular(path, LONGEST_NAME).decode().strip(), path
-    except (OSError, UnicodeDecodeError) as error:
-        if not isinstance(error, FileNotFoundError) or is_there(path):
-            raise BadData(f"cannot read the file with the node's name: {error}") from None
-    return (environment.get("HOSTNAME") or socket.gethostname()).strip().lower(), "host name"
 
 
 def settle_etcd(configuration: AgentConfiguration, environment: Mapping[str, str], path: str = "") -> EtcdConfig:
