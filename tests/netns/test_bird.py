@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,15 +14,15 @@ from calico_bird.render import Renderer
 from calico_bird.routing import Routing
 from calico_bird.testing import node, resource, routing
 from libcalico.bird.control import configure, show_protocols, show_routes, show_status
-from libcalico.bird.replies import NextHop, Protocol, Route
+from libcalico.bird.replies import NextHop, Route
 from libcalico.datastore.contract import Delete
 from libcalico.datastore.etcd import EtcdDatastore
 from libcalico.datastore.settings import etcd_config, from_environment
 from libcalico.errors import Unavailable
 from libcalico.model.keys import AffinityKey, ResourceKey, key_path
-from libcalico.testing.bird import PATH, find_bird
+from libcalico.testing.bird import find_bird
 from libcalico.testing.etcd import Etcd
-from libcalico.testing.machine import DIE_WITH_US
+from tests.netns.bird_host import TIMEOUT_S, Bird, Confd, until
 from tests.netns.spaces import Space, sh
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("root"), pytest.mark.slow]
@@ -38,18 +34,15 @@ OBJECTS = [
 ]
 BLOCKS = {"h1": ["10.88.1.0/26", "fd88:0:0:1::/122"], "h2": ["10.88.2.0/26", "fd88:0:0:2::/122"]}
 SECRETS = {("s", "k"): "not a real one"}
-TIMEOUT_S = 30.0
 CHANGES = 30
 
 
-class Host:
-    """A namespace with a BIRD of its own."""
+class Host(Bird):
+    """One of the two, with a configuration that is rendered here."""
 
     def __init__(self, name: str, space: Space, folder: Path) -> None:
-        self.name, self.space = name, space
-        self.file, self.socket = folder / f"{name}.cfg", str(folder / f"{name}.ctl")
+        super().__init__(name, space.name, folder)
         self.renderer = Renderer()
-        self.process: subprocess.Popen[bytes] | None = None
 
     def state(self, *objects: dict[str, object], secrets: dict[tuple[str, str], str] | None = None) -> Routing:
         return routing(self.name, [*OBJECTS, *objects], blocks=BLOCKS[self.name], passwords=secrets)
@@ -61,57 +54,18 @@ class Host:
             await configure(self.socket, TIMEOUT_S)
         return applied.change
 
-    def start(self) -> None:
-        command = ["ip", "netns", "exec", self.space.name, *DIE_WITH_US, find_bird(), "-f", "-c", str(self.file),
-                   "-s", self.socket]  # fmt: skip
-        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-
-    async def sessions(self) -> dict[str, Protocol]:
-        return {row.name: row for row in await show_protocols(self.socket, TIMEOUT_S) if row.kind == "BGP"}
-
-    async def established(self) -> dict[str, str]:
-        """The sessions that are up, and since when."""
-        return {name: row.since for name, row in (await self.sessions()).items() if row.info.startswith("Established")}
-
-    def routes(self) -> set[str]:
-        """Networks that BIRD wrote into the kernel by way of another host."""
-        found = [
-            *self.space.ip("route", "show", "proto", "bird"),
-            *self.space.ip("-6", "route", "show", "proto", "bird"),
-        ]
-        return {one["dst"] for one in found if "gateway" in one}
-
 
 @pytest.fixture
 def hosts(host: Space, other: Space, tmp_path: Path) -> Iterator[list[Host]]:
     sh("ip", "-n", host.name, "link", "add", "up0", "type", "veth", "peer", "name", "up0", "netns", other.name)
     made = [Host("h1", host, tmp_path), Host("h2", other, tmp_path)]
-    for place, one in enumerate(made, 1):
-        one.space.ip("addr", "add", f"10.77.0.{place}/24", "dev", "up0")
-        one.space.ip("addr", "add", f"fd77::{place}/64", "dev", "up0", "nodad")
-        one.space.ip("link", "set", "up0", "up")
+    for place, space in enumerate((host, other), 1):
+        space.ip("addr", "add", f"10.77.0.{place}/24", "dev", "up0")
+        space.ip("addr", "add", f"fd77::{place}/64", "dev", "up0", "nodad")
+        space.ip("link", "set", "up0", "up")
     yield made
     for one in made:
-        one.stop()
-
-
-async def _until(condition: Callable[[], object], what: str) -> None:
-    """Wait for a condition; BIRD dials two seconds after its start, and again each five."""
-    async with asyncio.timeout(60):
-        while True:
-            try:
-                found = condition()
-                if await found if asyncio.iscoroutine(found) else found:
-                    return
-            except Unavailable:
-                pass  # it has not made its socket yet
-            await asyncio.sleep(0.2)
-    raise AssertionError(what)
+        one.kill()
 
 
 async def _all_up(hosts: list[Host], count: int) -> bool:
@@ -122,8 +76,8 @@ async def test_containers_networks_reach_the_other_host_and_changes_drop_no_sess
     for one in hosts:
         await one.take(one.state())
         one.start()
-    await _until(lambda: _all_up(hosts, 2), "a session for each family")
-    await _until(lambda: hosts[0].routes() == set(BLOCKS["h2"]) and hosts[1].routes() == set(BLOCKS["h1"]), "blocks")
+    await until(lambda: _all_up(hosts, 2), "a session for each family")
+    await until(lambda: hosts[0].routes() == set(BLOCKS["h2"]) and hosts[1].routes() == set(BLOCKS["h1"]), "blocks")
     before = [await one.established() for one in hosts]
     for number in range(CHANGES):
         changed = resource("IPPool", "more", cidr=f"10.{100 + number}.0.0/16", ipipMode="Never", vxlanMode="Never")
@@ -154,10 +108,10 @@ async def test_filters_filter_and_passwords_count(hosts: list[Host]) -> None:
     for one in hosts:
         await one.take(one.state(mesh, peer, only_v6, secrets=SECRETS))
         one.start()
-    await _until(lambda: _all_up(hosts, 2), "a session for each family")
-    await _until(lambda: hosts[0].routes() == {BLOCKS["h2"][1]}, "the IPv6 block alone")
+    await until(lambda: _all_up(hosts, 2), "a session for each family")
+    await until(lambda: hosts[0].routes() == {BLOCKS["h2"][1]}, "the IPv6 block alone")
     await hosts[1].take(hosts[1].state(mesh, peer, only_v6))
-    await _until(lambda: _none_up(hosts[0]), "no session without the password")
+    await until(lambda: _none_up(hosts[0]), "no session without the password")
     assert {row.state for row in (await hosts[1].sessions()).values()} == {"down"}
 
 
@@ -169,29 +123,13 @@ async def test_a_bird_that_hangs_and_one_that_is_back(hosts: list[Host]) -> None
     first = hosts[0]
     await first.take(first.state())
     first.start()
-    await _until(first.sessions, "BIRD is up")
+    await until(first.sessions, "BIRD is up")
     assert first.process is not None
-    os.kill(first.process.pid, signal.SIGSTOP)
+    first.signal(signal.SIGSTOP)
     with pytest.raises(Unavailable, match="did not answer 'configure' within"):
         await configure(first.socket, 0.5)
-    os.kill(first.process.pid, signal.SIGCONT)
+    first.signal(signal.SIGCONT)
     assert await configure(first.socket, TIMEOUT_S) == "reconfigured"
-
-
-class Confd:
-    """`dcos-calico-confd` of one host, as a process."""
-
-    def __init__(self, host: Host, etcd: Etcd) -> None:
-        environment = {
-            "PATH": PATH, "NODENAME": host.name, "ETCD_ENDPOINTS": etcd.endpoint, "CALICO_BIRD_FILE": str(host.file),
-            "CALICO_BIRD_SOCKET": host.socket, "CALICO_BIRD_PROGRAM": find_bird(),
-        }  # fmt: skip
-        command = [*DIE_WITH_US, sys.executable, "-m", "calico_bird.main"]
-        self.process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
 
 
 async def test_the_daemons_of_two_hosts_with_etcd(hosts: list[Host], etcd: Etcd) -> None:
@@ -202,23 +140,23 @@ async def test_the_daemons_of_two_hosts_with_etcd(hosts: list[Host], etcd: Etcd)
     for name, blocks in BLOCKS.items():
         for block in blocks:
             await store.put(key_path(AffinityKey(name, block)).encode(), b'{"state":"confirmed"}')
-    confds = [Confd(one, etcd) for one in hosts]
+    confds = [Confd(one, one.name, etcd.endpoint) for one in hosts]
     try:
-        await _until(lambda: all(one.file.exists() for one in hosts), "files")
+        await until(lambda: all(one.file.exists() for one in hosts), "files")
         for one in hosts:
             one.start()
-        await _until(lambda: _all_up(hosts, 2), "a session for each family")
-        await _until(lambda: hosts[0].routes() == set(BLOCKS["h2"]), "blocks")
+        await until(lambda: _all_up(hosts, 2), "a session for each family")
+        await until(lambda: hosts[0].routes() == set(BLOCKS["h2"]), "blocks")
         before = [await one.established() for one in hosts]
         more = key_path(AffinityKey("h2", "10.88.3.0/26")).encode()
         await store.put(more, b'{"state":"confirmed"}')
-        await _until(lambda: "10.88.3.0/26" in hosts[0].routes(), "the new block")
+        await until(lambda: "10.88.3.0/26" in hosts[0].routes(), "the new block")
         confds[0].kill()
         await store.txn([], [Delete(more)])
-        await _until(lambda: "10.88.3.0/26" not in hosts[0].routes(), "the block is gone")
-        confds[0] = Confd(hosts[0], etcd)
+        await until(lambda: "10.88.3.0/26" not in hosts[0].routes(), "the block is gone")
+        confds[0] = Confd(hosts[0], "h1", etcd.endpoint)
         await store.put(key_path(AffinityKey("h1", "10.88.4.0/26")).encode(), b'{"state":"confirmed"}')
-        await _until(lambda: "10.88.4.0/26" in hosts[1].routes(), "the block of a daemon that was killed and is back")
+        await until(lambda: "10.88.4.0/26" in hosts[1].routes(), "the block of a daemon that was killed and is back")
         assert [await one.established() for one in hosts] == before
     finally:
         for confd in confds:

@@ -1,7 +1,7 @@
 """`dcos-calico-confd`: follows the datastore and keeps BIRD's file and BIRD itself up to date (spec/bgp.md 1).
 
-One datastore session; nothing is written before the first snapshot is whole. While the datastore is away the last
-file stands. A change that comes alone is written at once; one within `LONGEST_WAIT_S` of the last waits until no other
+The state comes from `following`; nothing is written before it is whole. While the datastore is away the last file
+stands. A change that comes alone is written at once; one within `LONGEST_WAIT_S` of the last waits until no other
 came for `QUIET_S`, at most `LONGEST_WAIT_S`.
 """
 
@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from calico_bird.apply import Change, apply
+from calico_bird.following import Changes, Following, Source
 from calico_bird.render import Rendered, Renderer
 from calico_bird.routing import Problem, Routing
 from calico_bird.sources import needs_statuses, read_secrets, read_statuses, wanted_secrets
 from libcalico.bird import control
 from libcalico.clock import Clock, SystemClock
-from libcalico.datastore.syncer import Batch, Status, Syncer
 from libcalico.errors import Unavailable
-from libcalico.model.keys import AFFINITIES, list_prefix, parse_key
+from libcalico.model.keys import parse_key
 
 log = logging.getLogger(__name__)
 
@@ -43,23 +43,17 @@ class Settings(NamedTuple):
     statuses: Path = Path("/var/run/calico/endpoint-status")
 
 
-def prefixes(node: str) -> list[str]:
-    """What is followed: the kinds that matter, and the node's own affinities."""
-    kinds = ("BGPConfiguration", "BGPFilter", "BGPPeer", "IPPool", "Node")
-    return [*(list_prefix(kind) for kind in kinds), f"{AFFINITIES}{node}/"]
-
-
 class Daemon:
     """The one loop. `refused` is why BIRD does not take what was rendered last; empty when it does."""
 
-    def __init__(self, settings: Settings, syncer: Syncer, clock: Clock | None = None) -> None:
+    def __init__(self, settings: Settings, agent: Source, own: Source, clock: Clock | None = None) -> None:
         self.settings = settings
         self.refused = ""
-        self._syncer = syncer
         self._clock = clock or SystemClock()
+        self.following = Following(agent, own, self._take, self._clock)
         self._state = Routing(settings.node, settings.router_id)
         self._renderer = Renderer()
-        self._in_sync = False
+        self._whole = False
         self._changed = asyncio.Event()
         self._updated_s = -LONGEST_WAIT_S
         self._reload_due = True
@@ -69,23 +63,16 @@ class Daemon:
     async def run(self) -> None:
         """For ever."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._follow())
+            group.create_task(self.following.run())
             group.create_task(self._keep())
 
-    async def _follow(self) -> None:
-        async with contextlib.aclosing(self._syncer.run()) as batches:  # type: ignore[type-var]
-            async for batch in batches:
-                self._take(batch)
-
-    def _take(self, batch: Batch) -> None:
-        matters = False
-        for update in batch.updates:
-            key = parse_key(update.key)
-            matters |= key is not None and self._state.put(key, update.value)
-        came_in_sync = batch.status is Status.IN_SYNC and not self._in_sync
-        self._in_sync = batch.status is Status.IN_SYNC
-        if matters or came_in_sync:
-            self._changed.set()
+    def _take(self, changes: Changes) -> None:
+        for path, value in changes.items():
+            key = parse_key(path)
+            if key is not None:
+                self._state.put(key, value)
+        self._whole = True
+        self._changed.set()
 
     async def _keep(self) -> None:
         """Write and reload whenever something changed; read the host's files again every `FILES_EVERY_S`."""
@@ -96,7 +83,7 @@ class Daemon:
                     await self._changed.wait()
                     await self._settle()
             self._changed.clear()
-            if not self._in_sync:
+            if not self._whole:
                 continue
             try:
                 await self._update()

@@ -1,5 +1,7 @@
-"""`dcos-calico-confd`: keeps the configuration of BIRD on this node. All settings are variables: NODENAME,
-CALICO_ROUTER_ID, those of the datastore, BGP_LOGSEVERITYSCREEN, CALICO_BIRD_FILE, _SOCKET and _PROGRAM."""
+"""`dcos-calico-confd`: keeps the configuration of BIRD on this node.
+
+All settings are variables: NODENAME, CALICO_ROUTER_ID, those of the datastore, BGP_LOGSEVERITYSCREEN,
+CALICO_NODE_SOCKET, CALICO_BIRD_FILE, _SOCKET and _PROGRAM."""
 
 from __future__ import annotations
 
@@ -8,13 +10,15 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
-from calico_bird.daemon import Daemon, Settings, prefixes
-from libcalico.datastore.etcd import EtcdDatastore
+from calico_bird.daemon import Daemon, Settings
+from calico_bird.following import agent_session, own_session
+from libcalico.conventions import NODE_SOCKET
 from libcalico.datastore.settings import etcd_config, from_environment
-from libcalico.datastore.syncer import Syncer
 from libcalico.errors import BadData, CalicoError
+from libcalico.model.keys import routing_prefixes
 from libcalico.obs import logs
 
 log = logging.getLogger(__name__)
@@ -51,11 +55,9 @@ async def _run(found: Settings, environment: Mapping[str, str]) -> None:
         found.file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadData(f"make the folder of {found.file}: {error}") from None
-    datastore = EtcdDatastore(etcd_config(from_environment(environment)))
-    try:
-        await Daemon(found, Syncer(datastore, prefixes(found.node))).run()
-    finally:
-        await datastore.close()
+    config = etcd_config(from_environment(environment))
+    agent = partial(agent_session, environment.get("CALICO_NODE_SOCKET") or NODE_SOCKET, found.node)
+    await Daemon(found, agent, partial(own_session, config, routing_prefixes(found.node))).run()
 
 
 if __name__ == "__main__":

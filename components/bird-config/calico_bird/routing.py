@@ -21,14 +21,12 @@ from libcalico.model.bgp import (
     BGPPeerSpec,
 )
 from libcalico.model.codec import decode
-from libcalico.model.keys import AffinityKey, Key, ResourceKey
+from libcalico.model.keys import ROUTING_KINDS, AffinityKey, Key, ResourceKey
 from libcalico.model.resources import IPPool, IPPoolSpec, Node
 from libcalico.net import Cidr, bare_address, parse_cidr
 from libcalico.text import shown
 
 FAMILIES = (4, 6)
-KINDS = ("BGPConfiguration", "BGPFilter", "BGPPeer", "IPPool", "Node")
-"""The kinds that matter here; `AffinityKey` is the one other key."""
 DEFAULT_AS = 64512
 DEFAULT_PORT = 179
 
@@ -84,7 +82,7 @@ class Routing:
         """Take a stored value, None when it is gone. False: the key does not matter to this node."""
         if isinstance(key, AffinityKey):
             return self._put_affinity(key, value)
-        if not isinstance(key, ResourceKey) or key.kind not in KINDS:
+        if not isinstance(key, ResourceKey) or key.kind not in ROUTING_KINDS:
             return False
         self._drop(key)
         self.mesh_version += key.kind in ("Node", "BGPConfiguration")

@@ -12,18 +12,23 @@ from typing import Any
 import pytest
 
 from calico_bird import daemon as daemon_module
-from calico_bird.daemon import Daemon, Settings, prefixes
+from calico_bird.daemon import Daemon, Settings
 from calico_bird.main import settings
 from calico_bird.sources import read_secrets, read_statuses
 from calico_bird.testing import node, resource
 from libcalico.datastore.contract import Delete
 from libcalico.datastore.memory import MemoryDatastore
-from libcalico.datastore.syncer import Syncer
-from libcalico.errors import BadData
-from libcalico.model.keys import AffinityKey, ResourceKey, key_path
+from libcalico.datastore.syncer import Batch, Syncer
+from libcalico.errors import BadData, Unavailable
+from libcalico.model.keys import AffinityKey, ResourceKey, key_path, routing_prefixes
 
 H1, H2 = node("h1", "10.77.0.1/24"), node("h2", "10.77.0.2/24")
 CHECKER = '#!/bin/sh\nif grep -q 65666 "$3"; then echo "bird: $3:7:9 refused for a test" >&2; exit 1; fi\n'
+
+
+async def no_agent() -> AsyncIterator[Batch]:
+    raise Unavailable("there is no agent")
+    yield
 
 
 class World:
@@ -43,7 +48,7 @@ class World:
             statuses=folder / "statuses",
         )
         self.commands: list[str] = []
-        self.daemon = Daemon(self.settings, Syncer(self.store, prefixes("h1")))
+        self.daemon = Daemon(self.settings, no_agent, Syncer(self.store, routing_prefixes("h1")).run)
 
     async def put(self, *objects: dict[str, Any]) -> None:
         for one in objects:

@@ -25,6 +25,7 @@ from calico_felix.links import follow_links
 from calico_felix.node_api import LateWorkloads, registration
 from calico_felix.parameters import dataplane_config
 from calico_felix.report import Report
+from calico_felix.routing_feed import RoutingFeed
 from calico_felix.serving import Serving
 from calico_felix.settings_source import SettingsSource
 from calico_felix.status import StatusReporter
@@ -112,10 +113,12 @@ class Daemon:
 
         self.serving.update(self.configuration)
         keep("serving", self.serving.run)
-        workloads = LateWorkloads()
-        register = registration(self.report, workloads)
+        workloads, feed = LateWorkloads(), RoutingFeed(self.host)
+        self.follower.listeners.append(feed.on_batch)
+        register = registration(self.report, feed, workloads)
         await self.serving.sockets.serve_node(self.configuration["NodeSocket"], register)
         stack.push_async_callback(self.serving.sockets.close, STOP_GRACE_S)
+        stack.callback(feed.close)
         for pool in await self.settings.load():
             self.follower.graph.routing.update_pool(pool.metadata.name, pool)
         dataplane = await self._open_dataplane(stack)
@@ -126,6 +129,7 @@ class Daemon:
         self.report.finisher = finisher = Finisher(host, self.unfinished, self._is_reachable)
         workloads.open(WorkloadsService(host, self.unfinished))
         stack.push_async_callback(self.serving.sockets.close, STOP_GRACE_S)
+        stack.callback(feed.close)
         gc.disable()
         keep("datastore", lambda: self.follower.follow(self.syncer.run()))
         keep("graph", self.follower.flush_changes)

@@ -18,7 +18,7 @@ from libcalico.calc.census import Census
 from libcalico.calc.graph import Graph
 from libcalico.calc.messages import Flush
 from libcalico.clock import Clock
-from libcalico.datastore.syncer import Batch, Status, Update
+from libcalico.datastore.syncer import Batch, Status
 from libcalico.errors import BadData
 from libcalico.ipam.service import IpamService
 from libcalico.model.keys import ResourceKey
@@ -68,8 +68,8 @@ class Follower:
         self._families = frozenset[int]()
         self._news = asyncio.Event()
         self._is_whole = False
-        self.listeners: list[Callable[[Update], None]] = []
-        """Called with each update that is taken in."""
+        self.listeners: list[Callable[[Batch], None]] = []
+        """Called with each batch that is taken in."""
         self._restart_reason = ""
         self._losses_reported = False
 
@@ -96,8 +96,8 @@ class Follower:
             if path.startswith(followed):
                 self._ipam.observe(path, update.value, update.revision, certain=batch.snapshot)
             self.departures.update(update.key, update.value, update.revision, now_s)
-            for listener in self.listeners:
-                listener(update)
+        for listener in self.listeners:
+            listener(batch)
         self._is_whole = batch.status is Status.IN_SYNC
         if self._is_whole:
             if batch.revision < self.revision:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from calico_felix.dataplane.loop import Dataplane
 from calico_felix.follower import Follower
 from libcalico.clock import Clock, SystemClock
-from libcalico.datastore.syncer import Update
+from libcalico.datastore.syncer import Batch, Update
 from libcalico.model.keys import parse_key
 
 MOST_CHANGES = 1000
@@ -35,7 +35,7 @@ class Trace:
 
     async def run(self) -> AsyncIterator[str]:
         """Lines, for ever; follows the object for as long as the caller reads them."""
-        self._follower.listeners.append(self._on_update)
+        self._follower.listeners.append(self._on_batch)
         try:
             yield f"{self._name}: {self._state()}; waiting for changes"
             while True:
@@ -44,12 +44,13 @@ class Trace:
                 yield f"revision {revision}: {'deleted' if value is None else f'stored, {len(value)} octets'}"
                 yield f"revision {revision}: {await self._outcome(change)}"
         finally:
-            self._follower.listeners.remove(self._on_update)
+            self._follower.listeners.remove(self._on_batch)
 
-    def _on_update(self, update: Update) -> None:
-        key = parse_key(update.key)
-        if key is not None and str(key) == self._name and not self._changes.full():
-            self._changes.put_nowait(_Change(update, self._clock.monotonic_s()))
+    def _on_batch(self, batch: Batch) -> None:
+        for update in batch.updates:
+            key = parse_key(update.key)
+            if key is not None and str(key) == self._name and not self._changes.full():
+                self._changes.put_nowait(_Change(update, self._clock.monotonic_s()))
 
     def _state(self) -> str:
         problem = self._follower.graph.problems.get(self._name) or self._follower.departures.describe().get(self._name)

@@ -21,8 +21,8 @@ from libcalico.model.resources import (
     WorkloadEndpoint,
 )
 
-KINDS = ("HostEndpoint", "BGPPeer", "BGPConfiguration", "BGPFilter")
-"""Kinds without any effect here, of which upstream's programs on a host do something."""
+KINDS = ("HostEndpoint",)
+"""Kinds without any effect on a host, of which upstream's programs there do something."""
 READ_AGAIN = (NetworkPolicy, GlobalNetworkPolicy, Profile, Tier, IPPool)
 """Of these there are few, and a member more or less decides over packets."""
 MOST_NAMED = 3

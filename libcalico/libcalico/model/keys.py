@@ -132,6 +132,15 @@ def list_prefix(kind: str, namespace: str = "") -> str:
     return f"{area}{namespace}/" if namespace else area
 
 
+ROUTING_KINDS = ("BGPConfiguration", "BGPFilter", "BGPPeer", "IPPool", "Node")
+"""The kinds on which a node's BGP routing depends."""
+
+
+def routing_prefixes(node: str) -> tuple[str, ...]:
+    """What the paths of all on which a node's BGP routing depends begin with: `ROUTING_KINDS`, its own affinities."""
+    return (*map(list_prefix, ROUTING_KINDS), f"{AFFINITIES}{node}/")
+
+
 def parse_key(path: bytes) -> Key | None:
     """The key of a stored path, None if it is not one of ours; what is not UTF-8 is nobody's."""
     try:

@@ -7,6 +7,8 @@ from libcalico.kernel.unix_socket import socket_place
 from libcalico.rpc import grpc
 
 API_VERSION = 1
+HEARTBEAT_S = 5.0
+"""A stream of the node API that has nothing to say sends an empty message so often."""
 LARGEST_MESSAGE = 16 * 1024 * 1024
 _OPTIONS = (
     ("grpc.max_receive_message_length", LARGEST_MESSAGE),

@@ -303,6 +303,34 @@ class StatusReply(_message.Message):
     figures: _containers.ScalarMap[str, float]
     def __init__(self, node: _Optional[str] = ..., version: _Optional[str] = ..., in_sync: _Optional[bool] = ..., datastore_revision: _Optional[int] = ..., programmed_revision: _Optional[int] = ..., local_endpoints: _Optional[int] = ..., active_policies: _Optional[int] = ..., ip_sets: _Optional[int] = ..., pending: _Optional[_Iterable[str]] = ..., uptime_s: _Optional[float] = ..., native: _Optional[str] = ..., connected: _Optional[bool] = ..., follows: _Optional[bool] = ..., endpoint: _Optional[str] = ..., reason: _Optional[str] = ..., figures: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
+class WatchRoutingRequest(_message.Message):
+    __slots__ = ("api_version", "node")
+    API_VERSION_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    api_version: int
+    node: str
+    def __init__(self, api_version: _Optional[int] = ..., node: _Optional[str] = ...) -> None: ...
+
+class StoredValue(_message.Message):
+    __slots__ = ("key", "value", "gone")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    GONE_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    value: bytes
+    gone: bool
+    def __init__(self, key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., gone: _Optional[bool] = ...) -> None: ...
+
+class RoutingPart(_message.Message):
+    __slots__ = ("changes", "whole", "revision")
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    WHOLE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    changes: _containers.RepeatedCompositeFieldContainer[StoredValue]
+    whole: bool
+    revision: int
+    def __init__(self, changes: _Optional[_Iterable[_Union[StoredValue, _Mapping]]] = ..., whole: _Optional[bool] = ..., revision: _Optional[int] = ...) -> None: ...
+
 class ConfigRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -487,6 +487,11 @@ class NodeStub:
                 request_serializer=libcalico_dot_rpc_dot_node__pb2.StatusRequest.SerializeToString,
                 response_deserializer=libcalico_dot_rpc_dot_node__pb2.StatusReply.FromString,
                 _registered_method=True)
+        self.WatchRouting = channel.unary_stream(
+                '/calico.node.v1.Node/WatchRouting',
+                request_serializer=libcalico_dot_rpc_dot_node__pb2.WatchRoutingRequest.SerializeToString,
+                response_deserializer=libcalico_dot_rpc_dot_node__pb2.RoutingPart.FromString,
+                _registered_method=True)
 
 
 class NodeServicer:
@@ -499,6 +504,15 @@ class NodeServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchRouting(self, request, context):
+        """What BIRD's configuration depends on, from the agent's own watch: nodes, pools, the BGP kinds, and this node's block
+        affinities, as they are stored. The whole state first, then what changes, for as long as the caller reads. A message
+        comes every five seconds at least. FAILED_PRECONDITION: another node's agent, or another version of this API.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -506,6 +520,11 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.Status,
                     request_deserializer=libcalico_dot_rpc_dot_node__pb2.StatusRequest.FromString,
                     response_serializer=libcalico_dot_rpc_dot_node__pb2.StatusReply.SerializeToString,
+            ),
+            'WatchRouting': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchRouting,
+                    request_deserializer=libcalico_dot_rpc_dot_node__pb2.WatchRoutingRequest.FromString,
+                    response_serializer=libcalico_dot_rpc_dot_node__pb2.RoutingPart.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -536,6 +555,33 @@ class Node:
             '/calico.node.v1.Node/Status',
             libcalico_dot_rpc_dot_node__pb2.StatusRequest.SerializeToString,
             libcalico_dot_rpc_dot_node__pb2.StatusReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchRouting(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/calico.node.v1.Node/WatchRouting',
+            libcalico_dot_rpc_dot_node__pb2.WatchRoutingRequest.SerializeToString,
+            libcalico_dot_rpc_dot_node__pb2.RoutingPart.FromString,
             options,
             channel_credentials,
             insecure,
