@@ -159,7 +159,7 @@ class _Tunnels:
                 ]
                 outcomes[kind] = await self._settle(kind, kind.read(node.spec), networks)
             changed = await self._show(node, {kind: one.address for kind, one in outcomes.items()})
-        except BaseException:
+        except CalicoError:
             await self._give_back(outcomes)
             raise
         return await self._release(outcomes, counts) or changed
