@@ -4,13 +4,32 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from libcalico.testing.machine import need
+from libcalico.testing.machine import DIE_WITH_US, need
 from tests.lab import Cluster
 from tests.lab.demo import POLICY
+from tests.lab.rootfs import debian_root
+from tests.lab.systemd import CLONE, need_systemd
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """The root that hosts are booted from is made, where it is missing, while other tests run."""
+    if os.geteuid() == 0 and any("debian" in getattr(item, "fixturenames", ()) for item in session.items):
+        command = [*DIE_WITH_US, sys.executable, "-m", "tests.lab.rootfs"]
+        subprocess.Popen(command, cwd=CLONE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+@pytest.fixture(scope="session")
+def debian() -> Path:
+    """The root that hosts are booted from, by systemd."""
+    need_systemd()
+    return debian_root()
 
 
 @pytest.fixture(scope="session")

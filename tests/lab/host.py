@@ -104,13 +104,14 @@ class Host:
         say: Callable[[str], None] | None = None,
         keep: bool = False,
         inherits: Collection[int] = (),
+        setup: str = "",
     ) -> None:
-        """`inherits`: descriptors that stay open as long as the host lives."""
+        """`inherits`: descriptors that stay open as long as the host lives. `setup`: another script than `SETUP`."""
         self.name = name
         self._say = say or (lambda _text: None)
         self._keep = keep
         self.processes: list[subprocess.Popen[bytes]] = []
-        script = SETUP.format(private=" ".join(PRIVATE), name=shlex.quote(name))
+        script = setup or SETUP.format(private=" ".join(PRIVATE), name=shlex.quote(name))
         self._init = subprocess.Popen(
             [
                 *(() if keep else DIE_WITH_US),
