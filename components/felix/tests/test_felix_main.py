@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from calico_felix.main import AgentConfiguration, main, settle_etcd, settle_node_name
+from calico_felix.configuration import AgentConfiguration, settle_etcd, settle_node_name
+from calico_felix.main import main
 from libcalico.errors import BadData
 from libcalico.obs import logs
 from libcalico.testing.certificates import Certificates

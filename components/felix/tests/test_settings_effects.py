@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from calico_felix.configuration import AgentConfiguration, settle_etcd
 from calico_felix.foreign import FOREIGN, SELECTOR, datastore_names
-from calico_felix.main import AgentConfiguration, settle_etcd
 from calico_felix.parameters import PARAMETERS, dataplane_config
 from libcalico.calc.graph import Graph
 from libcalico.calc.settings import strange_members

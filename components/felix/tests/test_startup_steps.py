@@ -84,10 +84,12 @@ async def test_the_time_of_a_shutdown_is_told_once(tmp_path: Path, caplog: pytes
 async def test_nothing_is_stored_where_the_name_cannot_be_kept(tmp_path: Path) -> None:
     datastore = MemoryDatastore()
     one = startup(AsyncClient(datastore), tmp_path, CALICO_NODENAME_FILE="/proc/nowhere/nodename")
-    with pytest.raises(BadData, match=r"cannot write /proc/nowhere/nodename: .*mount it read-write"):
+    with pytest.raises(
+        BadData, match=r"cannot write /proc/nowhere/nodename: .*make the folder, and mount it read-write"
+    ):
         await one.run()
     assert not (await datastore.range(b"/")).kvs
-    with pytest.raises(BadData, match=r"cannot write /proc/nodename: .*: mount /proc read-write"):
+    with pytest.raises(BadData, match=r"cannot write /proc/nodename: .*: make the folder"):
         names.write_whole(Path("/proc/nodename"), "x")
 
 

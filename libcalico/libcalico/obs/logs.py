@@ -1,10 +1,11 @@
-"""Logging: the standard library's, with one formatter. Everything goes to stderr, where the supervisor collects it."""
+"""Logging: the standard library's, with one formatter. It goes to stderr, where the supervisor collects it;
+from the programs of start-up to stdout, as upstream's."""
 
 from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 from libcalico.text import escaped
 
@@ -18,6 +19,7 @@ SEVERITIES = {
     "": logging.CRITICAL + 10,
     "none": logging.CRITICAL + 10,
 }
+NAMES = tuple(name for name in SEVERITIES if name)
 FORMAT = "%(asctime)s.%(msecs)03d [%(levelname)s] %(name)s: %(message)s"
 
 LONGEST_MESSAGE = 4096
@@ -39,9 +41,9 @@ class LineFormatter(logging.Formatter):
         return "\n".join(escaped(line[:LONGEST_MESSAGE]) for line in super().formatException(ei).split("\n"))
 
 
-def configure(severity: str) -> None:
-    """Log to stderr from this severity on."""
-    handler = logging.StreamHandler(sys.stderr)
+def configure(severity: str, stream: TextIO | None = None) -> None:
+    """Log from this severity on, to stderr unless another stream is given."""
+    handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(LineFormatter(FORMAT, "%Y-%m-%d %H:%M:%S"))
     logging.getLogger().handlers[:] = [handler]
     set_severity(severity)

@@ -45,14 +45,17 @@ class Addresses(NamedTuple):
 NOWHERE = Addresses("", "")
 
 
-async def ensure_node(client: AsyncClient, name: str, variables: Variables, network: HostNetwork) -> bool:
+async def ensure_node(
+    client: AsyncClient, name: str, variables: Variables, network: HostNetwork, *, create: bool = True
+) -> bool:
     """Store this host's Node as the environment wants it; was anything written?
 
-    Raises `BadData` when no address is found, or when another Node has it."""
+    Raises `BadData` when no address is found, or when another Node has it; `ResourceDoesNotExist` when it is not there
+    and shall not be created."""
     for attempt in range(TRIES):
         if attempt:
             await client.clock.sleep(CONFLICT_PAUSE_S * attempt)
-        stored = await _stored(client, name)
+        stored = await _stored(client, name, create)
         node = stored or Node(metadata=Metadata(name=name))
         former = addresses_of(node)
         wanted = former if _is_policy_only(variables) else choose(variables, former, network)
@@ -72,10 +75,12 @@ async def ensure_node(client: AsyncClient, name: str, variables: Variables, netw
     raise ResourceUpdateConflict(f"Node({name}): {TRIES} other writers were faster; start again")
 
 
-async def _stored(client: AsyncClient, name: str) -> Node | None:
+async def _stored(client: AsyncClient, name: str, may_lack: bool) -> Node | None:
     try:
         return await client.get(Node, name)
     except ResourceDoesNotExist:
+        if not may_lack:
+            raise
         return None
 
 

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 LONGEST_READ = 4096
 POSSIBLE = re.compile(r"[a-zA-Z0-9_.-]{1,253}")
 FILE_MODE = 0o644
+REMEDY = "make the folder, and mount it read-write"
 
 
 def find_node_name(environment: Mapping[str, str]) -> tuple[str, str]:
@@ -41,7 +42,9 @@ def _found(environment: Mapping[str, str]) -> tuple[str, str]:
         return read_regular(path, LONGEST_READ).decode().strip(), path
     except (OSError, UnicodeDecodeError) as error:
         if not isinstance(error, FileNotFoundError) or is_there(path):
-            raise BadData(f"cannot read the file with the node's name: {error}") from None
+            reason = error.strerror if isinstance(error, OSError) else "it is no text"
+            fix = "write the name into it, or set NODENAME"
+            raise BadData(f"cannot read the file with the node's name, {path}: {reason}: {fix}") from None
     if name := environment.get("HOSTNAME", "").strip().lower():
         return name, "host name"
     name = socket.gethostname().strip().lower()
@@ -62,7 +65,7 @@ def check_writable(path: Path) -> None:
     """Raises `BadData` when the file cannot be written: better before anything is stored."""
     folder = path.parent
     if not os.access(folder, os.W_OK | os.X_OK) or not folder.is_dir():
-        raise BadData(f"cannot write {path}: {folder} is no folder that can be written to: mount it read-write")
+        raise BadData(f"cannot write {path}: {folder} is no folder that can be written to: {REMEDY}")
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -78,4 +81,4 @@ def write_whole(path: Path, text: str) -> None:
             os.unlink(part)
             raise
     except OSError as error:
-        raise BadData(f"cannot write {path}: {error.strerror}: mount {path.parent} read-write") from None
+        raise BadData(f"cannot write {path}: {error.strerror}: {REMEDY}") from None
