@@ -86,12 +86,12 @@ class Server:
             self._process.wait()
             self._process = None
 
-    def etcdctl(self, words: str, user: str = "") -> None:
-        """Run etcdctl against it."""
+    def etcdctl(self, words: str, user: str = "") -> str:
+        """Run etcdctl against it; what it prints."""
         login = ["--user", user] if user else []
         command = ["etcdctl", "--endpoints", self.url, *login, *words.split()]
         environment = {**os.environ, "ETCDCTL_API": "3"}
-        subprocess.run(command, check=True, capture_output=True, env=environment, timeout=30)
+        return subprocess.run(command, check=True, capture_output=True, env=environment, timeout=30, text=True).stdout
 
     def ask_for_users(self) -> None:
         """Switch authentication on, with the user of `USER`."""
