@@ -16,6 +16,9 @@ ONLY ?=
 BACKEND ?= nftables
 MODE ?= kernel
 ARGS ?=
+# Test files that run at once (0: in pytest's own process, for a debugger). The slow folders come first, so that none is left over.
+JOBS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help root demo demo-down shell test unit netns lab compat vectors bench lint fmt dist dev native proto reference clean
 
@@ -71,20 +74,21 @@ shell: root dev ## a shell on a host of a demo that was kept: HOST=a2 [RUN='a co
 demo-down: root dev ## remove a demo that was kept
 	@$(BIN)/python -m tests.lab.demo --down
 
-test: root dev lint pants-check ## everything that can be tested here
-	@$(BIN)/python -m pytest $(ARGS)
+test: root dev ## everything that can be tested here
+	@$(MAKE) --no-print-directory -j 2 --output-sync=target lint pants-check
+	@$(PYTEST) $(ARGS)
 
 unit: dev ## pure code and services in memory, with fewer examples than `make test` takes
-	@$(BIN)/python -m pytest -m 'not slow' --hypothesis-profile=quick native/tests libcalico/tests components $(ARGS)
+	@$(PYTEST) -m 'not slow' --hypothesis-profile=quick native/tests libcalico/tests components $(ARGS)
 
 netns: dev ## real kernel, in throw-away namespaces
-	@$(BIN)/python -m pytest tests/netns $(ARGS)
+	@$(PYTEST) tests/netns $(ARGS)
 
 lab: dev ## three hosts with real daemons
-	@$(BIN)/python -m pytest tests/lab $(ARGS)
+	@$(PYTEST) tests/lab $(ARGS)
 
 compat: dev ## what upstream's programs answered
-	@$(BIN)/python -m pytest tests/compat $(ARGS)
+	@$(PYTEST) tests/compat $(ARGS)
 
 vectors: dev ## play vector files: make vectors [FILES="a b"] [BACKEND=nftables|iptables] [MODE=kernel|memory] [ONLY=word]
 	@$(BIN)/python -m tests.compat.vectors --backend $(BACKEND) --mode $(MODE) --only "$(ONLY)" $(FILES)

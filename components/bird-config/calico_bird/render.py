@@ -7,6 +7,7 @@ and filters is kept from one rendering to the next: of a thousand sessions mostl
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jinja2
@@ -68,16 +69,20 @@ class _Family(NamedTuple):
     statics: list[str]
 
 
+@functools.cache
+def _template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("calico_bird"), undefined=jinja2.StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True, autoescape=False,
+    )  # fmt: skip
+    return environment.get_template(name)
+
+
 class Renderer:
     """Renders states; remembers the texts that the last one needed."""
 
     def __init__(self) -> None:
-        environment = jinja2.Environment(
-            loader=jinja2.PackageLoader("calico_bird"), undefined=jinja2.StrictUndefined, trim_blocks=True,
-            lstrip_blocks=True, keep_trailing_newline=True, autoescape=False,
-        )  # fmt: skip
-        self._main = environment.get_template("bird.conf.j2")
-        self._session = environment.get_template("session.j2")
+        self._main, self._session = _template("bird.conf.j2"), _template("session.j2")
         self._texts: dict[tuple[Any, ...], str] = {}
         self._mesh: tuple[Routing, Mesh] | None = None
 

@@ -25,6 +25,10 @@ pytest.register_assert_rewrite(
     *(f"libcalico.testing.{name}" for name in ("cni_world", "datastore_contract", "following"))
 )
 
+# Else every program that a test starts compiles its sources again, and pytest the test files: a third of the time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # Else gRPC's threads come to life in a child between fork and exec, and abort.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
