@@ -20,7 +20,7 @@ ARGS ?=
 JOBS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help root demo demo-down shell test unit netns lab compat vectors bench lint fmt dist dev native proto reference clean
+.PHONY: help root demo demo-down shell test unit netns lab compat vectors bench lint fmt dist dcos-package dev native proto reference clean
 
 help: ## this text
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -110,6 +110,9 @@ proto: dev ## compile the protos
 
 reference: dev ## write the reference pages from the code
 	@$(BIN)/python -m tests.house.reference
+
+dcos-package: $(STAMPS)/apt ## DC/OS's package calico, into dist/dcos (FRESH=1: nothing kept from earlier builds)
+	@PYTHONPATH=packaging/runtime /usr/bin/python3.11 -B packaging/dcos/build_package.py $(if $(FRESH),--fresh)
 
 dist: $(STAMPS)/venv ## a wheel of every component, each built by itself
 	@tests/house/pants.sh package native:: libcalico:: components/felix:: components/cni:: components/calicoctl:: components/bird-config::

@@ -10,8 +10,8 @@
  *       DEL); every other command is idempotent -> exec the fallback
  *   together no more than 90 s
  *
- * Started as `calico` or `calico-ipam`; arguments (-v, -t) go to the fallback. Uses no environment but CNI_*, PATH and
- * CALICO_NODE_SOCKET. No locale, no HOME, no library at run time. The field numbers are those of rpc/node.proto.
+ * Started as `calico` (also `calico-impl`, a name that DC/OS has) or `calico-ipam`; arguments (-v, -t) go to the
+ * fallback. Uses no environment but CNI_*, PATH and CALICO_NODE_SOCKET. No locale, no HOME, no library at run time. The field numbers are those of rpc/node.proto.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -437,7 +437,7 @@ int main(int argc, char **argv) {
     name = name != NULL ? name + 1 : argc > 0 ? argv[0] : "";
     if (strcmp(name, "calico-ipam") == 0) {
         program = "calico-ipam";
-    } else if (strcmp(name, "calico") != 0) {
+    } else if (strcmp(name, "calico") != 0 && strcmp(name, "calico-impl") != 0) {
         fprintf(stderr, "Unknown binary name: %s\n", name);
         return 1;
     }
