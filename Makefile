@@ -117,6 +117,10 @@ dcos-package: $(STAMPS)/apt ## DC/OS's package calico, into dist/dcos (FRESH=1: 
 dist: $(STAMPS)/venv ## a wheel of every component, each built by itself
 	@tests/house/pants.sh package native:: libcalico:: components/felix:: components/cni:: components/calicoctl:: components/bird-config::
 
+.PHONY: deb
+deb: root dev ## Debian packages of everything into dist/deb: make deb [VERSION=0.1.0]
+	@PYTHONPATH=packaging/runtime:packaging/debian $(BIN)/python -m calico_debian --out dist/deb $(if $(VERSION),--version $(VERSION))
+
 .PHONY: pants-check
 pants-check:
 	@tests/house/pants.sh check

@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Callable, Collection
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from libcalico.testing.machine import need
 from tests.lab.host import CommandFailed, Host
@@ -134,7 +135,7 @@ class SystemdHost(Host):
         super().close()
         self._sweeper.communicate()
 
-    def __enter__(self) -> SystemdHost:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
