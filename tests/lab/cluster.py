@@ -8,14 +8,15 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from tests.lab.agent import Agent
+from tests.lab.etcd import Members
 from tests.lab.folders import make_folder, remove_dead_folders
 from tests.lab.host import CommandFailed, Host, connect
 from tests.lab.mesos import Mesos
@@ -32,9 +33,17 @@ MTU = 1500
 class Cluster:
     """Use as a context manager. `start` boots everything; single hosts may be used before that."""
 
+    addresses: Mapping[str, str] = ADDRESSES
+    """Of every host that there may be, by name."""
+
     def __init__(
-        self, hosts: Sequence[str] = ("m1", "a1", "a2"), say: Callable[[str], None] | None = None, keep: bool = False
+        self,
+        hosts: Sequence[str] = ("m1", "a1", "a2"),
+        say: Callable[[str], None] | None = None,
+        keep: bool = False,
+        members: Sequence[str] = ("m1",),
     ) -> None:
+        """`members`: the hosts on which etcd runs."""
         self._stack = ExitStack()
         self._say = say or (lambda _text: None)
         self._keep = keep
@@ -45,17 +54,20 @@ class Cluster:
         self.hosts: dict[str, Host] = {}
         self._mesos: dict[str, Mesos] = {}
         self.agents: dict[str, Agent] = {}
-        self.etcd: subprocess.Popen[bytes] | None = None
         try:
             self._build(hosts)
         except BaseException:
             self._stack.close()
             raise
+        self.etcd = Members({name: self.hosts[name] for name in members}, self.addresses, self.folder)
 
     def _host(self, name: str) -> Host:
         host = Host(name, self._say, self._keep, inherits=(self._lock,))
         self._stack.callback(host.close)
         return host
+
+    def _cluster_host(self, name: str) -> Host:
+        return self._host(name)
 
     def _build(self, names: Sequence[str]) -> None:
         self.fabric, self.router, self.x1 = self._host("fabric"), self._host("r1"), self._host("x1")
@@ -65,8 +77,8 @@ class Cluster:
         self.router.run(f"ip addr add {OUTSIDE[0]}/24 dev eth1")
         self.x1.run(f"ip addr add {OUTSIDE[1]}/24 dev eth0 && ip route add default via {OUTSIDE[0]}")
         for name in names:
-            host = self.hosts[name] = self._host(name)
-            self._plug(host, f"{ADDRESSES[name]}/24")
+            host = self.hosts[name] = self._cluster_host(name)
+            self._plug(host, f"{self.addresses[name]}/24")
             host.run(["ip", "route", "add", "default", "via", ROUTER])
 
     def _plug(self, host: Host, cidr: str) -> None:
@@ -74,7 +86,7 @@ class Cluster:
         self.fabric.run(["ip", "link", "set", f"to-{host.name}", "master", "br0"])
         host.run(["ip", "addr", "add", cidr, "dev", "eth0"])
 
-    def __enter__(self) -> Cluster:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -95,35 +107,21 @@ class Cluster:
             self.wait_agent(name)
 
     def start_etcd(self) -> None:
-        """Start, or start again, etcd on m1, and wait until it answers."""
-        log = (self.folder / "etcd.log").open("ab")
-        self.etcd = self.hosts["m1"].start(
-            ["etcd", "--data-dir", str(self.folder / "etcd"), "--listen-client-urls", f"{ETCD},http://127.0.0.1:2379",
-             "--advertise-client-urls", ETCD, "--listen-peer-urls", "http://127.0.0.1:2380",
-             "--initial-advertise-peer-urls", "http://127.0.0.1:2380", "--initial-cluster", "default=http://127.0.0.1:2380"],
-            log=log,
-        )  # fmt: skip
-        self.wait(
-            "etcd to answer", lambda: self.etcdctl("endpoint", "health", check=False).returncode == 0, timeout_s=60
-        )
-
-    def stop_etcd(self) -> None:
-        """Kill etcd; its data stays."""
-        assert self.etcd is not None
-        self.hosts["m1"].stop_process(self.etcd, 9)
+        """Start, or start again, etcd, and wait until it answers."""
+        self.etcd.start_all()
+        self.wait("etcd to answer", self.etcd.answers, timeout_s=60)
 
     def etcdctl(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """etcd's own client, on m1."""
-        environment = {**os.environ, "ETCDCTL_API": "3"}
-        return self.hosts["m1"].run(["etcdctl", "--endpoints", ETCD, *words], environment=environment, check=check)
+        """etcd's own client."""
+        return self.etcd.etcdctl(*words, check=check)
 
     def environment(self, name: str) -> dict[str, str]:
         """What the daemons of a host are told."""
         return {
             "PATH": f"{BIN}:{os.environ['PATH']}",
-            "ETCD_ENDPOINTS": ETCD,
-            "NODENAME": ADDRESSES[name],
-            "IP": ADDRESSES[name],
+            "ETCD_ENDPOINTS": self.etcd.endpoints,
+            "NODENAME": self.addresses[name],
+            "IP": self.addresses[name],
             "CALICO_IPV4POOL_CIDR": POOL,
             "CALICO_IPV4POOL_VXLAN": "Always",
             "FELIX_VXLANPORT": "64000",
@@ -136,9 +134,9 @@ class Cluster:
         host.run([str(BIN / "calico-felix"), "startup"], environment=self.environment(name))
         host.write("/etc/calico/calicoctl.cfg", json.dumps({
             "apiVersion": "projectcalico.org/v3", "kind": "CalicoAPIConfig", "metadata": {},
-            "spec": {"datastoreType": "etcdv3", "etcdEndpoints": ETCD},
+            "spec": {"datastoreType": "etcdv3", "etcdEndpoints": self.etcd.endpoints},
         }))  # fmt: skip
-        self.mesos(name).add_network(network_conf("calico"))
+        self.mesos(name).add_network(network_conf("calico", etcd_endpoints=self.etcd.endpoints))
         self.start_agent(name)
 
     def start_agent(self, name: str) -> None:

@@ -40,7 +40,7 @@ def test_each_block_does_what_the_page_says(runtimes: Runtimes) -> None:
             runtimes.hosts[host].write(path, block.text)
             continue
         if "etcd-stopped" in block.info:
-            runtimes.stop_etcd()
+            runtimes.etcd.kill_all()
         for host, command, expected in commands(block):
             actual = runtimes.play_until(host, command, expected)
             played.append(command)

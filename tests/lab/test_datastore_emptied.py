@@ -75,8 +75,8 @@ def lose_cluster_information(lab: Cluster) -> None:
 
 
 def lose_folder(lab: Cluster) -> None:
-    lab.stop_etcd()
-    shutil.rmtree(lab.folder / "etcd")
+    lab.etcd.kill_all()
+    shutil.rmtree(lab.etcd.data("m1"))
     lab.start_etcd()
 
 
@@ -170,7 +170,7 @@ def test_an_etcd_that_is_gone_is_seen(lab: Supervised) -> None:
     ask = [str(BIN / "calicoctl"), "node", "debug"]
     lab.wait("a1 to be connected", lambda: bool(lab.agent_status("a1").get("connected")))
     assert lab.agent_status("a1")["endpoint"] == ETCD
-    lab.stop_etcd()
+    lab.etcd.kill_all()
     try:
         lab.wait("a1 to see it", lambda: lab.agent_status("a1").get("connected") is False, timeout_s=5)
         status = lab.agent_status("a1")

@@ -184,7 +184,7 @@ def test_etcd_down_is_a_clear_failure_that_leaves_nothing(cluster: Cluster) -> N
     mesos = cluster.mesos("a1")
     running = mesos.launch("running")
     client = cluster.mesos("a2").launch("client", serve=False)
-    cluster.stop_etcd()
+    cluster.etcd.kill_all()
     try:
         identity = str(uuid.uuid4())
         with pytest.raises(TaskFailed) as failure:

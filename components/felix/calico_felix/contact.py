@@ -10,7 +10,7 @@ from libcalico.datastore.syncer import Syncer
 from libcalico.text import shown
 
 QUIET_S = 20.0
-"""A connected datastore is asked for news every 10 s (`etcd.PROGRESS_INTERVAL_S`): after twice that, it is silent."""
+"""A connected datastore is asked for news every 5 s (`etcd.PROGRESS_INTERVAL_S`): after 4 times that it is silent."""
 
 
 class Contact:

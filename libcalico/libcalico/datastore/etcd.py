@@ -49,8 +49,9 @@ PATIENCE_S = 0.7
 """Without an answer for so long, another member is asked as well; from then on it grows."""
 RETRY_PAUSE_S = 0.1
 WATCH_OPENS_S = 2.0
-PROGRESS_INTERVAL_S = 10.0
-SILENCE_LIMIT_S = 30.0
+PROGRESS_INTERVAL_S = 5.0
+SILENCE_LIMIT_S = 10.0
+"""Of a watch. A member that is frozen keeps its connections: for so long a quiet host learns nothing new."""
 _TARGETS = {
     Target.VERSION: (pb.Compare.VERSION, "version"),
     Target.MOD_REVISION: (pb.Compare.MOD, "mod_revision"),
