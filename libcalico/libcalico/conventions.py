@@ -17,6 +17,8 @@ INTERFACE_PREFIX = "cali"
 """What the host's end of a workload's interface is called begins with this."""
 VXLAN_DEVICES = {4: "vxlan.calico", 6: "vxlan-v6.calico"}
 """The tunnel device by family."""
+IPIP_DEVICE = "tunl0"
+"""The kernel makes it with its module ipip, which cannot name it otherwise."""
 CLOSED = "projectcalico.org/closed"
 """Annotation of an endpoint that lets no packet through yet: an engine has not said which labels it has."""
 BUILT_IN_PROFILE = "projectcalico-default-allow"

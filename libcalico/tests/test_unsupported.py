@@ -20,7 +20,7 @@ NAT = [{"internalIP": "10.0.0.1", "externalIP": "192.0.2.1"}]
 @pytest.mark.parametrize(
     ("key", "spec", "more", "words"),
     [
-        (ResourceKey("IPPool", "p"), {"cidr": "10.0.0.0/16"}, {"ipipMode": "Always"}, "ipipMode Always"),
+        (ResourceKey("IPPool", "p"), {"cidr": "fd00::/48"}, {"ipipMode": "Always"}, "ipipMode Always"),
         (ResourceKey("WorkloadEndpoint", "here-cni-a-eth0", "default"), ENDPOINT, {"ipNATs": NAT}, "ipNATs"),
         (ResourceKey("WorkloadEndpoint", "here-cni-a-eth0", "default"), ENDPOINT,
          {"qosControls": {"ingressBandwidth": 1000}}, "qosControls"),

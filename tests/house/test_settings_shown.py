@@ -12,6 +12,7 @@ HERE = "components/felix/tests/test_settings_effects.py"
 MAIN = "components/felix/tests/test_felix_main.py"
 ETCD = "libcalico/tests/test_etcd_settings.py"
 SERVING = "components/felix/tests/test_felix_serving.py"
+TUNNELS = "components/felix/tests/test_encapsulations.py"
 ELSEWHERE = {
     "DatastoreType": (HERE, "test_another_kind_of_datastore_is_refused"),
     "FelixHostname": (MAIN, "FelixHostname"),
@@ -26,6 +27,11 @@ ELSEWHERE = {
     "MTUFile": ("components/felix/tests/test_mtu.py", "MtuFile"),
     "MTUIfacePattern": ("components/felix/tests/test_mtu.py", "HOST_INTERFACES"),
     "LogSeverityScreen": (LAB, "logSeverityScreen"),
+    "VXLANEnabled": (TUNNELS, "vxlan_enabled"),
+    "IpInIpEnabled": (TUNNELS, "ipip_enabled"),
+    "IpInIpMtu": ("components/felix/tests/test_dataplane_ipip.py", "ipip_mtu"),
+    "VXLANMTUV6": ("components/felix/tests/test_dataplane_vxlan.py", "vxlan_mtu_v6"),
+    "ProgramClusterRoutes": (HERE, "ProgramClusterRoutes"),
     "IPv6Support": (LAB, "ipv6Support"),
     "IPForwarding": (LAB, "ipForwarding"),
     "VXLANVNI": (LAB, "vxlanVNI"),

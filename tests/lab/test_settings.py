@@ -77,10 +77,10 @@ def test_a_setting_that_needs_a_restart_gets_one_and_the_agent_is_back(lab: Clus
 
 def test_what_has_no_effect_stands_in_problems(lab: Cluster) -> None:
     assert ask(lab, "problems") == "nothing\n", "with what startup and calicoctl store unasked"
-    patch(lab, wireguardEnabled=True, ipipMTU=1400)
+    patch(lab, wireguardEnabled=True, wireguardMTU=1400)
     lab.wait("the problem", lambda: "WireguardEnabled" in ask(lab, "problems"))
-    assert "IpInIpMtu from the datastore: not supported here: '1400' has no effect" in ask(lab, "problems")
-    patch(lab, wireguardEnabled=False, ipipMTU=None)
+    assert "WireguardMTU from the datastore: not supported here: '1400' has no effect" in ask(lab, "problems")
+    patch(lab, wireguardEnabled=False, wireguardMTU=None)
     lab.wait("no problem", lambda: ask(lab, "problems") == "nothing\n")
     assert lab.agents["a1"].poll() is None
 

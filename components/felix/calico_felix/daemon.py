@@ -23,7 +23,7 @@ from calico_felix.forwarding import Forwarding
 from calico_felix.host_services import AgentHost
 from calico_felix.links import follow_links
 from calico_felix.node_api import LateWorkloads, registration
-from calico_felix.parameters import dataplane_config
+from calico_felix.parameters import dataplane_config, programmed
 from calico_felix.report import Report
 from calico_felix.routing_feed import RoutingFeed
 from calico_felix.serving import Serving
@@ -119,8 +119,8 @@ class Daemon:
         await self.serving.sockets.serve_node(self.configuration["NodeSocket"], register)
         stack.push_async_callback(self.serving.sockets.close, STOP_GRACE_S)
         stack.callback(feed.close)
-        for pool in await self.settings.load():
-            self.follower.graph.routing.update_pool(pool.metadata.name, pool)
+        await self.settings.load()
+        self.follower.graph.routing.programmed = programmed(self.configuration)
         dataplane = await self._open_dataplane(stack)
         monitor = await stack.enter_async_context(Monitor(addresses=True, routes=True))
         await dataplane.interfaces.refresh()
@@ -147,8 +147,7 @@ class Daemon:
             keep("endpoint status", reporter.report_endpoints)
 
     async def _open_dataplane(self, stack: AsyncExitStack) -> Dataplane:
-        families = self.follower.vxlan_families()
-        dataplane = Dataplane(dataplane_config(self.configuration, self.host, families), self.clock)
+        dataplane = Dataplane(dataplane_config(self.configuration, self.host), self.clock)
         stack.callback(dataplane.close)
         await dataplane.open()
         self.follower.attach(dataplane)

@@ -65,7 +65,6 @@ class Follower:
         self._clock = clock
         self._reload = reload
         self._kernel: Kernel | None = None
-        self._families = frozenset[int]()
         self._news = asyncio.Event()
         self._is_whole = False
         self.listeners: list[Callable[[Batch], None]] = []
@@ -74,13 +73,8 @@ class Follower:
         self._losses_reported = False
 
     def attach(self, kernel: Kernel) -> None:
-        """From now on `kernel` gets what is different; the pools' families are those that it was made for."""
+        """From now on `kernel` gets what is different."""
         self._kernel = kernel
-        self._families = self.vxlan_families()
-
-    def vxlan_families(self) -> frozenset[int]:
-        """4 and 6, as far as a pool uses VXLAN."""
-        return frozenset(family for family in (4, 6) if self.graph.routing.uses_vxlan(family))
 
     async def follow(self, batches: AsyncIterator[Batch]) -> None:
         """Take in the stream, for ever."""
@@ -134,8 +128,6 @@ class Follower:
         if flush is not None and (first or not flush.empty):
             if flush.configuration is not None and not first:
                 self._check_settings(flush.configuration)
-            if self.vxlan_families() != self._families:
-                self._restart_reason = "the pools' encapsulation has changed"
             self._restart_if_needed()
             log.debug("flush at revision %d: %s", flush.revision, flush.summary())
             self._kernel.on_flush(flush)

@@ -32,7 +32,7 @@ _ALREADY = {
     **dict.fromkeys(
         ("bpfEnabled", "debugDisableLogDropping", "debugSimulateCalcGraphHangAfter", "debugSimulateDataplaneApplyDelay",
          "debugSimulateDataplaneHangAfter", "endpointStatusPathPrefix", "floatingIPs", "flowLogsCollectorDebugTrace",
-         "flowLogsLocalReporter", "flowLogsPolicyEvaluationMode", "genericXDPEnabled", "ipipEnabled",
+         "flowLogsLocalReporter", "flowLogsPolicyEvaluationMode", "genericXDPEnabled",
          "istioAmbientMode", "localSubnetL2Reachability", "logFilePath", "logSeverityFile", "logSeveritySys",
          "nftablesFlowTableOffload", "policySyncPathPrefix", "prometheusGoMetricsEnabled",
          "prometheusWireGuardMetricsEnabled", "requireMTUFile", "routeSyncDisabled", "serviceLoopPrevention",

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from calico_felix.dataplane.config import DataplaneConfig
 from calico_felix.dataplane.mtu import HOST_INTERFACES
+from libcalico.calc.routes import IPIP, PLAIN, VXLAN
 from libcalico.config import (
     Configuration,
     Parameter,
@@ -32,6 +33,9 @@ LEAST_TUNNEL_MTU = 552
 """What DC/OS's installer takes at least."""
 PASS_BIT = 1  # the second lowest bit of the mark mask, as upstream counts
 
+CLUSTER_ROUTES = {
+    "enabled": (IPIP, PLAIN), "disabled": (), "enabledipiponly": (IPIP,), "enablednoencaponly": (PLAIN,),
+}  # fmt: skip
 SEVERITIES = ("trace", "debug", "info", "warning", "error", "fatal")
 
 _NODE_NAME = matching(r"[a-zA-Z0-9_.-]{1,253}", "a node's name")
@@ -143,7 +147,15 @@ PARAMETERS = (
     Parameter("DisableConntrackInvalidCheck", boolean, False, "let packets through that conntrack calls invalid"),
     Parameter("AllowVXLANPacketsFromWorkloads", boolean, False, "workloads may send VXLAN"),
     Parameter("AllowIPIPPacketsFromWorkloads", boolean, False, "workloads may send IPIP"),
-    Parameter("VXLANEnabled", boolean, None, "None: when a pool needs it"),
+    Parameter("IpInIpEnabled", boolean, None, "the IPIP device is made; None: when a pool needs it"),
+    Parameter("IpInIpMtu", tunnel_mtu(LEAST_TUNNEL_MTU), 0, "MTU of tunl0 in bytes, 0: from the underlay"),
+    Parameter(
+        "ProgramClusterRoutes",
+        one_of(*CLUSTER_ROUTES),
+        "enabledipiponly",
+        "of which pools, beside those with VXLAN, the agent writes the routes to other hosts; BIRD does the rest",
+    ),
+    Parameter("VXLANEnabled", boolean, None, "VXLAN of IPv4 is on, or all of it off; None: when a pool needs it"),
     Parameter("VXLANPort", integer(1, LARGEST_PORT), 4789, "UDP port of VXLAN"),
     Parameter("VXLANVNI", integer(1, 0xFFFFFF), 4096, "VXLAN network identifier"),
     Parameter("VXLANMTU", tunnel_mtu(LEAST_TUNNEL_MTU), 0, "MTU of vxlan.calico in bytes, 0: from the underlay"),
@@ -178,13 +190,14 @@ def pass_mark(mask: int) -> int:
     return bits[PASS_BIT] if len(bits) > PASS_BIT else bits[0]
 
 
-def dataplane_config(configuration: Configuration, host: str, vxlan_families: frozenset[int]) -> DataplaneConfig:
-    """What the dataplane needs, from the parameters. `vxlan_families`: in which families pools want VXLAN.
+def programmed(configuration: Configuration) -> frozenset[str]:
+    """The encapsulations of pools whose routes to other hosts the agent writes (ADR 55)."""
+    return frozenset((VXLAN, *CLUSTER_ROUTES[configuration["ProgramClusterRoutes"]]))
 
-    VXLANEnabled adds IPv4 to them, which start-up of upstream's has stored beside pools of IPv4, or takes all away."""
+
+def dataplane_config(configuration: Configuration, host: str) -> DataplaneConfig:
+    """What the dataplane needs, from the parameters."""
     get = configuration.__getitem__
-    wanted = get("VXLANEnabled")
-    families = frozenset[int]() if wanted is False else vxlan_families | ({4} if wanted else set())
     nft = NftOptions(
         interface_prefixes=get("InterfacePrefix"),
         pass_mark=pass_mark(get("NftablesMarkMask")),
@@ -194,7 +207,6 @@ def dataplane_config(configuration: Configuration, host: str, vxlan_families: fr
         log_prefix=_printable(get("LogPrefix")),
         log_rate=get("LogActionRateLimit"),
         vxlan_port=get("VXLANPort"),
-        vxlan_families=families,
         allow_vxlan_from_workloads=get("AllowVXLANPacketsFromWorkloads"),
         allow_ipip_from_workloads=get("AllowIPIPPacketsFromWorkloads"),
         nat_port_range=get("NATPortRange").replace(":", "-"),
@@ -205,6 +217,10 @@ def dataplane_config(configuration: Configuration, host: str, vxlan_families: fr
         vxlan_vni=get("VXLANVNI"),
         vxlan_mtu=get("VXLANMTU"),
         vxlan_mtu_v6=get("VXLANMTUV6"),
+        ipip_mtu=get("IpInIpMtu"),
+        vxlan_enabled=get("VXLANEnabled"),
+        ipip_enabled=get("IpInIpEnabled"),
+        program_ipip=IPIP in programmed(configuration),
         ipv6=get("IPv6Support"),
         device_protocol=get("DeviceRouteProtocol"),
         mtu_file=get("MTUFile"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from calico_felix.foreign import datastore_names
 from libcalico.calc.settings import CLUSTER, NODE_PREFIX, Settings
@@ -12,7 +12,7 @@ from libcalico.client.objects import AsyncClient
 from libcalico.clock import Clock
 from libcalico.config import Configuration
 from libcalico.errors import BadData, CalicoError, DatastoreError, ResourceDoesNotExist
-from libcalico.model.resources import ClusterInformation, FelixConfiguration, IPPool, Node
+from libcalico.model.resources import ClusterInformation, FelixConfiguration, Node
 from libcalico.obs import logs
 from libcalico.obs.health import Health
 
@@ -38,14 +38,13 @@ class SettingsSource:
         """Why the agent has not started its work yet."""
         self.on_change: Callable[[Configuration], None] = lambda _configuration: None
 
-    async def load(self) -> Sequence[IPPool]:
-        """Wait for the datastore and take the settings from it; returns the pools, on which some of them depend."""
+    async def load(self) -> None:
+        """Wait for the datastore and take the settings from it."""
         while True:
             try:
                 await self._wait_ready()
                 self._resolve(await self._read())
-                pools: Sequence[IPPool] = (await self._client.list(IPPool)).items
-                return pools
+                return
             except (DatastoreError, BadData) as error:
                 away = isinstance(error, DatastoreError)
                 reason = "waiting for the datastore" if away else "waiting for settings that can be used"

@@ -55,6 +55,6 @@ def handles(kernel: FakeKernel) -> Iterator[Handles]:
 
 @pytest.fixture
 def context(handles: Handles, clock: ManualClock, tmp_path: Path) -> Context:
-    """Of the node `here`, with VXLAN of both families."""
-    config = DataplaneConfig("here", NftOptions(vxlan_families=frozenset((4, 6))), mtu_file=str(tmp_path / "mtu"))
+    """Of the node `here`."""
+    config = DataplaneConfig("here", NftOptions(), mtu_file=str(tmp_path / "mtu"))
     return Context(config, handles, clock, asyncio.Event(), Failures())

@@ -10,7 +10,8 @@ import pytest
 
 from calico_felix.dataplane.backends.nft.ruleset import Ruleset
 from libcalico.calc.graph import Graph
-from libcalico.calc.messages import Flush, IPSetDelta
+from libcalico.calc.messages import Flush, IPSetDelta, NodeAddresses
+from libcalico.calc.routes import PLAIN
 from libcalico.conventions import CLOSED
 from libcalico.model.keys import BlockKey, ResourceKey, key_path
 from libcalico.net import Cidr
@@ -28,7 +29,7 @@ class Datastore:
         self.graph = Graph(HOST)
         self.graph.in_sync = True
         self.state: dict[str, dict[Any, Any]] = {
-            name: {} for name in ("sets", "policies", "endpoints", "routes", "vteps")
+            name: {} for name in ("sets", "policies", "endpoints", "routes", "vteps", "hosts")
         }
         self.pools: Any = None
         self._revision = 0
@@ -371,13 +372,59 @@ class TestRoutes:
         store.put("Node", "there", {"bgp": {"ipv4Address": "198.51.100.2/24"}, "ipv4VXLANTunnelAddr": "10.0.2.0"})
         assert self.routes(store) == {"10.0.2.0/26": ("vxlan", "there")}
 
+    def test_ipip_goes_to_the_node_s_own_address(self, store: Datastore) -> None:
+        store.put("IPPool", "pool", {"cidr": "10.0.0.0/16", "ipipMode": "Always"})
+        self.block(store, "10.0.1.0/26", HOST, {5: HOST, 6: "there"})
+        self.block(store, "10.0.2.0/26", "there", {})
+        assert self.routes(store) == {
+            "10.0.1.0/26": ("blackhole", ""),
+            "10.0.1.6/32": ("ipip", "there"),
+            "10.0.2.0/26": ("ipip", "there"),
+        }
+        assert store.state["routes"]["10.0.2.0/26"].gateway == "192.0.2.2"
+        assert store.pools is not None and (store.pools.ipip, store.pools.vxlan) == (("pool",), frozenset())
+        store.put("Node", "there", {"bgp": {"ipv4Address": "198.51.100.2/24", "ipv4IPIPTunnelAddr": "10.0.2.1"}})
+        store.put("IPPool", "pool", {"cidr": "10.0.0.0/16", "ipipMode": "CrossSubnet"})
+        assert self.routes(store)["10.0.2.0/26"] == ("ipip", "there")
+        assert store.state["hosts"]["there"] == NodeAddresses(("198.51.100.2", ""), "10.0.2.1")
+        store.put("Node", "there", {"bgp": {"ipv4Address": "192.0.2.7/24"}})
+        assert self.routes(store)["10.0.2.0/26"] == ("same-subnet", "there")
+        assert store.state["routes"]["10.0.2.0/26"].gateway == "192.0.2.7"
+
+    def test_without_encapsulation_the_agent_writes_routes_only_when_it_is_to(self, store: Datastore) -> None:
+        store.put("IPPool", "pool", {"cidr": "10.0.0.0/16"})
+        self.block(store, "10.0.1.0/26", HOST, {})
+        self.block(store, "10.0.2.0/26", "there", {})
+        assert self.routes(store) == {}, "these are BIRD's, and so are the blackholes"
+        other = Datastore()
+        other.graph.routing.programmed = frozenset((PLAIN,))
+        other.put("IPPool", "pool", {"cidr": "10.0.0.0/16"})
+        for number, name in ((1, HOST), (2, "there")):
+            other.put("Node", name, {"bgp": {"ipv4Address": f"192.0.2.{number}/24"}})
+        self.block(other, "10.0.1.0/26", HOST, {})
+        self.block(other, "10.0.2.0/26", "there", {})
+        assert self.routes(other) == {"10.0.1.0/26": ("blackhole", ""), "10.0.2.0/26": ("same-subnet", "there")}
+        other.put("Node", "there", {"bgp": {"ipv4Address": "198.51.100.2/24"}})
+        assert self.routes(other) == {"10.0.1.0/26": ("blackhole", "")}, "a router knows the way, or nobody"
+        other.put("IPPool", "pool", {"cidr": "10.0.0.0/16", "ipipMode": "Always"})
+        assert self.routes(other) == {}, "and those of IPIP are BIRD's then"
+
+    def test_of_two_modes_vxlan_is_taken_and_ipip_is_none_of_ipv6(self, store: Datastore) -> None:
+        store.put("IPPool", "pool", {"cidr": "10.0.0.0/16", "vxlanMode": "Always", "ipipMode": "Always"})
+        store.put("IPPool", "six", {"cidr": "fd00::/48", "ipipMode": "Always"})
+        self.block(store, "10.0.2.0/26", "there", {})
+        assert self.routes(store) == {"10.0.2.0/26": ("vxlan", "there")}
+        assert store.pools is not None and store.pools.ipip == ()
+        both, six = (store.graph.unsupported[f"IPPool({name})"] for name in ("pool", "six"))
+        assert "ipipMode Always beside vxlanMode Always (VXLAN is taken: set one of them to Never)" in both
+        assert "ipipMode Always of a pool of IPv6" in six
+
     def test_no_pool_no_route(self, store: Datastore) -> None:
         self.block(store, "10.0.2.0/26", "there", {})
         assert self.routes(store)
         store.raw(ResourceKey("IPPool", "pool"), None)
         assert self.routes(store) == {}
-        assert store.pools is not None and store.pools.networks == frozenset()
-        assert store.state["vteps"] == {}
+        assert store.pools is not None and store.pools.networks == store.pools.vxlan == frozenset()
 
     def test_tunnel_ends(self, store: Datastore) -> None:
         store.flush()

@@ -14,8 +14,8 @@ from calico_felix.dataplane.interfaces import REFRESH_S, Interfaces
 from calico_felix.dataplane.manager import RETRY_S, Context, LinkChange
 from calico_felix.dataplane.neighbours import WorkloadNeighbours
 from calico_felix.dataplane.owners import Owners, admit
-from calico_felix.dataplane.vxlan import Vxlan
 from calico_felix.dataplane.workload_mtu import WorkloadMtu
+from calico_felix.testing_tunnels import Tunnels
 from libcalico.calc.messages import Flush
 from libcalico.kernel.errors import KernelError
 from libcalico.kernel.netlink import LinkEvent
@@ -44,7 +44,7 @@ class Host:
         self.interfaces = Interfaces(context, self.on_change)
         self.settings = InterfaceSettings(context, self.owners, self.interfaces)
         self.neighbours = WorkloadNeighbours(context, self.owners, self.interfaces)
-        self.mtu = WorkloadMtu(context, self.interfaces, Vxlan(context, self.interfaces))
+        self.mtu = WorkloadMtu(context, self.interfaces, Tunnels(context).ways)
         self.settings.open()
 
     def on_change(self, change: LinkChange) -> None:

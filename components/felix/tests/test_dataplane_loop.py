@@ -20,7 +20,7 @@ from libcalico.net import parse_cidrs
 from libcalico.obs.figures import BY_NAME
 from libcalico.policy.ir import Action, Policy, PolicyId, Rule, Side
 from libcalico.testing.clock import ManualClock
-from libcalico.testing.flushes import endpoint, flush, vtep
+from libcalico.testing.flushes import endpoint, flush, node, vtep
 from libcalico.testing.kernel import FakeKernel
 from libcalico.testing.kernel_state import KilledError
 
@@ -29,8 +29,10 @@ pytest_plugins = ["calico_felix.testing"]
 A = endpoint("a", "10.0.1.7/32")
 OWN = vtep("here", "10.0.1.0", "66:00:00:00:00:01", "172.16.0.1")
 FAR = vtep("far", "10.0.2.0", "66:00:00:00:00:02", "172.16.0.2")
+HOSTS = {"here": node("172.16.0.1"), "far": node("172.16.0.2")}
 WHOLE = flush(
-    A, vteps=[OWN, FAR], pools=Pools(frozenset({"10.0.0.0/16"}), frozenset({"10.0.0.0/16"})),
+    A, vteps=[OWN, FAR], pools=Pools(frozenset({"10.0.0.0/16"}), frozenset({"10.0.0.0/16"}), frozenset({4})),
+    hosts=HOSTS,
     routes={"10.0.2.0/26": WantedRoute("10.0.2.0/26", "vxlan", "far"),
             "10.0.1.0/26": WantedRoute("10.0.1.0/26", "blackhole")},
 )  # fmt: skip
@@ -102,7 +104,7 @@ async def test_what_is_done_does_not_depend_on_the_way_to_it(dataplane: Dataplan
     for piece in (
         flush(endpoint("b", "10.0.1.7/32"), vteps=[FAR._replace(mac="66:00:00:00:00:09")]),
         flush(A, vteps=[OWN]), flush(gone=[endpoint("b")]), flush(routes=WHOLE.routes),
-        flush(vteps=[FAR], pools=WHOLE.pools),
+        flush(vteps=[FAR], pools=WHOLE.pools), flush(hosts=HOSTS),
     ):  # fmt: skip
         dataplane.on_flush(piece)
         await dataplane.apply()

@@ -8,11 +8,10 @@ import errno
 import pytest
 
 from calico_felix.dataplane import routes as module
-from calico_felix.dataplane.interfaces import Interfaces
-from calico_felix.dataplane.manager import Context, LinkChange
+from calico_felix.dataplane.manager import Context
 from calico_felix.dataplane.owners import Owners
 from calico_felix.dataplane.routes import STRANGER_GRACE_S, Routes
-from calico_felix.dataplane.vxlan import Vxlan
+from calico_felix.testing_tunnels import Tunnels
 from libcalico.calc.messages import Flush
 from libcalico.calc.messages import Route as WantedRoute
 from libcalico.kernel.netlink import AddressEvent, LinkEvent, RouteEvent
@@ -30,31 +29,25 @@ OWN = vtep("here", "10.0.1.0", "66:00:00:00:00:01", "172.16.0.1")
 FAR = vtep("far", "10.0.2.0", "66:00:00:00:00:02", "172.16.0.2")
 
 
-class Host:
+class Host(Tunnels):
     """Routes, with the managers that they ask, over a kernel."""
 
     def __init__(self, context: Context, kernel: FakeKernel) -> None:
-        self.kernel, self.clock, self.wake = kernel, context.clock, context.wake
+        super().__init__(context)
+        self.kernel, self.wake = kernel, context.wake
         self.owners = Owners()
-        self.interfaces = Interfaces(context, self.on_change)
-        self.vxlan = Vxlan(context, self.interfaces)
-        self.routes = Routes(context, self.owners, self.interfaces, self.vxlan)
-
-    def on_change(self, change: LinkChange) -> None:
-        """As the loop hands it on."""
-        self.vxlan.on_link(change)
-        self.routes.on_link(change)
+        self.routes = Routes(context, self.owners, self.interfaces, self.ways)
+        self.managers.append(self.routes)
 
     def on_flush(self, changes: Flush) -> None:
         """As the loop hands it on."""
-        self.owners.on_flush(changes)
-        self.vxlan.on_flush(changes)
-        self.routes.on_flush(changes)
+        if hasattr(self, "owners"):
+            self.owners.on_flush(changes)
+        super().on_flush(changes)
 
     async def apply(self) -> list[str]:
         """One round; the routes then, without the host's own."""
-        for manager in (self.interfaces, self.vxlan, self.routes):
-            await manager.apply(self.clock.monotonic_s())
+        await self.apply_all()
         return [line for line in self.kernel.show("routes").splitlines() if line != DEFAULT]
 
     def deliver(self) -> None:
@@ -265,7 +258,7 @@ async def test_an_interface_that_goes_down_and_up_gets_its_route_again(host: Hos
 
 
 async def test_routes_by_way_of_a_device_that_went_down_and_up_are_read_and_written_again(host: Host) -> None:
-    ways = {"10.0.2.0/26": WantedRoute("10.0.2.0/26", "same-subnet", "far")}
+    ways = {"10.0.2.0/26": WantedRoute("10.0.2.0/26", "same-subnet", "far", "172.16.0.2")}
     host.on_flush(flush(routes=ways, vteps=[OWN, FAR]))
     same_subnet = "10.0.2.0/26 via 172.16.0.2 dev eth0 proto 80 onlink"
     assert await host.apply() == [same_subnet]

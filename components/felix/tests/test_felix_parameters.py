@@ -32,14 +32,14 @@ def configuration(**datastore: str) -> Configuration:
 )
 def test_a_bad_value_does_not_reach_the_ruleset(name: str, value: str) -> None:
     made = configuration(**{name: value})
-    good = dataplane_config(configuration(), "h", frozenset())
+    good = dataplane_config(configuration(), "h")
     assert len(made.warnings) == 1 and name.lower() in made.warnings[0].lower()
-    assert dataplane_config(made, "h", frozenset()) == good
+    assert dataplane_config(made, "h") == good
 
 
 def test_good_values_reach_it() -> None:
     made = configuration(natPortRange="1024:2048", logActionRateLimit="10/minute", interfacePrefix="cali,tap")
-    nft = dataplane_config(made, "h", frozenset()).nft
+    nft = dataplane_config(made, "h").nft
     assert (nft.nat_port_range, nft.log_rate, nft.interface_prefixes) == ("1024-2048", "10/minute", ("cali", "tap"))
     assert not made.warnings
 

@@ -92,14 +92,14 @@ def test_an_unreadable_cluster_information_leaves_the_former_one_in_force() -> N
 def test_no_restart_while_a_loss_waits_to_be_believed() -> None:
     """The agent that starts would find the object gone, and could not know what it was."""
     tier = key_path(ResourceKey("Tier", "t")).encode()
-    pool = key_path(ResourceKey("IPPool", "p")).encode()
+    settings = key_path(ResourceKey("FelixConfiguration", "default")).encode()
     follower, kernel = started((tier, '{"spec":{"order":1}}'))
     follower.flush()
-    take_in(follower, (tier, ""), (pool, '{"spec":{"cidr":"10.0.0.0/16","vxlanMode":"Always"}}'))
+    take_in(follower, (tier, ""), (settings, '{"spec":{"vxlanPort":4790}}'))
     follower.flush()
     assert len(kernel.flushes) == 2
     take_in(follower, (tier, '{"spec":{"order":1}}'))
-    with pytest.raises(RestartNeeded, match="encapsulation"):
+    with pytest.raises(RestartNeeded, match="vxlanPort"):
         follower.flush()
 
 

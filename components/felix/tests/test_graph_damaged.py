@@ -91,7 +91,7 @@ def test_what_is_mended_leaves_no_trace(found: list[tuple[bytes, bytes]]) -> Non
 
 def _sent(graph: Graph) -> Any:
     routing = graph.routing
-    outs = (graph._rules._out, graph._endpoints._out, routing._routes, routing._vteps)
+    outs = (graph._rules._out, graph._endpoints._out, routing._routes, routing._vteps, routing._addresses)
     return [out.sent for out in outs], routing._pools_sent, graph._settings._sent, graph.datastore_ready
 
 

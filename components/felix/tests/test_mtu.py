@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from calico_felix.dataplane.mtu import HOST_INTERFACES, MtuFile, host_mtu, workload_mtu
+from libcalico.conventions import IPIP_DEVICE, VXLAN_DEVICES
 from libcalico.kernel.objects import Link
+
+V4, V6, IPIP = VXLAN_DEVICES[4], VXLAN_DEVICES[6], IPIP_DEVICE
 
 
 def link(index: int, name: str, mtu: int, up: bool = True) -> Link:
@@ -31,14 +34,15 @@ def test_the_hosts_mtu(links: tuple[Link, ...], wanted: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "vxlan", "wanted"),
+    ("host", "tunnels", "wanted"),
     [
-        (1500, {}, 1500), (1500, {4: 1450}, 1450), (1500, {4: 0}, 1450), (1500, {4: 1450, 6: 0}, 1430),
-        (0, {4: 1400}, 1400), (0, {}, 0), (0, {4: 0}, 0), (60, {}, 0),
+        (1500, {}, 1500), (1500, {V4: 1450}, 1450), (1500, {V4: 0}, 1450), (1500, {V4: 1450, V6: 0}, 1430),
+        (1500, {IPIP: 0}, 1480), (1500, {IPIP: 1480, V4: 1450}, 1450),
+        (0, {V4: 1400}, 1400), (0, {}, 0), (0, {V4: 0}, 0), (60, {}, 0),
     ],
 )  # fmt: skip
-def test_the_workloads_mtu(host: int, vxlan: dict[int, int], wanted: int) -> None:
-    assert workload_mtu(host, vxlan) == wanted
+def test_the_workloads_mtu(host: int, tunnels: dict[str, int], wanted: int) -> None:
+    assert workload_mtu(host, tunnels) == wanted
 
 
 def test_the_file_is_written_when_it_says_something_else(tmp_path: Path) -> None:

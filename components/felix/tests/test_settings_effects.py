@@ -12,7 +12,7 @@ import pytest
 
 from calico_felix.configuration import AgentConfiguration, settle_etcd
 from calico_felix.foreign import FOREIGN, SELECTOR, datastore_names
-from calico_felix.parameters import PARAMETERS, dataplane_config
+from calico_felix.parameters import PARAMETERS, dataplane_config, programmed
 from libcalico.calc.graph import Graph
 from libcalico.calc.settings import strange_members
 from libcalico.config import Configuration
@@ -36,7 +36,7 @@ def in_datastore(**settings: str) -> AgentConfiguration:
 
 def rules(configuration: Configuration) -> str:
     """The rules that do not depend on what is in the datastore, a policy's and an endpoint's."""
-    options = dataplane_config(configuration, "here", frozenset((4, 6))).nft
+    options = dataplane_config(configuration, "here").nft._replace(vxlan_families=frozenset((4, 6)))
     endpoint = EndpointPolicy((), ())
     chains = endpoint_chains("cali1", endpoint, Direction.EGRESS, {}, options)
     return f"{base_table(options).chains}{render_policy(POLICY, options)}{chains}"
@@ -52,7 +52,6 @@ IN_RULES = {
     "DisableConntrackInvalidCheck": "true",
     "AllowVXLANPacketsFromWorkloads": "true",
     "AllowIPIPPacketsFromWorkloads": "true",
-    "VXLANEnabled": "false",
     "VXLANPort": "4790",
     "NATPortRange": "1024:2048",
 }
@@ -66,8 +65,26 @@ def test_it_is_seen_in_the_rules(name: str, value: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        ("", {"vxlan", "ipip"}),
+        ("EnabledIPIPOnly", {"vxlan", "ipip"}),
+        ("EnabledNoEncapOnly", {"vxlan", "plain"}),
+        ("Enabled", {"vxlan", "ipip", "plain"}),
+        ("Disabled", {"vxlan"}),
+    ],
+)
+def test_whose_routes_the_agent_writes(value: str, wanted: set[str]) -> None:
+    made = in_datastore(**({"ProgramClusterRoutes": value} if value else {}))
+    assert programmed(made) == wanted
+    assert dataplane_config(made, "here").program_ipip == ("ipip" in wanted)
+
+
+@pytest.mark.parametrize(
     ("name", "value", "why"),
     [
+        ("IpInIpMtu", "551", "is below 552 (0 takes it from the underlay)"),
+        ("ProgramClusterRoutes", "EnabledIPIP", "(did you mean enabledipiponly?)"),
         ("VXLANMTU", "551", "is below 552 (0 takes it from the underlay)"),
         ("VXLANMTUV6", "1279", "is below 1280 (0 takes it from the underlay)"),
         ("VXLANMTU", "65536", "is not between 0 and 65535"),
@@ -82,15 +99,6 @@ def test_a_tunnel_s_setting_that_cannot_be_is_named_and_the_default_counts(name:
     (warning,) = made.warnings
     assert name in warning and f"'{value}'" in warning and why in warning
     assert made[name] == AgentConfiguration()[name]
-
-
-@pytest.mark.parametrize(
-    ("enabled", "pools", "wanted"),
-    [("", {4, 6}, {4, 6}), ("true", {6}, {4, 6}), ("true", set(), {4}), ("false", {4, 6}, set())],
-)
-def test_vxlan_may_be_forced_on_and_off(enabled: str, pools: set[int], wanted: set[int]) -> None:
-    made = in_datastore(**({"VXLANEnabled": enabled} if enabled else {}))
-    assert dataplane_config(made, "here", frozenset(pools)).nft.vxlan_families == wanted
 
 
 def test_another_kind_of_datastore_is_refused() -> None:

@@ -140,16 +140,17 @@ class Graph:
         if not self.in_sync:
             return None
         self.revision = max(self.revision, revision)
-        routes, vteps, pools = self.routing.flush(self._report.attempt)
+        routing = self.routing.flush(self._report.attempt)
         return Flush(
             sets=self._sets.flush(),
             policies=self._rules.flush(),
             endpoints=self._endpoints.flush(),
-            routes=routes,
-            vteps=vteps,
-            pools=pools,
+            routes=routing.routes,
+            vteps=routing.vteps,
+            pools=routing.pools,
             configuration=self._settings.flush(),
             revision=self.revision,
+            hosts=routing.hosts,
         )
 
     def _pass_over(self, path: bytes, key: Key | None, value: bytes | None) -> None:

@@ -5,6 +5,8 @@ which both sides know is sent as what has changed."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from libcalico.model.keys import ResourceKey
@@ -52,10 +54,20 @@ class Endpoint(NamedTuple):
 
 
 class Pools(NamedTuple):
-    """All pools' networks, and those whose traffic to the outside is masqueraded, as CIDR text."""
+    """All pools' networks, and those whose traffic to the outside is masqueraded, as CIDR text; the families in which
+    pools use VXLAN, and the names of those that use IPIP."""
 
     networks: frozenset[str] = frozenset()
     masquerade: frozenset[str] = frozenset()
+    vxlan: frozenset[int] = frozenset()
+    ipip: tuple[str, ...] = ()
+
+
+class NodeAddresses(NamedTuple):
+    """A node's own addresses, IPv4's and IPv6's, and that of its IPIP device; empty text where it has none."""
+
+    own: tuple[str, str]
+    ipip: str = ""
 
 
 class Vtep(NamedTuple):
@@ -69,12 +81,13 @@ class Vtep(NamedTuple):
 
 
 class Route(NamedTuple):
-    """A destination that is not a local workload. `kind`: `vxlan`, `vxlan-direct` (the tunnel address itself),
-    `same-subnet` (by way of the node) or `blackhole` (a block of ours)."""
+    """A destination that is not a local workload. `kind`: `vxlan`, `vxlan-direct` (the tunnel address itself), `ipip`,
+    `same-subnet` (by way of the node, whose address is `gateway`) or `blackhole` (a block of ours)."""
 
     destination: str
     kind: str
     node: str = ""
+    gateway: str = ""
 
 
 class Flush(NamedTuple):
@@ -88,11 +101,12 @@ class Flush(NamedTuple):
     pools: Pools | None
     configuration: dict[str, str] | None
     revision: int
+    hosts: Mapping[str, NodeAddresses | None] = MappingProxyType({})
 
     @property
     def empty(self) -> bool:
         """Nothing has changed."""
-        return not any((self.sets, self.policies, self.endpoints, self.routes, self.vteps)) and (
+        return not any((self.sets, self.policies, self.endpoints, self.routes, self.vteps, self.hosts)) and (
             self.pools is None and self.configuration is None
         )
 
@@ -100,6 +114,6 @@ class Flush(NamedTuple):
         """How many of each kind have changed."""
         counts = (
             (len(self.endpoints), "endpoints"), (len(self.policies), "policies"), (len(self.sets), "sets"),
-            (len(self.routes), "routes"), (len(self.vteps), "vteps"),
+            (len(self.routes), "routes"), (len(self.vteps), "vteps"), (len(self.hosts), "hosts"),
         )  # fmt: skip
         return ", ".join(f"{count} {kind}" for count, kind in counts if count) or "pools or settings"

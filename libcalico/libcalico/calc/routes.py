@@ -1,4 +1,4 @@
-"""The way to other hosts: block routes, borrowed addresses and VXLAN tunnel ends (spec/felix.md 3.6, 3.7).
+"""The way to other hosts: block routes, borrowed addresses and tunnel ends (spec/felix.md 3.6-3.8).
 
 Each block's routes are computed from that block alone, so that an address assigned anywhere costs one block.
 """
@@ -12,33 +12,38 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from libcalico.calc.messages import Pools, Route, Vtep
+from libcalico.calc.messages import NodeAddresses, Pools, Route, Vtep
 from libcalico.calc.outbox import Pending
 from libcalico.model.ipam_data import Block
 from libcalico.model.keys import BlockKey, Key
-from libcalico.model.resources import IPPool, Node
+from libcalico.model.resources import IPPool, IPPoolSpec, Node
 from libcalico.model.scalars import IPNetwork, parse_net
 from libcalico.net import bare_address
 
 MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
 
+VXLAN, IPIP, PLAIN = "vxlan", "ipip", "plain"
+NEVER, CROSS_SUBNET = "Never", "CrossSubnet"
+
+
 class NodeFacts(NamedTuple):
-    """What routing needs of a node; empty text where it has none."""
+    """What routing needs of a node; empty text where it has none. `tunnels` and `macs` are those of VXLAN."""
 
     addresses: tuple[str, str]
     networks: tuple[IPNetwork | None, IPNetwork | None]
     tunnels: tuple[str, str]
     macs: tuple[str, str]
+    ipip: str
 
 
 class PoolFacts(NamedTuple):
-    """What routing needs of a pool."""
+    """What routing needs of a pool. `encapsulation`: `VXLAN`, `IPIP` or `PLAIN`."""
 
     network: IPNetwork
-    vxlan_mode: str
+    encapsulation: str
+    cross_subnet: bool
     nat_outgoing: bool
-    disabled: bool
     load_balancer_only: bool
 
 
@@ -58,7 +63,23 @@ def node_facts(node: Node) -> NodeFacts:
         networks=(_network(v4, 4), _network(v6, 6)),
         tunnels=(_address(spec.ipv4_vxlan_tunnel_addr, 4), _address(spec.ipv6_vxlan_tunnel_addr, 6)),
         macs=(_mac(spec.vxlan_tunnel_mac_addr, name), _mac(spec.vxlan_tunnel_mac_addr_v6, f"{name}-v6")),
+        ipip=_address(spec.bgp.ipv4_ipip_tunnel_addr, 4) if spec.bgp is not None else "",
     )
+
+
+def pool_facts(spec: IPPoolSpec) -> PoolFacts | None:
+    """The facts of a pool; None when its network is none. Of two encapsulations, which validation refuses, VXLAN is
+    taken."""
+    network = parse_net(spec.cidr)
+    if network is None:
+        return None
+    encapsulation, mode = PLAIN, NEVER
+    if spec.vxlan_mode not in ("", NEVER):
+        encapsulation, mode = VXLAN, spec.vxlan_mode
+    elif spec.ipip_mode not in ("", NEVER) and network.version == 4:
+        encapsulation, mode = IPIP, spec.ipip_mode
+    only = spec.allowed_uses == ["LoadBalancer"]
+    return PoolFacts(network, encapsulation, mode == CROSS_SUBNET, spec.nat_outgoing, only)
 
 
 def _listed(node: Node, version: int) -> str:
@@ -89,13 +110,26 @@ def _mac(text: str, name: str) -> str:
     return text.lower() if MAC.fullmatch(text) and not int(text[1], 16) & 1 else tunnel_mac(name)
 
 
+class RoutingChanges(NamedTuple):
+    """What has changed since the last flush; None means "removed"."""
+
+    routes: dict[str, Route | None]
+    vteps: dict[tuple[str, int], Vtep | None]
+    hosts: dict[str, NodeAddresses | None]
+    pools: Pools | None
+
+
 class Routing:
-    """Pools, nodes and blocks in; routes and tunnel ends out."""
+    """Pools, nodes and blocks in; routes and tunnel ends out.
+
+    `programmed` are the encapsulations of the pools whose routes the agent writes; BIRD does the rest."""
 
     def __init__(self, host: str) -> None:
         self._host = host
+        self.programmed = frozenset((VXLAN, IPIP))
         self._routes: Pending[str, Route] = Pending()
         self._vteps: Pending[tuple[str, int], Vtep] = Pending()
+        self._addresses: Pending[str, NodeAddresses] = Pending()
         self._pools_sent: Pools | None = None
         self._pools: dict[str, PoolFacts] = {}
         self._nodes: dict[str, NodeFacts] = {}
@@ -140,17 +174,7 @@ class Routing:
 
     def update_pool(self, name: str, pool: IPPool | None) -> None:
         """A pool is there, has changed, or (None) is gone."""
-        network = None if pool is None else parse_net(pool.spec.cidr)
-        facts = None
-        if pool is not None and network is not None:
-            spec = pool.spec
-            facts = PoolFacts(
-                network,
-                spec.vxlan_mode or "Never",
-                spec.nat_outgoing,
-                spec.disabled,
-                spec.allowed_uses == ["LoadBalancer"],
-            )
+        facts = None if pool is None else pool_facts(pool.spec)
         if self._pools.get(name) == facts:
             return
         if facts is None:
@@ -158,8 +182,6 @@ class Routing:
         else:
             self._pools[name] = facts
         self._dirty.update(dict.fromkeys(self._blocks))
-        for node in self._nodes:
-            self._refresh_vteps(node)
 
     def update_node(self, name: str, node: Node | None) -> None:
         """A node is there, has changed, or (None) is gone."""
@@ -170,7 +192,7 @@ class Routing:
             self._nodes.pop(name, None)
         else:
             self._nodes[name] = facts
-        self._refresh_vteps(name)
+        self._refresh_ends(name)
         self._dirty.update(dict.fromkeys(self._blocks if name == self._host else self._blocks_of.get(name, ())))
 
     def update_block(self, cidr: str, block: Block | None) -> None:
@@ -188,12 +210,12 @@ class Routing:
                 self._blocks_of.setdefault(node, set()).add(cidr)
         self._dirty[cidr] = None
 
-    def flush(
-        self, attempt: Callable[[Key, Callable[[], None]], bool]
-    ) -> tuple[dict[str, Route | None], dict[tuple[str, int], Vtep | None], Pools | None]:
+    def flush(self, attempt: Callable[[Key, Callable[[], None]], bool]) -> RoutingChanges:
         """What has changed since the last flush; a block with which `attempt` fails has no routes."""
         self._resolve(attempt)
-        return self._routes.flush(), self._vteps.flush(), self._flush_pools()
+        return RoutingChanges(
+            self._routes.flush(), self._vteps.flush(), self._addresses.flush(), self._flush_pools()
+        )  # fmt: skip
 
     def _resolve(self, attempt: Callable[[Key, Callable[[], None]], bool]) -> None:
         for cidr in self._dirty:
@@ -213,6 +235,8 @@ class Routing:
         pools = Pools(
             frozenset(str(pool.network) for pool in facts),
             frozenset(str(pool.network) for pool in facts if pool.nat_outgoing),
+            frozenset(pool.network.version for pool in self._pools.values() if pool.encapsulation == VXLAN),
+            tuple(sorted(name for name, pool in self._pools.items() if pool.encapsulation == IPIP)),
         )
         if pools == self._pools_sent:
             return None
@@ -222,19 +246,18 @@ class Routing:
     def _collect_routes(self, cidr: str, routes: dict[str, Route]) -> None:
         routes.update((route.destination, route) for route in self._routes_of(self._blocks.get(cidr)))
 
-    def uses_vxlan(self, family: int) -> bool:
-        """Does any pool of this family need the VXLAN device?"""
-        return any(p.vxlan_mode != "Never" and p.network.version == family for p in self._pools.values())
-
-    def _refresh_vteps(self, name: str) -> None:
+    def _refresh_ends(self, name: str) -> None:
         facts = self._nodes.get(name)
         for place, family in enumerate((4, 6)):
-            wanted = facts is not None and facts.tunnels[place] and facts.addresses[place] and self.uses_vxlan(family)
-            if facts is not None and wanted:
+            if facts is not None and facts.tunnels[place] and facts.addresses[place]:
                 vtep = Vtep(name, family, facts.tunnels[place], facts.macs[place], facts.addresses[place])
                 self._vteps.put((name, family), vtep)
             else:
                 self._vteps.remove((name, family))
+        if facts is not None and any(facts.addresses):
+            self._addresses.put(name, NodeAddresses(facts.addresses, facts.ipip))
+        else:
+            self._addresses.remove(name)
 
     def _routes_of(self, block: Block | None) -> list[Route]:
         """Of a block that nobody owns (any more), or that is no host's, those to the addresses in use alone."""
@@ -242,7 +265,7 @@ class Routing:
             return []
         network = block.network
         pool = self._pool_of(network)
-        if pool is None or pool.vxlan_mode == "Never":
+        if pool is None or pool.encapsulation not in self.programmed:
             return []
         kind, _, owner = (block.affinity or "").partition(":")
         owner = owner if kind == "host" else ""
@@ -262,15 +285,19 @@ class Routing:
         place = 0 if pool.network.version == 4 else 1
         if facts is None or not facts.addresses[place]:
             return []
-        near = own.networks[place] if own is not None else None
-        if pool.vxlan_mode == "CrossSubnet" and near is not None and _inside(near, facts.addresses[place]):
-            return [Route(destination, "same-subnet", node)]
+        gateway, near = facts.addresses[place], own.networks[place] if own is not None else None
+        is_near = near is not None and ipaddress.ip_address(gateway) in near
+        if pool.encapsulation == PLAIN:
+            is_near = is_near or (near is not None and near.num_addresses == 1)  # a network that does not say its size
+            return [Route(destination, "same-subnet", node, gateway)] if is_near else []
+        if pool.cross_subnet and is_near:
+            return [Route(destination, "same-subnet", node, gateway)]
+        if pool.encapsulation == IPIP:
+            return [Route(destination, "ipip", node, gateway)]
         if not facts.tunnels[place]:
             return []
-        kind = (
-            "vxlan-direct" if bare_address(destination) == facts.tunnels[place] and _is_host(destination) else "vxlan"
-        )
-        return [Route(destination, kind, node)]
+        direct = bare_address(destination) == facts.tunnels[place] and _is_host(destination)
+        return [Route(destination, "vxlan-direct" if direct else "vxlan", node, gateway)]
 
     def _pool_of(self, network: IPNetwork) -> PoolFacts | None:
         best: PoolFacts | None = None
@@ -291,10 +318,6 @@ def _nodes_of(block: Block) -> set[str]:
     nodes = {dict(attribute.secondary).get("node", "") for attribute in block.attributes}
     nodes.add((block.affinity or "").removeprefix("host:"))
     return nodes - {""}
-
-
-def _inside(network: IPNetwork, address: str) -> bool:
-    return ipaddress.ip_address(address) in network
 
 
 def _is_host(destination: str) -> bool:

@@ -14,6 +14,7 @@ from libcalico.model.resources import (
     EntityRule,
     GlobalNetworkPolicy,
     IPPool,
+    IPPoolSpec,
     NetworkPolicy,
     Profile,
     Rule,
@@ -101,8 +102,7 @@ def _unknown(stored: Any, fields: Fields, path: str) -> Iterator[str]:
 def _members(found: Any) -> Iterator[str]:
     match found:
         case IPPool():
-            if found.spec.ipip_mode not in ("", "Never"):
-                yield f"ipipMode {found.spec.ipip_mode} (its packets go without a tunnel unless vxlanMode is set)"
+            yield from _encapsulation(found.spec)
         case WorkloadEndpoint():
             if found.spec.ip_nats:
                 yield "ipNATs (floating addresses)"
@@ -123,6 +123,17 @@ def _members(found: Any) -> Iterator[str]:
             yield from _rules(spec.ingress, spec.egress)
         case Profile():
             yield from _rules(found.spec.ingress, found.spec.egress)
+
+
+def _encapsulation(spec: IPPoolSpec) -> Iterator[str]:
+    """Validation refuses both; what has been stored in another way acts as far as it can."""
+    if spec.ipip_mode in ("", "Never"):
+        return
+    if ":" in spec.cidr:
+        yield f"ipipMode {spec.ipip_mode} of a pool of IPv6 (there is none: set vxlanMode, or ipipMode Never)"
+    elif spec.vxlan_mode not in ("", "Never"):
+        both = f"ipipMode {spec.ipip_mode} beside vxlanMode {spec.vxlan_mode}"
+        yield f"{both} (VXLAN is taken: set one of them to Never)"
 
 
 def _types(types: list[str]) -> Iterator[str]:

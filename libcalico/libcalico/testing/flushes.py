@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from libcalico.calc.messages import Endpoint, Flush, IPSet, IPSetDelta, Pools, Route, Vtep
+from libcalico.calc.messages import Endpoint, Flush, IPSet, IPSetDelta, NodeAddresses, Pools, Route, Vtep
 from libcalico.model.keys import ResourceKey
 from libcalico.net import parse_cidrs
 from libcalico.policy.ir import EndpointPolicy, Policy, PolicyId
@@ -26,6 +26,11 @@ def vtep(node: str, address: str, mac: str, parent: str) -> Vtep:
     return Vtep(node, 6 if ":" in address else 4, address, mac, parent)
 
 
+def node(v4: str = "", v6: str = "", ipip: str = "") -> NodeAddresses:
+    """A node's addresses."""
+    return NodeAddresses((v4, v6), ipip)
+
+
 def flush(
     *endpoints: Endpoint,
     gone: Iterable[Endpoint] = (),
@@ -35,6 +40,7 @@ def flush(
     policies: Mapping[PolicyId, Policy | None] | None = None,
     sets: Mapping[str, IPSet | IPSetDelta | None] | None = None,
     pools: Pools | None = None,
+    hosts: Mapping[str, NodeAddresses | None] | None = None,
     revision: int = 1,
 ) -> Flush:
     """A flush that brings `endpoints` and takes `gone` away, and so on."""
@@ -43,5 +49,6 @@ def flush(
     ends: dict[tuple[str, int], Vtep | None] = {(one.node, one.family): one for one in vteps}
     ends |= {(one.node, one.family): None for one in vteps_gone}
     return Flush(
-        dict(sets or {}), dict(policies or {}), changes, dict(routes or {}), ends, pools, None, revision
+        dict(sets or {}), dict(policies or {}), changes, dict(routes or {}), ends, pools, None, revision,
+        dict(hosts or {}),
     )  # fmt: skip

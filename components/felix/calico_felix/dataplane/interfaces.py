@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 from calico_felix.dataplane.link_events import LinkEvents
 from calico_felix.dataplane.manager import Context, LinkChange, Manager
-from libcalico.conventions import VXLAN_DEVICES
+from libcalico.conventions import IPIP_DEVICE, VXLAN_DEVICES
 from libcalico.kernel.netlink import LinkEvent
 from libcalico.kernel.objects import Link
 from libcalico.kernel.rtnl import Rtnl
@@ -119,6 +119,11 @@ class Interfaces(Manager):
         """A workload's interface, or a VXLAN device of ours."""
         link = self._by_index.get(ifindex)
         return link is not None and (self.is_workload(link.name) or link.name in VXLAN_DEVICES.values())
+
+    def is_ipip(self, ifindex: int) -> bool:
+        """The IPIP device, which others may use as well."""
+        link = self._by_index.get(ifindex)
+        return link is not None and link.name == IPIP_DEVICE
 
     def workloads(self) -> set[int]:
         """The indices of the workloads' interfaces."""

@@ -1,9 +1,12 @@
 """The dataplane: desired state in, kernel state out.
 
-Events only are remembered; `apply` has each manager do its work, in this order: the ruleset (and the end of old
-connections of addresses that are in use again, after which waiting calls are answered), the listing of interfaces, the
-VXLAN devices, routes, neighbours, interfaces' settings, the MTU file, and last the connections of endpoints that are
-gone. A failed part stays to be done and is tried again. The loop orders and wakes, and does nothing else.
+Events only are remembered; `apply` has each manager do its work, in this order: tunnels whose time is over, the ruleset
+(and the end of old connections of addresses that are in use again, after which waiting calls are answered), the
+listing of interfaces, the underlay, tunnel devices, routes, neighbours, interfaces' settings, the MTU file, and last
+the connections of endpoints
+that are gone.
+
+A failed part stays to be done and is tried again. The loop orders and wakes, and does nothing else.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import NamedTuple
 from calico_felix.dataplane.backends.nft.ruleset import Ruleset
 from calico_felix.dataplane.config import DataplaneConfig
 from calico_felix.dataplane.connections import Connections
+from calico_felix.dataplane.encapsulations import Encapsulations
 from calico_felix.dataplane.foreign_watch import ForeignRules
 from calico_felix.dataplane.handles import Handles
 from calico_felix.dataplane.interface_settings import InterfaceSettings
@@ -26,7 +30,7 @@ from calico_felix.dataplane.owners import admit
 from calico_felix.dataplane.readiness import Readiness
 from calico_felix.dataplane.routes import Routes
 from calico_felix.dataplane.ruleset_writer import RulesetWriter
-from calico_felix.dataplane.vxlan import Vxlan
+from calico_felix.dataplane.ways import Ways
 from calico_felix.dataplane.workload_mtu import WorkloadMtu
 from libcalico.calc.messages import Endpoint, Flush
 from libcalico.clock import Clock
@@ -57,14 +61,18 @@ class Dataplane:
         self.readiness = Readiness(owners)
         self.connections = Connections(context)
         self.writer = RulesetWriter(context, self.ruleset, self.connections, self.readiness)
-        self.vxlan = Vxlan(context, self.interfaces)
-        self.routes = Routes(context, owners, self.interfaces, self.vxlan)
+        self.encapsulations = Encapsulations(
+            context, lambda flush: self.on_flush(flush._replace(revision=self.readiness.revision))
+        )
+        self.ways = Ways(context, self.interfaces)
+        self.routes = Routes(context, owners, self.interfaces, self.ways)
         self.settings = InterfaceSettings(context, owners, self.interfaces)
         self.foreign = ForeignRules(config.nft.interface_prefixes, self.writer.commit, context.handles.open_reader)
+        self._of_host: tuple[Manager, ...] = (self.routes, *self.ways.managers, self.settings)
         self.managers: tuple[Manager, ...] = (
-            self.writer, self.readiness, self.interfaces, self.vxlan, self.routes,
+            self.encapsulations, self.writer, self.readiness, self.interfaces, *self.ways.managers, self.routes,
             WorkloadNeighbours(context, owners, self.interfaces), self.settings, self.foreign,
-            WorkloadMtu(context, self.interfaces, self.vxlan), self.connections,
+            WorkloadMtu(context, self.interfaces, self.ways), self.connections,
         )  # fmt: skip
         """In the order of their work; `writer` takes in a flush before all who ask for the owners of interfaces."""
         self._forgetful: EventLimit[str, int] = EventLimit(clock, self._on_forgotten)
@@ -85,7 +93,7 @@ class Dataplane:
 
     def on_flush(self, flush: Flush) -> None:
         """Take in what the graph has changed."""
-        flush = admit(flush, self.context.config.nft.interface_prefixes)
+        flush = self.encapsulations.admit(admit(flush, self.context.config.nft.interface_prefixes))
         for manager in self.managers:
             manager.on_flush(flush)
         self.context.wake.set()
@@ -120,7 +128,7 @@ class Dataplane:
     def on_address(self, event: AddressEvent) -> None:
         """With a device's last IPv4 address the kernel forgets its routes and neighbours, and reports none of them."""
         device, may_forget = event.address.device, event.deleted and ":" not in event.address.cidr
-        if self.vxlan.uses(device) or (may_forget and self.interfaces.is_ours(device)):
+        if self.ways.uses(device) or (may_forget and self.interfaces.is_ours(device)):
             self._forgetful.on_event(ANY_DEVICE, device)
 
     def _on_forgotten(self, ifindex: int) -> None:
@@ -195,13 +203,12 @@ class Dataplane:
 
     def pending(self) -> list[str]:
         """What could not be programmed and is tried again, and chains that wait for a better policy."""
-        of_host = (self.routes, self.vxlan, self.settings)
-        others = [line for one in self.managers if one not in (self.writer, *of_host) for line in one.pending()]
+        others = [line for one in self.managers if one not in (self.writer, *self._of_host) for line in one.pending()]
         return [*self.writer.pending(), *self.failing(), *others]
 
     def failing(self) -> list[str]:
         """The part of it that concerns the host: routes, tunnels, settings."""
-        return [*self.routes.pending(), *self.vxlan.pending(), *self.settings.pending()]
+        return [line for one in self._of_host for line in one.pending()]
 
     def figures(self) -> dict[str, float]:
         """By the names of `obs.figures`."""

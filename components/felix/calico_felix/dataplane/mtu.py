@@ -11,9 +11,10 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
+from libcalico.conventions import IPIP_DEVICE, VXLAN_DEVICES
 from libcalico.files import read_regular
 from libcalico.kernel.objects import Link
 from libcalico.model.go_regex import go_search
@@ -23,21 +24,26 @@ log = logging.getLogger(__name__)
 
 HOST_INTERFACES = r"^((en|wl|ww|sl|ib)[Pcopsvx].*|(eth|wlan|wwan).*)"
 """Upstream's default of MTUIfacePattern."""
-VXLAN_OVERHEAD = {4: 50, 6: 70}
+OVERHEAD = {VXLAN_DEVICES[4]: 50, VXLAN_DEVICES[6]: 70, IPIP_DEVICE: 20}
+"""What a tunnel's headers take of each packet, in octets, by device."""
 _HOST_INTERFACES = re.compile(HOST_INTERFACES)
 
 
-def host_mtu(links: Iterable[Link], pattern: str, default_device: int) -> int:
-    """The smallest of the host's interfaces, in octets; 0 when it is not known."""
-    up = [link for link in links if link.up and link.mtu]
+def matching_mtus(links: Iterable[Link], pattern: str) -> list[int]:
+    """Those of the interfaces that are up and whose names match, in octets."""
     matches = _HOST_INTERFACES.search if pattern == HOST_INTERFACES else go_search(pattern)
-    matching = [link.mtu for link in up if matches(link.name)]
-    return min(matching or [link.mtu for link in up if link.ifindex == default_device], default=0)
+    return [link.mtu for link in links if link.up and link.mtu and matches(link.name)]
 
 
-def workload_mtu(host: int, vxlan: Mapping[int, int]) -> int:
-    """`vxlan`: the tunnel's MTU in each family that has one, 0 when there is none yet; 0 when it is not known."""
-    ways = [mtu or (host - VXLAN_OVERHEAD[family] if host else 0) for family, mtu in vxlan.items()]
+def host_mtu(links: Collection[Link], pattern: str, default_device: int) -> int:
+    """The smallest of the host's interfaces, in octets; 0 when it is not known."""
+    by_default = (link.mtu for link in links if link.up and link.mtu and link.ifindex == default_device)
+    return min(matching_mtus(links, pattern) or by_default, default=0)
+
+
+def workload_mtu(host: int, tunnels: Mapping[str, int]) -> int:
+    """`tunnels`: the MTU of each tunnel device that is wanted, 0 when it is not there yet; 0 when it is not known."""
+    ways = [mtu or (host - OVERHEAD[device] if host else 0) for device, mtu in tunnels.items()]
     found = min(ways, default=host)
     return found if found >= LEAST_MTU else 0
 

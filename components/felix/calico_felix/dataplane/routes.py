@@ -9,16 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
+from calico_felix.dataplane.config import DataplaneConfig
 from calico_felix.dataplane.interfaces import Interfaces
 from calico_felix.dataplane.manager import Context, LinkChange, Manager
 from calico_felix.dataplane.owners import Owners
-from calico_felix.dataplane.vxlan import Vxlan
+from calico_felix.dataplane.switching import Switches
+from calico_felix.dataplane.ways import Ways
 from libcalico.calc.messages import Flush
 from libcalico.calc.messages import Route as WantedRoute
 from libcalico.kernel.netlink import Netlink, RouteEvent
-from libcalico.kernel.objects import RT_SCOPE_LINK, RT_TABLE_MAIN, RTN_BLACKHOLE, RTN_UNICAST, RTPROT_CALICO, Route
+from libcalico.kernel.objects import (
+    RT_SCOPE_LINK,
+    RT_TABLE_MAIN,
+    RTN_BLACKHOLE,
+    RTN_UNICAST,
+    RTPROT_BIRD,
+    RTPROT_CALICO,
+    Route,
+)
 from libcalico.kernel.rtnl import Rtnl
 from libcalico.reconcile.delta import Delta
 from libcalico.reconcile.reconciler import Reconciler
@@ -75,19 +85,22 @@ class Claims:
 class Routes(Manager):
     """Wants routes for endpoints' addresses and for what the graph says, and keeps the kernel's equal to them."""
 
-    def __init__(self, context: Context, owners: Owners, interfaces: Interfaces, vxlan: Vxlan) -> None:
+    def __init__(self, context: Context, owners: Owners, interfaces: Interfaces, ways: Ways) -> None:
         self._context = context
         self._owners = owners
         self._interfaces = interfaces
-        self._vxlan = vxlan
+        self._ways = ways
         self.entries: Reconciler[RouteKey, Route] = Reconciler(
-            "route", RouteDriver(context.handles.netlink, interfaces.is_ours),
+            "route", RouteDriver(context.handles.netlink, interfaces, context.config),
             grace_s=STRANGER_GRACE_S, refresh_interval_s=REFRESH_S, on_failure=context.failures.report,
         )  # fmt: skip
         self._claims = Claims(self.entries)
         self._elsewhere: dict[str, WantedRoute] = {}
-        self._planned = -1
-        """The generation of the VXLAN devices for which `_elsewhere` was planned; -1: it must be planned."""
+        self._planned: dict[str, Route] = {}
+        """The routes to those destinations."""
+        self._planned_for = -1
+        """The generation of the ways for which they were planned; -1: they must be planned."""
+        self._switches = Switches(ways)
         self._mended_s: dict[RouteKey, float] = {}
         self._harmed: set[RouteKey] = set()
 
@@ -103,10 +116,11 @@ class Routes(Manager):
         for destination, route in flush.routes.items():
             if route is None:
                 self._elsewhere.pop(destination, None)
+                self._switches.forget(destination)
             else:
                 self._elsewhere[destination] = route
         if flush.routes:
-            self._planned = -1
+            self._planned_for = -1
 
     def on_link(self, change: LinkChange) -> None:
         """With a device that is down, the kernel has forgotten its routes."""
@@ -115,7 +129,7 @@ class Routes(Manager):
                 actual = self.delta.actual.get(key)
                 if actual is None or actual.device == change.link.ifindex:
                     self.entries.forget(key)
-        if change.was_up != change.is_up and self._vxlan.uses(change.link.ifindex):
+        if change.was_up != change.is_up and self._ways.uses(change.link.ifindex):
             self.on_forgotten(change.link.ifindex)
         self._plan_interface(change.link.name)
 
@@ -162,12 +176,17 @@ class Routes(Manager):
                 wanted[route_key(route)] = route
         self._claim(interface, wanted)
 
-    def _plan_elsewhere(self) -> None:
+    def _plan_elsewhere(self, now_s: float) -> None:
         """Of destinations whose way is not there yet there is no route."""
-        if self._planned != self._vxlan.generation:
-            self._planned = self._vxlan.generation
-            planned = filter(None, map(self._vxlan.plan_route, self._elsewhere.values()))
-            self._claim(ELSEWHERE, {route_key(route): route for route in planned})
+        due_s = self._switches.due_s()
+        if self._planned_for == self._ways.generation and (due_s is None or now_s < due_s):
+            return
+        self._planned_for, former, self._planned = self._ways.generation, self._planned, {}
+        for destination, wanted in self._elsewhere.items():
+            route = self._switches.choose(wanted, former.get(destination), now_s)
+            if route is not None:
+                self._planned[destination] = route
+        self._claim(ELSEWHERE, {route_key(route): route for route in self._planned.values()})
 
     def _claim(self, who: str, wanted: Mapping[RouteKey, Route]) -> None:
         for key in self._claims.replace(who, wanted):
@@ -175,12 +194,15 @@ class Routes(Manager):
 
     async def apply(self, now_s: float) -> None:
         """Delete, then write."""
-        self._plan_elsewhere()
+        self._plan_elsewhere(now_s)
         await self.entries.apply(now_s)
 
     def next_try_s(self, now_s: float) -> float | None:
-        """Seconds until a retry, or the next reading."""
-        return self.entries.next_try_s(now_s)
+        """Seconds until a retry, the next reading, or until a destination takes its new way."""
+        due_s, other = self._switches.due_s(), self.entries.next_try_s(now_s)
+        if due_s is None:
+            return other
+        return max(0.0, due_s - now_s) if other is None else min(max(0.0, due_s - now_s), other)
 
     def pending(self) -> list[str]:
         """Routes that could not be written."""
@@ -194,10 +216,11 @@ class Routes(Manager):
 class RouteDriver:
     """Routes of the main table that are ours: by their protocol, or by their device."""
 
-    def __init__(self, netlink: Netlink, is_ours: Callable[[int], bool]) -> None:
-        """`is_ours(ifindex)`: is this a workload's interface or one of our tunnel devices?"""
+    def __init__(self, netlink: Netlink, interfaces: Interfaces, config: DataplaneConfig) -> None:
         self._netlink = netlink
-        self._is_ours = is_ours
+        self._interfaces = interfaces
+        self._protocols = {RTPROT_CALICO, config.route_protocol}
+        self._program_ipip = config.program_ipip
 
     async def read(self) -> Mapping[RouteKey, Route]:
         """Every route of ours."""
@@ -207,9 +230,13 @@ class RouteDriver:
     def _owns(self, route: Route) -> bool:
         if route.type not in (RTN_UNICAST, RTN_BLACKHOLE) or route.destination == LINK_LOCAL:
             return False
-        if route.protocol == RTPROT_CALICO:
+        if route.protocol in self._protocols:
             return True
-        return bool(route.device) and self._is_ours(route.device) and not route.destination.startswith("ff")
+        if not route.device or route.destination.startswith("ff"):
+            return False
+        if route.protocol == RTPROT_BIRD and self._program_ipip and self._interfaces.is_ipip(route.device):
+            return True
+        return self._interfaces.is_ours(route.device)
 
     async def apply(
         self, deletes: Mapping[RouteKey, Route], updates: Mapping[RouteKey, Route]

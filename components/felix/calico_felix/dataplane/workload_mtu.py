@@ -7,19 +7,26 @@ import asyncio
 from calico_felix.dataplane.interfaces import REFRESH_S, Interfaces
 from calico_felix.dataplane.manager import Context, LinkChange, Manager
 from calico_felix.dataplane.mtu import MtuFile, host_mtu, workload_mtu
-from calico_felix.dataplane.vxlan import ANYWHERE, Vxlan
+from calico_felix.dataplane.underlay import ANYWHERE
+from calico_felix.dataplane.ways import Ways
+from libcalico.calc.messages import Flush
 from libcalico.kernel.rtnl import Rtnl
 
 
 class WorkloadMtu(Manager):
     """Looks at the interfaces of the host when one has changed, and every 90 s: the default route may be another."""
 
-    def __init__(self, context: Context, interfaces: Interfaces, vxlan: Vxlan) -> None:
+    def __init__(self, context: Context, interfaces: Interfaces, ways: Ways) -> None:
         self._context = context
         self._interfaces = interfaces
-        self._vxlan = vxlan
+        self._ways = ways
         self._file = MtuFile(context.config.mtu_file)
         self._due_s = 0.0
+
+    def on_flush(self, flush: Flush) -> None:
+        """Other tunnels may be wanted."""
+        if flush.pools is not None:
+            self._due_s = 0.0
 
     def on_link(self, change: LinkChange) -> None:
         """An interface that is no workload's may be a way out."""
@@ -33,7 +40,7 @@ class WorkloadMtu(Manager):
         self._due_s = now_s + REFRESH_S
         default = await self._context.handles.netlink.run(Rtnl.device_to, ANYWHERE[False])
         host = host_mtu(self._interfaces.links.values(), self._context.config.mtu_pattern, default)
-        await asyncio.to_thread(self._file.write, workload_mtu(host, self._vxlan.mtus()))
+        await asyncio.to_thread(self._file.write, workload_mtu(host, self._ways.mtus()))
 
     def next_try_s(self, now_s: float) -> float | None:
         """The file may be deleted, and the default route may change, without a word of the kernel."""

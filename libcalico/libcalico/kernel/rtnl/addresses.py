@@ -32,13 +32,10 @@ class AddressRequests(RouteNetlink):
 
     def ensure_only_address(self, device: int, cidrs: Sequence[str], family: int = socket.AF_INET) -> bool:
         """Give the interface exactly these addresses of a family (IPv6 link-local ones stay); True when changed."""
-        wanted, changed = set(cidrs), False
-        for address in self.addresses(device, family):
-            if address.cidr in wanted:
-                wanted.discard(address.cidr)
-            elif not address.cidr.startswith("fe80:"):
-                changed = self.delete_address(address) or changed
-        for cidr in sorted(wanted):
+        found = {address.cidr: address for address in self.addresses(device, family)}
+        fresh = sorted(set(cidrs) - found.keys())
+        for cidr in fresh:  # first: with its last IPv4 address an interface loses its routes
             self.replace_address(Address(device, cidr))
-            changed = True
-        return changed
+        others = [one for cidr, one in found.items() if cidr not in cidrs and not cidr.startswith("fe80:")]
+        deleted = [self.delete_address(one) for one in others]
+        return bool(fresh) or any(deleted)

@@ -132,9 +132,10 @@ class LinkRequests(RouteNetlink):
             common = nlmsg.encode_attribute(objects.IFLA_ADDRESS, objects.pack_mac(mac))
             self.create_link(name, objects.encode_vxlan(attributes), common)
             current = self._expect_link(name)
-        return self._bring_up(current, mtu)
+        return self.bring_up(current, mtu)
 
-    def _bring_up(self, link: Link, mtu: int) -> Link:
+    def bring_up(self, link: Link, mtu: int) -> Link:
+        """Set an interface up, with this MTU in octets unless it is 0; the interface as it is then."""
         change_mtu = mtu if mtu and link.mtu != mtu else 0
         if change_mtu or not link.up:
             self.set_link(link.ifindex, up=True, mtu=change_mtu)

@@ -5,7 +5,7 @@ Without any endpoint this is the guard: every packet from or to an interface wit
 
 from __future__ import annotations
 
-from libcalico.conventions import VXLAN_DEVICES
+from libcalico.conventions import IPIP_DEVICE, VXLAN_DEVICES
 from libcalico.policy.nft.names import FROM_WORKLOAD, TO_WORKLOAD, Identity
 from libcalico.policy.nft.rules import NftOptions
 from libcalico.policy.nft.table import Chain, Map, Set, Table
@@ -13,6 +13,7 @@ from libcalico.policy.nft.table import Chain, Map, Set, Table
 MASQUERADE_POOLS = "masq-ipam-pools"
 ALL_POOLS = "network-ip-pools"
 VXLAN_PEERS = "all-vxlan-net"
+ALL_HOSTS = "all-hosts-net"
 NEIGHBOUR_DISCOVERY = "icmpv6 type { 130, 131, 132, 133, 135, 136 }"
 NEIGHBOUR_RATE = "neighbour-rate"
 NEIGHBOUR_LIMIT = "limit rate 10/second burst 30 packets"
@@ -33,12 +34,15 @@ def base_table(options: NftOptions) -> Table:
         for name in (MASQUERADE_POOLS, ALL_POOLS):
             table.sets[f"{name}-{family}"] = Set(ADDRESS_TYPES[family], interval=True)
         table.sets[f"{VXLAN_PEERS}-{family}"] = Set(ADDRESS_TYPES[family])
+    table.sets[f"{ALL_HOSTS}-4"] = Set(ADDRESS_TYPES[4])
     table.sets[NEIGHBOUR_RATE] = Set("ifname", options="size 65535; flags dynamic; timeout 1m;")
-    table.chains.update(_raw(options))
-    table.chains.update(_forward(options))
-    table.chains.update(_input(options))
-    table.chains.update(_nat(options))
+    table.chains.update(base_chains(options))
     return table
+
+
+def base_chains(options: NftOptions) -> dict[str, Chain]:
+    """The chains of it: those that packets come to first."""
+    return {**_raw(options), **_forward(options), **_input(options), **_nat(options)}
 
 
 def guard_text() -> str:
@@ -99,7 +103,7 @@ def _input(options: NftOptions) -> dict[str, Chain]:
         f"iifname vmap @{FROM_WORKLOAD}",
         *_each_prefix(options, "iifname", unknown),
     ]
-    host = _vxlan_input(options)
+    host = [*_ipip_input(options), *_vxlan_input(options)]
     if options.endpoint_to_host == "drop":
         host += [
             ESTABLISHED,
@@ -110,6 +114,13 @@ def _input(options: NftOptions) -> dict[str, Chain]:
         "input-egress": Chain(tuple(egress), "type filter hook input priority filter - 1; policy accept;"),
         "input-host": Chain(tuple(host), "type filter hook input priority filter; policy accept;"),
     }
+
+
+def _ipip_input(options: NftOptions) -> list[str]:
+    if not options.ipip:
+        return []
+    known = f"meta nfproto ipv4 meta l4proto 4 ip saddr @{ALL_HOSTS}-4 fib daddr type local counter accept"
+    return [known, f"meta nfproto ipv4 meta l4proto 4 counter {options.deny} {_note('ipip from a stranger')}"]
 
 
 def _vxlan_input(options: NftOptions) -> list[str]:
@@ -137,8 +148,14 @@ def _nat(options: NftOptions) -> dict[str, Chain]:
             rules += [f"{match} meta l4proto {{ tcp, udp }} counter masquerade to :{options.nat_port_range}"]
         rules.append(f"{match} counter masquerade")
     for family in sorted(options.vxlan_families):
-        device = VXLAN_DEVICES[family]
-        foreign = f'meta nfproto ipv{family} oifname "{device}" fib saddr type local fib saddr . oif type != local'
+        foreign = _foreign_source(family, VXLAN_DEVICES[family])
         rules.append(f"{foreign} meta l4proto udp counter masquerade to :{_ports_beside(options.vxlan_port)}")
         rules.append(f"{foreign} counter masquerade")
+    if options.ipip:
+        rules.append(f"{_foreign_source(4, IPIP_DEVICE)} counter masquerade")
     return {"nat-postrouting": Chain(tuple(rules), "type nat hook postrouting priority srcnat; policy accept;")}
+
+
+def _foreign_source(family: int, device: str) -> str:
+    """Matches what the host itself sends through a tunnel with an address that the tunnel does not have."""
+    return f'meta nfproto ipv{family} oifname "{device}" fib saddr type local fib saddr . oif type != local'

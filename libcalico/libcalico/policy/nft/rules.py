@@ -38,7 +38,8 @@ Sets = dict[str, Set]
 
 
 class NftOptions(NamedTuple):
-    """What the agent's configuration decides about the rendering (spec/felix-config.md)."""
+    """What the agent's configuration decides about the rendering (spec/felix-config.md), and which tunnels there are:
+    in which families VXLAN, and IPIP."""
 
     interface_prefixes: tuple[str, ...] = (INTERFACE_PREFIX,)
     pass_mark: int = 0x20000
@@ -49,6 +50,7 @@ class NftOptions(NamedTuple):
     log_rate: str = ""
     vxlan_port: int = 4789
     vxlan_families: frozenset[int] = frozenset()
+    ipip: bool = False
     allow_vxlan_from_workloads: bool = False
     allow_ipip_from_workloads: bool = False
     nat_port_range: str = ""

@@ -8,11 +8,11 @@ kernel refused, until the set loses members.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from calico_felix.dataplane.owners import Owners
-from libcalico.calc.messages import Flush, IPSet, IPSetDelta, Member, Pools, PortMember, Vtep
+from libcalico.calc.messages import Flush, IPSet, IPSetDelta, Member, NodeAddresses, Pools, PortMember, Vtep
 from libcalico.net import Address, Cidr, collapse, parse_cidrs
 from libcalico.policy.ir import Direction, Policy, PolicyId, Rule
 from libcalico.policy.nft import base, names, rules
@@ -35,6 +35,7 @@ class Ruleset:
         self._members: dict[str, set[Member]] = {}
         self._chains_of: dict[str, set[str]] = {}
         self._peers: dict[tuple[str, int], str] = {}
+        self._hosts: dict[str, str] = {}
         self.quarantined: dict[str, str] = {}
         self._refused_sets: dict[str, str] = {}
         self._list_users: dict[str, set[PolicyId]] = {}
@@ -53,6 +54,8 @@ class Ruleset:
             self._on_pools(flush.pools)
         if flush.vteps:
             self._on_vteps(flush.vteps)
+        if flush.hosts:
+            self._on_hosts(flush.hosts)
 
     def quarantine(self, chain: str, why: str) -> bool:
         """Close a chain that the kernel refused; False when there is no such chain or it is closed already, or when it
@@ -201,6 +204,24 @@ class Ruleset:
             for family in (4, 6):
                 nets = [net for net in parse_cidrs(list(networks))[0] if net.family == family]
                 self.table.sets[f"{name}-{family}"] = _interval_set(nets, family)
+        options = self.options._replace(vxlan_families=pools.vxlan, ipip=bool(pools.ipip))
+        if options != self.options:
+            self.options = options
+            self.table.chains.update(base.base_chains(options))
+            self._render_hosts()
+
+    def _on_hosts(self, hosts: Mapping[str, NodeAddresses | None]) -> None:
+        for node, addresses in hosts.items():
+            if addresses is None or not addresses.own[0]:
+                self._hosts.pop(node, None)
+            else:
+                self._hosts[node] = addresses.own[0]
+        self._render_hosts()
+
+    def _render_hosts(self) -> None:
+        """Without IPIP no rule asks who the hosts are."""
+        hosts = frozenset(self._hosts.values()) if self.options.ipip else frozenset()
+        self.table.sets[f"{base.ALL_HOSTS}-4"] = Set(base.ADDRESS_TYPES[4], False, hosts)
 
     def _on_vteps(self, vteps: dict[tuple[str, int], Vtep | None]) -> None:
         for key, vtep in vteps.items():
