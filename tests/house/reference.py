@@ -8,6 +8,8 @@ from typing import Any
 
 from calico_felix.foreign import FOREIGN
 from calico_felix.parameters import PARAMETERS
+from calico_felix.startup.detection import Method
+from calico_felix.startup.variables import NODE_VARIABLES, POOL_VARIABLES, STARTUP_VARIABLES
 from calicoctl.operands import kind_of
 from calicoctl.output.tables import headings
 from libcalico.config import Parameter
@@ -123,7 +125,8 @@ that has a setting counts, and an empty one counts as none:
 | program | places, in this order |
 |---|---|
 | `calicoctl`, `libcalico.Client` | `/etc/calico/calicoctl.cfg` alone if it is there; else `CALICO_` variables, plain |
-| `calico-felix`, `calico-felix startup` | `FELIX_` variables, felix.cfg, `CALICO_` variables, plain ones |
+| `calico-felix` and `startup`, `calico-node -felix` | `FELIX_` variables, felix.cfg, `CALICO_` variables, plain ones |
+| `calico-node` with any other flag | `CALICO_` variables, plain ones |
 | the CNI plug-in when no agent answers | `CALICO_` variables, the network's configuration, plain ones |
 
 {table(header, (names(one) for one in SETTINGS))}
@@ -193,11 +196,48 @@ and its settings.
 {table(("metric", "kind", "unit", "what", "in `status`"), rows)}"""
 
 
+def startup_page() -> str:
+    """Every variable of start-up."""
+
+    def rows(table_: Iterable[Parameter]) -> list[tuple[str, ...]]:
+        return [(f"`{one.name}`", one.text, written_default(one)) for one in table_]
+
+    def written_default(one: Parameter) -> str:
+        return f"`{one.default}`" if isinstance(one.default, Method) else default_of(one)
+
+    header = ("variable", "what", "default")
+    return f"""# Variables of start-up
+
+Written from `components/felix/calico_felix/startup/variables.py` by `make reference`.
+
+`calico-node` and `calico-felix startup` read them from the environment; an empty one counts as not set. A value that
+cannot be used ends the program with status 1, and it says which variable, which value and why.
+[How to use them](../howto/node.md).
+
+## The node
+
+Its name is `NODENAME`, else what the nodename file says, else `HOSTNAME` in lower case, else the system's host name.
+
+{table(header, rows(NODE_VARIABLES))}
+## Start-up
+
+{table(header, rows(STARTUP_VARIABLES))}
+`CALICO_STARTUP_LOGLEVEL` is the least severity that `calico-node` logs, `info` without it.
+
+## The default pools
+
+They describe a pool that is made: while a pool of the family exists, whatever its name, a difference is one warning.
+The IPv6 pool is made where the kernel has IPv6 and `FELIX_IPV6SUPPORT` is not `false`.
+
+{table(header, (*rows(POOL_VARIABLES[4]), *rows(POOL_VARIABLES[6])))}"""
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "kinds.md": kinds_page,
     "etcd.md": etcd_page,
     "metrics.md": metrics_page,
+    "startup.md": startup_page,
 }
 
 

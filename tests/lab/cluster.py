@@ -131,13 +131,17 @@ class Cluster:
 
     def _boot(self, name: str) -> None:
         host = self.hosts[name]
-        host.run([str(BIN / "calico-felix"), "startup"], environment=self.environment(name))
+        self.prepare(name)
         host.write("/etc/calico/calicoctl.cfg", json.dumps({
             "apiVersion": "projectcalico.org/v3", "kind": "CalicoAPIConfig", "metadata": {},
             "spec": {"datastoreType": "etcdv3", "etcdEndpoints": self.etcd.endpoints},
         }))  # fmt: skip
         self.mesos(name).add_network(network_conf("calico", etcd_endpoints=self.etcd.endpoints))
         self.start_agent(name)
+
+    def prepare(self, name: str) -> None:
+        """What a host's unit runs before the agent."""
+        self.hosts[name].run([str(BIN / "calico-felix"), "startup"], environment=self.environment(name))
 
     def start_agent(self, name: str) -> None:
         """Start, or start again, a host's agent under its supervisor; one that runs goes on."""

@@ -160,6 +160,36 @@ def test_containers_go_on_and_agents_wait(lab: Supervised, lose: Callable[[Clust
         lab.mesos(name).close()
 
 
+def test_a_new_host_initialises_an_emptied_etcd(lab: Supervised) -> None:
+    """What it makes is another cluster: no agent of this one follows it, and containers go on."""
+    server = lab.mesos("a1").launch("server", serve=False)
+    near = lab.mesos("a2").launch("near", serve=False)
+    flow, file = start_flows(near, server)
+    for name in HOSTS:
+        lab.wait_programmed(name)
+    saved, rules = everything(lab), lab.hosts["a1"].run("nft list table inet calico | wc -l").stdout
+    lose_all(lab)
+    new = {**lab.environment("m1"), "NODENAME": "new", "IP": "10.20.0.99", "CALICO_NODENAME_FILE": "/run/new"}
+    lab.hosts["m1"].run(["calico-felix", "startup"], environment=new)
+    assert CLUSTER_INFORMATION in dict(everything(lab))
+    waits = "waiting: the datastore is of another cluster (clusterGUID "
+    lab.wait("agents to wait", lambda: all(waits in lab.log(f"felix-{name}") for name in HOSTS), timeout_s=60)
+    count = len(results(near, file))
+    lab.wait("flows to go on meanwhile", lambda: len(results(near, file)) > count + ENOUGH)
+    assert lab.hosts["a1"].run("nft list table inet calico | wc -l").stdout == rules
+
+    lose_all(lab)
+    restore(lab, saved)
+    for name in HOSTS:
+        lab.wait_programmed(name, timeout_s=60)
+    found = results(near, file)
+    near.host.run(["rm", file])
+    flow.wait(10)
+    assert set(found) == {"answered"}, f"{found}\n{lab.dump()}"
+    for name in HOSTS:
+        lab.mesos(name).close()
+
+
 def page(host: Host, port: int, path: str) -> str:
     """What the agent serves there."""
     return host.run([sys.executable, "-S", str(PROGRAMS / "fetch.py"), "127.0.0.1", str(port), path, "5"]).stdout

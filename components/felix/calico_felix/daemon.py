@@ -21,6 +21,7 @@ from calico_felix.dataplane.loop import Dataplane
 from calico_felix.follower import Follower
 from calico_felix.forwarding import Forwarding
 from calico_felix.host_services import AgentHost
+from calico_felix.identity import ClusterIdentity
 from calico_felix.links import follow_links
 from calico_felix.node_api import LateWorkloads, registration
 from calico_felix.parameters import dataplane_config, programmed
@@ -29,6 +30,7 @@ from calico_felix.routing_feed import RoutingFeed
 from calico_felix.serving import Serving
 from calico_felix.settings_source import SettingsSource
 from calico_felix.status import StatusReporter
+from calico_felix.tunnel_keeper import TunnelKeeper
 from calico_felix.watchdog import Watchdog
 from libcalico import __version__
 from libcalico.calc.graph import PREFIXES
@@ -77,11 +79,14 @@ class Daemon:
         self.clock = clock or SystemClock()
         self.client = AsyncClient(self.datastore, self.clock)
         health = Health(self.clock)
-        self.settings = SettingsSource(self.host, self.configuration, self.client, health, self.clock)
+        identity = ClusterIdentity(self.configuration["StateDirectory"])
+        self.settings = SettingsSource(
+            self.host, self.configuration, self.client, health, self.clock, identity.objection
+        )
         self.ipam = IpamService(self.datastore, self.host, self.clock)
         self.syncer = Syncer(self.datastore, ACTIVE_PREFIXES, self.clock)
         self.contact = Contact(self.datastore, self.syncer, self.clock)
-        self.follower = Follower(self.host, self.ipam, self.clock, self.settings.reload)
+        self.follower = Follower(self.host, self.ipam, self.clock, self.settings.reload, identity)
         self.unfinished = Unfinished(self.configuration["StateDirectory"])
         self.forwarding = Forwarding()
         self.watchdog = Watchdog(self.clock, health, self.contact, self.follower, self.forwarding, supervisor)
@@ -130,7 +135,9 @@ class Daemon:
         workloads.open(WorkloadsService(host, self.unfinished))
         stack.push_async_callback(self.serving.sockets.close, STOP_GRACE_S)
         stack.callback(feed.close)
+        self.report.tunnels = tunnels = TunnelKeeper(self.client, self.ipam, self.follower)
         gc.disable()
+        keep("tunnel addresses", tunnels.run)
         keep("datastore", lambda: self.follower.follow(self.syncer.run()))
         keep("graph", self.follower.flush_changes)
         keep("dataplane", partial(dataplane.run, partial(self.watchdog.on_dataplane, dataplane)))

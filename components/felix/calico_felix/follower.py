@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from typing import Protocol
 
 from calico_felix.departures import Departures
+from calico_felix.identity import ClusterIdentity
 from calico_felix.settings_source import RestartNeeded
 from libcalico.calc.census import Census
 from libcalico.calc.graph import Graph
@@ -56,7 +57,10 @@ class Kernel(Protocol):
 class Follower:
     """What this host knows of the datastore. `reload` is `SettingsSource.reload`."""
 
-    def __init__(self, host: str, ipam: IpamService, clock: Clock, reload: Callable[[dict[str, str]], str]) -> None:
+    def __init__(
+        self, host: str, ipam: IpamService, clock: Clock, reload: Callable[[dict[str, str]], str],
+        identity: ClusterIdentity | None = None,
+    ) -> None:  # fmt: skip
         self.graph = Graph(host)
         self.departures = Departures(self.graph, self._has_link)
         self.census = Census()
@@ -69,6 +73,7 @@ class Follower:
         self._is_whole = False
         self.listeners: list[Callable[[Batch], None]] = []
         """Called with each batch that is taken in."""
+        self.identity = identity
         self._restart_reason = ""
         self._losses_reported = False
 
@@ -142,6 +147,8 @@ class Follower:
         if self.graph.datastore_ready is None:
             reason = "the datastore is not initialised any more (ClusterInformation default is missing)"
             raise RestartNeeded(f"{reason}: what is programmed stays in force until it is there again")
+        if self.identity is not None and (reason := self.identity.objection(self.graph.cluster_guid)):
+            raise RestartNeeded(reason)
         if not self.graph.datastore_ready:
             raise RestartNeeded("the datastore is locked (datastoreReady is false)")
 
@@ -162,6 +169,8 @@ class Follower:
 
     def _on_in_sync(self) -> None:
         log.info("in sync with the datastore at revision %d", self.revision)
+        if self.identity is not None:
+            self.identity.keep(self.graph.cluster_guid)
         for problem in self.node_problems():
             log.warning("%s", problem)
         gc.collect()

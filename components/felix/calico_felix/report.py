@@ -10,6 +10,7 @@ from calico_felix.follower import Follower
 from calico_felix.forwarding import Forwarding
 from calico_felix.serving import Serving
 from calico_felix.settings_source import SettingsSource
+from calico_felix.tunnel_keeper import TunnelKeeper
 from libcalico.cni.finisher import Finisher
 from libcalico.config import Configuration
 from libcalico.obs.figures import Figures
@@ -31,6 +32,7 @@ class Report:
         self._forwarding = forwarding
         self.dataplane: Dataplane | None = None
         self.finisher: Finisher | None = None
+        self.tunnels: TunnelKeeper | None = None
 
     def facts(self) -> dict[str, Any]:
         """What `StatusReply` (rpc/node.proto) says of the datastore, by its fields' names."""
@@ -69,6 +71,7 @@ class Report:
             *self.serving.sockets.problems(),
             *self.follower.losses(),
             *(self.finisher.problems() if self.finisher is not None else ()),
+            *(self.tunnels.problems() if self.tunnels is not None else ()),
             *self.follower.unmet(),
         ]
 

@@ -28,8 +28,13 @@ class RestartNeeded(CalicoError):
 class SettingsSource:
     """Environment and file are in `configuration` already; this adds what the datastore says, and puts it in force."""
 
-    def __init__(self, host: str, configuration: Configuration, client: AsyncClient, health: Health, clock: Clock):
+    def __init__(
+        self, host: str, configuration: Configuration, client: AsyncClient, health: Health, clock: Clock,
+        objection: Callable[[str], str] = lambda _guid: "",
+    ) -> None:  # fmt: skip
+        """`objection`: why a datastore with a clusterGUID is not this host's."""
         self._host = host
+        self._objection = objection
         self._configuration = configuration
         self._client = client
         self._health = health
@@ -61,9 +66,10 @@ class SettingsSource:
         while True:
             try:
                 found = await self._client.get(ClusterInformation, "default")
-                if found.spec.datastore_ready:
+                reason = self._objection(found.spec.cluster_guid)
+                if not reason and found.spec.datastore_ready:
                     return
-                reason = "the datastore is locked (datastoreReady is false)"
+                reason = reason or "the datastore is locked (datastoreReady is false)"
             except ResourceDoesNotExist:
                 reason = "the datastore is not initialised (ClusterInformation default is missing)"
             await self._pause(f"waiting: {reason}", ready=True)

@@ -47,7 +47,7 @@ class Graph:
         self.host = host
         self.in_sync = False
         self.revision = 0
-        self.datastore_ready: bool | None = None
+        self._cluster: ClusterInformation | None = None
         self._report = Report()
         self.problems, self.unsupported = self._report.problems, self._report.unsupported
         self._sets = SetMembers()
@@ -72,6 +72,16 @@ class Graph:
             "ClusterInformation": self._on_cluster_information,
         }
         self.profiles.update(ResourceKey("Profile", BUILT_IN_PROFILE), _built_in_profile(), 0)
+
+    @property
+    def datastore_ready(self) -> bool | None:
+        """False is the lock; None: the datastore is not initialised."""
+        return None if self._cluster is None else self._cluster.spec.datastore_ready is not False
+
+    @property
+    def cluster_guid(self) -> str:
+        """Which cluster the datastore is of; empty when it does not say."""
+        return "" if self._cluster is None else self._cluster.spec.cluster_guid
 
     def update(self, path: bytes, value: bytes | None, revision: int) -> None:
         """One key has a new value, or (None) is gone. Never raises: what cannot be used counts as absent."""
@@ -187,7 +197,7 @@ class Graph:
 
     def _on_cluster_information(self, key: ResourceKey, found: ClusterInformation | None, _revision: int) -> None:
         if key.name == CLUSTER_INFORMATION:
-            self.datastore_ready = None if found is None else found.spec.datastore_ready is not False
+            self._cluster = found
 
 
 def _is_kept(key: Key) -> bool:

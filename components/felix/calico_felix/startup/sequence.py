@@ -35,8 +35,8 @@ PROBE = "foo"
 POLL_S = 1.0
 LOST = (
     "the datastore is not initialised (ClusterInformation default is missing), but this host was prepared before (%s is"
-    " there): waiting until etcd's data is restored. If it is lost for good, remove that file on one host: its startup"
-    " begins with an empty datastore, and containers that run are cut off"
+    " there): waiting until etcd's data is restored. If it is lost for good, remove that file on one host and"
+    " clusterguid beside it on all: start-up begins with an empty datastore, and containers that run are cut off"
 )
 
 
