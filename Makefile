@@ -63,7 +63,7 @@ dev: $(STAMPS)/native $(STAMPS)/cni $(STAMPS)/dists ## .venv with everything in 
 native: $(STAMPS)/native ## build the compiled modules if a source has changed
 	@echo "the compiled modules are up to date in $(VENV)"
 
-demo: root dev ## three hosts, three tasks, one policy (KEEP=1 leaves them standing)
+demo: root dev ## three hosts, three tasks, one policy, BGP (KEEP=1 leaves them standing)
 	@$(BIN)/python -m tests.lab.demo $(if $(KEEP),--keep)
 
 # As typed: make would take a $ of the command for one of its own variables.

@@ -1,4 +1,5 @@
-"""`make demo`: three hosts, three tasks, one policy. `--keep` leaves it standing, `--down` removes what was kept.
+"""`make demo`: three hosts, three tasks, one policy, and BGP where BIRD is there. `--keep` leaves it standing, `--down`
+removes what was kept.
 
 Plays the bookstore's story (spec/scenarios.md S20, S21) against real etcd, real agents and the real kernel. Each step
 prints its commands, what came of it, and how long it took. Exit 0 only if every expectation held.
@@ -17,8 +18,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+from libcalico.testing.bird import has_bird
 from tests.lab import kept
-from tests.lab.cluster import ADDRESSES, Cluster
+from tests.lab.bgp import Bgp
+from tests.lab.cluster import ADDRESSES, Cluster, network_conf
 from tests.lab.host import CommandFailed, cleanup_leftovers
 from tests.lab.mesos import Task, TaskFailed
 
@@ -46,6 +49,16 @@ TASKS = {
     "bookstore-server": ("a2", {"biz_type": "bookstore", "role": "server"}),
 }
 SERVER = "bookstore-server"
+ROUTED_NET = "10.30.0.0/16"
+ROUTED = f"""apiVersion: projectcalico.org/v3
+kind: IPPool
+metadata:
+  name: routed
+spec:
+  cidr: {ROUTED_NET}
+  natOutgoing: true
+"""
+ROUTED_TASKS = {"routed-client": "a1", "routed-server": "a2"}
 DENIED = ("fruitstore-frontend", SERVER)
 WIDTH = 100
 OPENING = "m1, a1 and a2 are hosts, simulated here: m1 stores the data, a1 and a2 run tasks (containers)."
@@ -56,6 +69,7 @@ PROVEN = (
     "tasks on two hosts reached each other; the policy let in by label alone, across hosts, and changed no other"
     " cell of the tables; an established connection lived on; deleting the policy restored everything"
 )
+PROVEN_OF_BGP = "; tasks of a pool without a tunnel reached each other by routes that BIRD brought"
 NUMBER_OF_DENY = "1"
 """The policy's second rule: the kernel's rules carry numbers from 0 on."""
 COUNTER = re.compile(r"counter packets ([0-9]+)")
@@ -93,6 +107,10 @@ class Story:
         after = self.under_policy(slow)
         self.delete()
         show_matrices(list(self.tasks), before, after)
+        if has_bird():
+            self.bgp()
+        else:
+            print("\n7. is left out: it needs BIRD (apt-get install bird2)")
 
     def boot(self) -> None:
         """etcd, startup and agent on every host."""
@@ -215,6 +233,29 @@ class Story:
                 raise Unexpected("not everybody reaches everybody after the policy is gone")
             print("   and every task is answered by every other, as before")
 
+    def bgp(self) -> None:
+        """A pool without encapsulation: BIRD carries its routes from host to host."""
+        with self.step("7. A second pool, without any tunnel: BIRD tells the hosts of each other's addresses by BGP"):
+            self.cluster.hosts["m1"].write("/run/routed-pool.yaml", ROUTED)
+            self.calicoctl("apply", "-f", "/run/routed-pool.yaml", "Successfully applied 1 'IPPool' resource(s)")
+            Bgp(self.cluster)
+            print("   dcos-calico-confd and BIRD run on every host")
+            network = network_conf("routed", etcd_endpoints=self.cluster.etcd.endpoints)
+            network["ipam"]["ipv4_pools"] = [ROUTED_NET]
+            for name, host in ROUTED_TASKS.items():
+                mesos = self.cluster.mesos(host)
+                mesos.add_network(network)
+                self.tasks[name] = task = mesos.launch(name, network="routed")
+                print(f"   {name:20} on {host}  {task.address}")
+            client, server = (self.tasks[name] for name in ROUTED_TASKS)
+            self.cluster.wait("a route by BGP", lambda: client.fetch(server.address, timeout_s=PROBE_S)[0] == 0)
+            routes = client.host.run(["ip", "route", "show", "proto", "bird"]).stdout.splitlines()
+            if not any(ADDRESSES[server.host.name] in route for route in routes):
+                raise Unexpected(f"no route of BIRD leads to {server.host.name}: {routes}")
+            print(f"   {client.host.name}# ip route show proto bird")
+            print(textwrap.indent("\n".join(map(str.rstrip, routes)), "   | "))
+            print(f"   {client.name} asks http://{server.address}/id: answered, through no tunnel")
+
     def fetch(self, client: str, timeout_s: float) -> tuple[int, str]:
         """A request to the server."""
         return self.tasks[client].fetch(self.tasks[SERVER].address, timeout_s=timeout_s)
@@ -283,8 +324,9 @@ def run(keep: bool) -> int:
         story = Story(cluster)
         story.play()
         done = True
+        proven = PROVEN + (PROVEN_OF_BGP if has_bird() else "")
         print()
-        print(textwrap.fill(f"All was as expected, in {time.monotonic() - started:.1f} s: {PROVEN}.", WIDTH))
+        print(textwrap.fill(f"All was as expected, in {time.monotonic() - started:.1f} s: {proven}.", WIDTH))
         if keep:
             kept.keep(cluster)
         return 0
