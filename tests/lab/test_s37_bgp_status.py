@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -66,7 +69,39 @@ def test_s37_bgp_peer_status(cluster: Cluster, bgp: Bgp) -> None:
     kind, state, info = rows(cluster, "a1")["10.20.0.99"]
     assert (kind, state) == ("node specific", "start") and info.split()[0] in NOT_UP
     assert "10.20.0.99" not in rows(cluster, "m1")
+    _as_an_object(cluster)
     _without_its_bird(cluster, bgp)
+
+
+ASK = """
+import json
+from libcalico import Client
+from libcalico.model.base import Metadata
+from libcalico.model.bgp import CalicoNodeStatus, CalicoNodeStatusSpec
+from libcalico.model.codec import to_json
+with Client() as client:
+    spec = CalicoNodeStatusSpec(node="{node}", classes=["Agent", "BGP", "Routes"], update_period_seconds=1)
+    asked = CalicoNodeStatus(metadata=Metadata(name="s"), spec=spec)
+    print(json.dumps(to_json({call})))
+"""
+READ, MAKE, DROP = 'client.get(CalicoNodeStatus, "s")', "client.create(asked)", 'client.delete(CalicoNodeStatus, "s")'
+
+
+def _as_an_object(cluster: Cluster) -> None:
+    """The same, asked for by a CalicoNodeStatus, which the agent of that node fills."""
+
+    def ask(call: str) -> dict[str, Any]:
+        script = ASK.format(node=ADDRESSES["a1"], call=call)
+        return dict(json.loads(cluster.hosts["m1"].run([sys.executable, "-c", script]).stdout)["status"])
+
+    ask(MAKE)
+    cluster.wait("the sessions of a1", lambda: ask(READ)["bgp"]["numberEstablishedV4"] == 3)
+    status = ask(DROP)
+    assert status["agent"]["birdV4"]["state"] == "Ready" and status["agent"]["birdV4"]["version"].startswith("2.")
+    peers = {one["peerIP"]: (one["type"], one["state"]) for one in status["bgp"]["peersV4"]}
+    assert peers[ROUTER] == ("GlobalPeer", "Established") and peers[ADDRESSES["m1"]] == ("NodeMesh", "Established")
+    sources = {one["destination"]: one["learnedFrom"]["sourceType"] for one in status["routes"]["routesV4"]}
+    assert sources["10.20.0.0/24"] == "Direct"
 
 
 def _without_its_bird(cluster: Cluster, bgp: Bgp) -> None:

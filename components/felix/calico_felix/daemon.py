@@ -24,6 +24,7 @@ from calico_felix.host_services import AgentHost
 from calico_felix.identity import ClusterIdentity
 from calico_felix.links import follow_links
 from calico_felix.node_api import LateWorkloads, registration
+from calico_felix.node_status import NodeStatusReporter
 from calico_felix.parameters import dataplane_config, programmed
 from calico_felix.report import Report
 from calico_felix.routing_feed import RoutingFeed
@@ -136,6 +137,9 @@ class Daemon:
         stack.push_async_callback(self.serving.sockets.close, STOP_GRACE_S)
         stack.callback(feed.close)
         self.report.tunnels = tunnels = TunnelKeeper(self.client, self.ipam, self.follower)
+        node_status = NodeStatusReporter(self.host, self.datastore, self.clock)
+        self.follower.listeners.append(node_status.on_batch)
+        keep("node status", node_status.run)
         gc.disable()
         keep("tunnel addresses", tunnels.run)
         keep("datastore", lambda: self.follower.follow(self.syncer.run()))

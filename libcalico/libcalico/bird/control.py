@@ -18,6 +18,8 @@ RECONFIGURED = {3: "reconfigured", 4: "reconfiguration in progress", 5: "reconfi
 GREETING, FIRST_ERROR = 1, 8000
 SOCKETS = ("/var/run/calico/bird2.ctl", "/var/run/calico/bird.ctl", "/var/run/bird/bird.ctl")
 """Where BIRD listens, the first that is there: beside a translating proxy, as upstream has it, as Debian does."""
+SOCKETS_V6 = ("/var/run/calico/bird6.ctl", "/var/run/bird/bird6.ctl")
+"""Where the second daemon of BIRD 1.6 listens; BIRD 2 serves both families in one."""
 
 
 class NoBird(Unavailable):
@@ -33,14 +35,14 @@ def find_socket(places: Sequence[str] = SOCKETS) -> str:
     return next((place for place in places if os.path.exists(place)), places[-1])
 
 
-async def ask(path: str, command: str, timeout_s: float) -> list[Line]:
-    """The lines of BIRD's reply, within `timeout_s` for all of it.
+async def ask(path: str, command: str, timeout_s: float, largest: int = LARGEST_REPLY) -> list[Line]:
+    """The lines of BIRD's reply, within `timeout_s` for all of it, and `largest` octets.
 
     Raises `NoBird`; other `Unavailable` when BIRD hangs or does not speak as it should; `Refused` for an error."""
     assert command.isprintable(), "a command is one line"
     try:
         async with asyncio.timeout(timeout_s):
-            return await _exchange(path, command)
+            return await _exchange(path, command, largest)
     except TimeoutError:
         raise Unavailable(f"BIRD at {path} did not answer {command!r} within {timeout_s:g} s") from None
     except (FileNotFoundError, ConnectionRefusedError) as error:
@@ -49,15 +51,15 @@ async def ask(path: str, command: str, timeout_s: float) -> list[Line]:
         raise Unavailable(f"ask BIRD at {path}: {shown(error)}") from None
 
 
-async def _exchange(path: str, command: str) -> list[Line]:
+async def _exchange(path: str, command: str, largest: int) -> list[Line]:
     reader, writer = await asyncio.open_unix_connection(path, limit=LARGEST_LINE)
     try:
-        greeting = (await _reply(reader))[-1]
+        greeting = (await _reply(reader, LARGEST_LINE))[-1]
         if greeting.code != GREETING:
             raise ValueError(f"it greets with {greeting.code:04d} {shown(greeting.text)}")
         writer.write(f"{command}\n".encode())
         await writer.drain()
-        lines = await _reply(reader)
+        lines = await _reply(reader, largest)
     finally:
         writer.close()
     if lines[-1].code >= FIRST_ERROR:
@@ -65,15 +67,15 @@ async def _exchange(path: str, command: str) -> list[Line]:
     return lines
 
 
-async def _reply(reader: asyncio.StreamReader) -> list[Line]:
+async def _reply(reader: asyncio.StreamReader, largest: int) -> list[Line]:
     """Lines up to the one whose code a blank follows."""
     lines: list[Line] = []
     size = 0
     while True:
         raw = await reader.readuntil(b"\n")
         size += len(raw)
-        if size > LARGEST_REPLY:
-            raise ValueError(f"a reply of more than {LARGEST_REPLY >> 20} MiB")
+        if size > largest:
+            raise ValueError(f"a reply of more than {largest} octets")
         text = raw[:-1].decode("utf-8", "replace")
         if text.startswith((" ", "+")) and lines:
             lines.append(Line(lines[-1].code, text[1:]))
@@ -106,6 +108,7 @@ async def show_protocols(path: str, timeout_s: float, details: bool = False) -> 
     return parse_protocols(await ask(path, "show protocols all" if details else "show protocols", timeout_s))
 
 
-async def show_routes(path: str, timeout_s: float) -> list[Route]:
-    """The routes of all of BIRD's tables, some hundred bytes each. Raises as `ask`."""
-    return parse_routes(await ask(path, "show route", timeout_s))
+async def show_routes(path: str, timeout_s: float, largest: int = LARGEST_REPLY) -> list[Route]:
+    """The routes of all of BIRD's tables, some hundred octets each. Raises as `ask`."""
+    lines = await ask(path, "show route", timeout_s, largest)
+    return await asyncio.to_thread(parse_routes, lines)

@@ -40,6 +40,11 @@ class BirdStatus(NamedTuple):
     graceful_restart: bool = False
     """It still waits for its peers' routes after a restart."""
 
+    @property
+    def serves_both_families(self) -> bool:
+        """BIRD 2 does, in one daemon; BIRD 1.6 has a second one for IPv6."""
+        return not self.version.startswith("1.")
+
 
 class Protocol(NamedTuple):
     """A row of `show protocols`; `info` of a BGP session is its state, `Established` when it is up, and the last

@@ -19,6 +19,8 @@ def kind_advice(document: dict[str, Any]) -> str:
     if not kind:
         return f"kind is missing; {KINDS_ARE}"
     if kind not in TYPED:
+        if kind in STRUCTS:
+            return f"{kind} is for programs: write it with libcalico's Client; {KINDS_ARE}"
         meant = kind_of_word(kind) if isinstance(kind, str) else None
         return f"kind: write {meant}" if meant in TYPED else f"there is no such kind; {KINDS_ARE}"
     return "" if version == API_VERSION else f"apiVersion: write {API_VERSION}"

@@ -13,24 +13,22 @@ from typing import Any, NamedTuple
 from calicoctl import processes
 from calicoctl.failures import CommandFailed
 from calicoctl.output import boxes
-from libcalico.bird.control import SOCKETS, NoBird, find_socket, show_protocols, show_status
+from libcalico.bird.control import SOCKETS, SOCKETS_V6, NoBird, find_socket, show_protocols, show_status
 from libcalico.bird.names import GLOBAL, LOCAL_WORKLOAD, MESH, NODE, parse_session_name
 from libcalico.bird.replies import Protocol
 from libcalico.errors import CalicoError
 
 ANSWER_S = 2.0
-SOCKETS_V6 = ("/var/run/calico/bird6.ctl", "/var/run/bird/bird6.ctl")
 BIRD, BIRD6 = "bird", "bird6"
-BOTH_FAMILIES_FROM = 2
 HEADER = ("PEER ADDRESS", "PEER TYPE", "STATE", "SINCE", "INFO")
 PEER_TYPES = {MESH: "node-to-node mesh", GLOBAL: "global", NODE: "node specific", LOCAL_WORKLOAD: "local workload"}
 
 
 class Sessions(NamedTuple):
-    """What one BIRD said of its protocols: its major version, or what failed and why."""
+    """What one BIRD said of its protocols, or what failed and why."""
 
     protocols: Sequence[Protocol] = ()
-    version: int = 0
+    serves_both: bool = True
     failed_to: str = ""
     reason: str = ""
 
@@ -55,23 +53,21 @@ def need_root() -> None:
 def _bgp(has_bird: bool, has_bird6: bool) -> str:
     if not has_bird and not has_bird6:
         return "\nThe BGP backend process (BIRD) is not running.\n"
-    first = asyncio.run(_ask(SOCKETS)) if has_bird else Sessions(version=1)
+    first = asyncio.run(_ask(SOCKETS)) if has_bird else Sessions(serves_both=False)
     text = _family(4, first) if has_bird else _missing(4, BIRD)
     if has_bird6:
         return text + _family(6, asyncio.run(_ask(SOCKETS_V6)))
-    if first.version and first.version < BOTH_FAMILIES_FROM:
-        return text + _missing(6, BIRD6)
-    return text + _family(6, first)
+    return text + (_family(6, first) if first.serves_both else _missing(6, BIRD6))
 
 
 async def _ask(places: Sequence[str]) -> Sessions:
     path = find_socket(places)
     try:
         status = await show_status(path, ANSWER_S)
-        return Sessions(await show_protocols(path, ANSWER_S), int(status.version.partition(".")[0]))
+        return Sessions(await show_protocols(path, ANSWER_S), status.serves_both_families)
     except NoBird as error:
         return Sessions(failed_to="connect to", reason=str(error))
-    except (CalicoError, ValueError) as error:
+    except CalicoError as error:
         return Sessions(failed_to="read from", reason=str(error))
 
 
