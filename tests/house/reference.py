@@ -17,7 +17,7 @@ from libcalico.datastore.settings import SETTINGS, Setting
 from libcalico.errors import BadData
 from libcalico.model import KINDS
 from libcalico.model.felix_fields import FIELDS, parameter_name
-from libcalico.obs.figures import FIGURES
+from libcalico.obs.figures import CONFD_FIGURES, FIGURES
 
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
 REFUSED = ("-1", "!")
@@ -179,11 +179,12 @@ Kinds of upstream that calicoctl does not know; what other tools stored of them 
 
 
 def metrics_page() -> str:
-    """Every figure of the agent."""
+    """Every figure of the daemons."""
     rows = [
         (f"`{one.name}`", one.kind, one.unit, one.text, f"`{one.status}`" if one.status else "")
         for one in sorted(FIGURES)
     ]
+    of_confd = [(f"`{one.name}`", one.kind, one.unit, one.text) for one in sorted(CONFD_FIGURES)]
     return f"""# Metrics
 
 Written from `libcalico/libcalico/obs/figures.py` by `make reference`.
@@ -193,7 +194,10 @@ every Python process. `status` of the [debug commands](../howto/debug.md) has mo
 that end with `_ms` are in milliseconds there. A figure of the kernel's state appears when the agent has the datastore
 and its settings.
 
-{table(("metric", "kind", "unit", "what", "in `status`"), rows)}"""
+{table(("metric", "kind", "unit", "what", "in `status`"), rows)}
+`dcos-calico-confd` has these and the same of every Python process, with `CALICO_CONFD_METRICS_PORT`.
+
+{table(("metric", "kind", "unit", "what"), of_confd)}"""
 
 
 def startup_page() -> str:

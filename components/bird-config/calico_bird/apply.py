@@ -33,15 +33,15 @@ class Applied(NamedTuple):
     reason: str = ""
 
 
-async def apply(text: str, path: Path, bird: str, timeout_s: float) -> Applied:
-    """Put `text` in the place of the file at `path`, if `bird -p` takes it.
+async def apply(text: str, path: Path, bird: str, timeout_s: float, keep_candidate: bool = False) -> Applied:
+    """Put `text` in the place of the file at `path`, if `bird -p` takes it, or keep it beside that file if so wanted.
 
     Raises `Unavailable` when the text cannot be written, or `bird` (a path) not be run within `timeout_s`."""
     wanted = text.encode()
     try:
         if await asyncio.to_thread(_present, path) == wanted:
             return Applied(Change.UNCHANGED)
-        candidate = path.with_name(f".{path.name}.{os.getpid()}")
+        candidate = path.with_name(f"{_candidates(path)}{os.getpid()}")
         try:
             await asyncio.to_thread(_write, candidate, wanted)
             reason = await _refusal(bird, candidate, timeout_s)
@@ -50,10 +50,21 @@ async def apply(text: str, path: Path, bird: str, timeout_s: float) -> Applied:
             await asyncio.to_thread(_replace, candidate, path)
         finally:
             with contextlib.suppress(FileNotFoundError):
-                candidate.unlink()
+                if not keep_candidate:
+                    candidate.unlink()
     except OSError as error:
         raise Unavailable(f"write {path}: {shown(error)}") from None
     return Applied(Change.WRITTEN)
+
+
+def remove_candidates(path: Path) -> None:
+    """Remove what killed processes left beside the file at `path`. Raises OSError."""
+    for left in path.parent.glob(f"{_candidates(path)}*"):
+        left.unlink(missing_ok=True)
+
+
+def _candidates(path: Path) -> str:
+    return f".{path.name}."
 
 
 def _present(path: Path) -> bytes | None:

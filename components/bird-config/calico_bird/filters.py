@@ -33,8 +33,14 @@ class FilterFunction(NamedTuple):
     is_broken: bool = False
 
 
-def filter_functions(name: str, spec: BGPFilterSpec, family: int) -> tuple[dict[str, FilterFunction], list[Problem]]:
-    """The functions of a filter by direction, for the directions that have rules of the family."""
+def filter_functions(
+    name: str, spec: BGPFilterSpec | None, family: int
+) -> tuple[dict[str, FilterFunction], list[Problem]]:
+    """The functions of a filter by direction, for the directions that have rules of the family. What one that cannot be
+    read (None) lets through is not known: both reject everything."""
+    if spec is None:
+        symbols = {direction: filter_symbol(name, direction, family) for direction in (IMPORT, EXPORT)}
+        return {way: FilterFunction(symbol, False, (REJECT_ALL,), True) for way, symbol in symbols.items()}, []
     rules = {4: (spec.import_v4, spec.export_v4), 6: (spec.import_v6, spec.export_v6)}[family]
     functions, problems = {}, []
     for direction, of_direction in zip((IMPORT, EXPORT), rules, strict=True):

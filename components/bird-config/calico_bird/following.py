@@ -81,6 +81,7 @@ class Following:
     def __init__(self, agent: Source, own: Source, take: Callable[[Changes], None], clock: Clock | None = None) -> None:
         self.source = NONE
         self.reason = "it has not answered yet"
+        self.switches = 0
         self._sources = {AGENT: agent, DATASTORE: own}
         self._take = take
         self._clock = clock or SystemClock()
@@ -152,6 +153,7 @@ class Following:
         changes: dict[bytes, bytes | None] = {key: None for key in known if key not in view.values}
         changes |= {key: value for key, value in view.values.items() if known.get(key) != value}
         self._view, self.source = view, name
+        self.switches += 1
         if name == AGENT:
             self.reason = ""
             self._lost.clear()

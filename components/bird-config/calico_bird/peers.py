@@ -359,10 +359,21 @@ class _Planner:
     def mesh(self) -> Mesh:
         """The mesh as of now."""
         before, self.problems = self.problems, []
+        self._find_shared_addresses()
         sessions = tuple(self._mesh())
         mesh = Mesh(self.state.mesh_version, sessions, tuple(self.problems))
         self.problems = before
         return mesh
+
+    def _find_shared_addresses(self) -> None:
+        """Name every node whose address another one has: only one of them can be the neighbour."""
+        for host in self.hosts:
+            for family, address in host.addresses.items():
+                first = self.by_address[address]
+                if first is not host:
+                    reason = f"spec.bgp.ipv{family}Address {address} is that of Node({shown(first.name)}), too"
+                    fix = f"{reason}: no session is made for it; give one of them its own address"
+                    self.problems.append(Problem(f"Node({shown(host.name)})", fix))
 
     def _mesh(self) -> Iterator[_Found]:
         """A session with every node that is no reflector, from a node that is none (4.1)."""

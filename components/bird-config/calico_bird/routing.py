@@ -61,15 +61,15 @@ class Routing:
     """The state of one node's routing. `put` and `put_workload` change it; everything else only reads.
 
     `passwords` holds what the secret files say, by (name, key); a missing entry is a missing file. `router_id` is
-    the operator's word: empty, `hash`, or an IPv4 address. `mesh_version` grows with every change that the mesh can
-    depend on."""
+    the operator's word: empty, `hash`, or an IPv4 address. A filter that cannot be read is None: it is there, and
+    rejects everything. `mesh_version` grows with every change that the mesh can depend on."""
 
     def __init__(self, node: str, router_id: str = "") -> None:
         self.node = node
         self.router_id = router_id
         self.hosts: dict[str, Host] = {}
         self.peers: dict[str, BGPPeerSpec] = {}
-        self.filters: dict[str, BGPFilterSpec] = {}
+        self.filters: dict[str, BGPFilterSpec | None] = {}
         self.pools: dict[str, IPPoolSpec] = {}
         self.configurations: dict[str, BGPConfigurationSpec] = {}
         self.affinities: dict[Cidr, str] = {}
@@ -91,7 +91,11 @@ class Routing:
         try:
             resource = decode(key, value)
         except BadData as error:
-            self._problems[key] = (Problem(str(key), shown(error)),)
+            reason = shown(error)
+            if key.kind == "BGPFilter":
+                self.filters[key.name] = None
+                reason += ": peers that name it exchange no routes"
+            self._problems[key] = (Problem(str(key), reason),)
             return True
         match resource:
             case Node():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ import pytest
 
 from calico_bird import daemon as daemon_module
 from calico_bird.daemon import Daemon, Settings
-from calico_bird.main import settings
+from calico_bird.main import settings, uses_bird
+from calico_bird.serving import metrics_address
 from calico_bird.sources import read_secrets, read_statuses
 from calico_bird.testing import node, resource
+from libcalico.bird.confd_status import ConfdStatus, read_confd_status
 from libcalico.datastore.contract import Delete
 from libcalico.datastore.memory import MemoryDatastore
 from libcalico.datastore.syncer import Batch, Syncer
@@ -23,6 +26,7 @@ from libcalico.errors import BadData, Unavailable
 from libcalico.model.keys import AffinityKey, ResourceKey, key_path, routing_prefixes
 
 H1, H2 = node("h1", "10.77.0.1/24"), node("h2", "10.77.0.2/24")
+EMPTY = ConfdStatus(node="", pid=0, updated="", source="", file="")
 CHECKER = '#!/bin/sh\nif grep -q 65666 "$3"; then echo "bird: $3:7:9 refused for a test" >&2; exit 1; fi\n'
 
 
@@ -46,6 +50,7 @@ class World:
             bird=str(checker),
             secrets=folder / "secrets",
             statuses=folder / "statuses",
+            report=str(folder / "run" / "confd-status.json"),
         )
         self.commands: list[str] = []
         self.daemon = Daemon(self.settings, no_agent, Syncer(self.store, routing_prefixes("h1")).run)
@@ -113,10 +118,52 @@ async def test_a_refused_configuration_leaves_the_last_good_one(world: World) ->
         await _until(lambda: len(world.commands) == 1)
         good = world.text()
         await world.put(resource("BGPPeer", "r", peerIP="198.51.100.1", asNumber=65666))
-        await _until(lambda: "refused for a test" in world.daemon.refused)
+        await _until(lambda: "refused for a test" in world.daemon.report.refused)
         assert world.text() == good
         await world.put(resource("BGPPeer", "r", peerIP="198.51.100.1", asNumber=65667))
-        await _until(lambda: "65667" in world.text() and not world.daemon.refused)
+        await _until(lambda: "65667" in world.text() and not world.daemon.report.refused)
+
+
+async def test_the_status_file_says_what_is_refused_and_left_out(world: World) -> None:
+    await world.put(H1, H2, node("h3", "10.77.0.2/24"))
+    async with world.bird(), world.running():
+        await _until(lambda: (_status(world) or EMPTY).bird == "reconfigured")
+        status = _status(world)
+        assert status is not None
+        assert (status.node, status.pid, status.source, status.sessions) == ("h1", os.getpid(), "datastore", 1)
+        assert (status.refused, status.failure, status.source_reason) == ("", "", "there is no agent")
+        (problem,) = status.problems
+        assert problem.subject == "Node(h3)" and "10.77.0.2 is that of Node(h2), too" in problem.reason
+        await world.put(resource("BGPPeer", "r", peerIP="198.51.100.1", asNumber=65666))
+        await _until(lambda: "refused for a test" in (_status(world) or EMPTY).refused)
+        figures = world.daemon.figures()
+        assert (figures["confd_refused"], figures["confd_refusals"], figures["confd_writes"]) == (1, 1, 1)
+        world.settings.file.parent.joinpath("bird").unlink()
+        await world.put(resource("BGPPeer", "r", peerIP="198.51.100.1", asNumber=65667))
+        await _until(lambda: "check BIRD's configuration" in (_status(world) or EMPTY).failure)
+        assert world.daemon.figures()["confd_failing"] == 1
+
+
+async def test_a_status_file_that_cannot_be_written_costs_only_itself(world: World) -> None:
+    Path(world.settings.report).parent.write_text("no folder")
+    await world.put(H1)
+    async with world.bird(), world.running():
+        await _until(lambda: world.commands == ["configure"])
+
+
+async def test_once(world: World) -> None:
+    await world.put(H1)
+    async with world.bird():
+        assert await world.daemon.run_once()
+    assert "define node_as" in world.text()
+    assert world.commands == ["configure"]
+    await world.put(resource("BGPPeer", "r", peerIP="198.51.100.1", asNumber=65666))
+    assert not await Daemon(world.settings, no_agent, Syncer(world.store, routing_prefixes("h1")).run).run_once()
+    assert "65666" not in world.text()
+
+
+def _status(world: World) -> ConfdStatus | None:
+    return read_confd_status(world.settings.report)
 
 
 async def test_a_bird_that_comes_later_is_asked_to_read_the_file(world: World) -> None:
@@ -191,9 +238,28 @@ def test_statuses(tmp_path: Path) -> None:
     assert read_statuses(tmp_path / "gone") == {}
 
 
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({}, "NODENAME is not set"),
+        ({"CALICO_NETWORKING_BACKEND": "brid"}, 'CALICO_NETWORKING_BACKEND is "brid": set it to bird, vxlan or none'),
+        ({"CALICO_CONFD_METRICS_PORT": "70000"}, 'CALICO_CONFD_METRICS_PORT is "70000": set it to a port from 1'),
+        ({"CALICO_CONFD_METRICS_PORT": "-1"}, 'CALICO_CONFD_METRICS_PORT is "-1"'),
+        ({"CALICO_CONFD_METRICS_PORT": "9" * 65536}, "CALICO_CONFD_METRICS_PORT is"),
+    ],
+)
+def test_variables_that_cannot_be_used(variables: dict[str, str], words: str) -> None:
+    with pytest.raises(BadData) as failure:
+        assert uses_bird(variables)
+        metrics_address(variables)
+        settings(variables)
+    assert words in str(failure.value) and len(str(failure.value)) < 500
+
+
 def test_settings() -> None:
-    with pytest.raises(BadData, match="NODENAME is not set"):
-        settings({})
+    assert [uses_bird({"CALICO_NETWORKING_BACKEND": one}) for one in ("", "bird", "vxlan", "none")] == [1, 1, 0, 0]
+    assert metrics_address({"CALICO_CONFD_METRICS_PORT": "9095"}) == ("localhost", 9095)
+    assert metrics_address({}) is None
     found = settings({"NODENAME": "h1", "CALICO_ROUTER_ID": "hash"})
     assert (found.node, found.router_id) == ("h1", "hash")
     assert str(found.file) == "/etc/calico/confd/config/bird.cfg"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from calico_bird.grammar import NotBird, filter_symbol, neighbor_address, password, router_id
 from calico_bird.render import Rendered, Renderer
 from calico_bird.testing import node, resource, routing
+from libcalico.model.keys import ResourceKey
 from libcalico.testing.bird import refusal
 
 ESCAPES = (
@@ -50,14 +52,15 @@ def _world(text: str) -> Rendered:
                  sourceAddress=plain, keepaliveTime=plain, maxRestartTime=plain),
         resource("BGPPeer", "p2", peerIP="198.51.100.8", asNumber=2, reachableBy=plain),
         resource("BGPPeer", "p3", peerSelector=plain, nodeSelector=plain, node=plain, filters=[plain]),
+        resource("BGPPeer", "p5", peerIP="198.51.100.7", asNumber=2, filters=[f"{plain}-damaged"]),
         resource("BGPPeer", "p4", peerIP="fd99::4", asNumber=2, password={"secretKeyRef": {"name": "s", "key": "k"}}),
         GOOD_PEER,
     ]  # fmt: skip
+    state = routing("m1", objects, blocks=["10.50.3.64/26"], passwords={("s", "k"): text}, router_id=plain)
+    state.put(ResourceKey("BGPFilter", f"{plain}-damaged"), text.encode("utf-8", "surrogatepass"))
     status = {"ipv4Nets": [plain], "ipv6Nets": [plain], "bgpPeerName": plain}
-    return Renderer().render(
-        routing("m1", objects, blocks=["10.50.3.64/26"], passwords={("s", "k"): text}, workloads={plain: status},
-                router_id=plain)
-    )  # fmt: skip
+    state.put_workload(plain, json.dumps(status).encode())
+    return Renderer().render(state)
 
 
 @given(TEXTS)

@@ -43,10 +43,10 @@ REFUSED = {
     "hostpath-init": "it prepares volumes of Kubernetes",
     "bpf": "eBPF is not supported",
     "status-reporter": "the agent (-felix) fills CalicoNodeStatus objects itself",
-    "confd-run-once": f"{CONFD} runs until it is ended",
 }
 OPTIONS = ("threshold-time", "confd-confdir")
-SWITCHES = ("confd-keep-stage-file",)
+SWITCHES = ("confd-run-once", "confd-keep-stage-file")
+"""With -confd: they are passed on."""
 THRESHOLD_S = 30.0
 NO_MODE = "No valid options provided. Usage:"
 MANY_MODES = "More than one incompatible argument provided"
@@ -126,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if modes[0] in HEALTH:
             return _check(modes, threshold_s)
-        return _run(modes[0])
+        return _run(modes[0], [f"-{name}" for name in SWITCHES if flags.get(name)])
     except CalicoError as error:
         log.error("%s", ": ".join([str(error), *getattr(error, "__notes__", ())]))
         log.error("Terminating")
@@ -147,13 +147,13 @@ def _threshold(text: str | None) -> float:
     return found
 
 
-def _run(mode: str) -> int:
+def _run(mode: str, switches: Sequence[str]) -> int:
     _log_to_stdout(os.environ.get("CALICO_STARTUP_LOGLEVEL", "").strip())
     if mode == "monitor-token":
         log.info("-monitor-token does nothing without Kubernetes")
         return 0
     if mode == "confd":
-        return _exec_confd()
+        return _exec_confd(switches)
     from calico_felix.startup import modes
 
     if mode == "shutdown":
@@ -195,7 +195,7 @@ def _check(modes: Sequence[str], threshold_s: float) -> int:
     return 0
 
 
-def _exec_confd() -> int:
+def _exec_confd(switches: Sequence[str]) -> int:
     """Become the component that has BIRD's configuration: components never import each other."""
     beside = Path(sys.executable).parent / CONFD
     program = str(beside) if os.access(beside, os.X_OK) else shutil.which(CONFD)
@@ -203,7 +203,7 @@ def _exec_confd() -> int:
         raise BadData(f"{CONFD} is neither beside {sys.executable} nor in PATH: install the package calico-bird")
     sys.stdout.flush()
     try:
-        os.execv(program, [CONFD])
+        os.execv(program, [CONFD, *switches])
     except OSError as error:
         raise BadData(f"cannot execute {program}: {error.strerror}") from None
 

@@ -30,6 +30,7 @@ from libcalico.clock import SystemClock
         (["-startup=true"], ["startup"]),
         (["-felix=false", "-confd"], ["confd"]),
         (["-confd", "-confd-keep-stage-file", "-confd-confdir", "/x"], ["confd"]),
+        (["-confd", "-confd-run-once"], ["confd"]),
         (["-bird-ready", "-felix-ready", "-threshold-time", "5s"], ["felix-ready", "bird-ready"]),
         (["-bird6-live", "--threshold-time=1m"], ["bird6-live"]),
         (["-allocate-tunnel-addrs", "-allocate-tunnel-addrs-run-once"], ["allocate-tunnel-addrs"]),
@@ -57,7 +58,6 @@ def test_command_lines(words: list[str], modes: list[str]) -> None:
         (["-felix-live", "-threshold-time=0"], "is not above 0"),
         (["-init"], "-init is not supported here: it prepares hosts of Kubernetes: use -startup"),
         (["-bpf", "x"], "-bpf is not supported here"),
-        (["-confd", "-confd-run-once"], "-confd-run-once is not supported here"),
         (["-status-reporter"], "the agent (-felix) fills CalicoNodeStatus objects itself"),
     ],
 )

@@ -1,6 +1,7 @@
-"""The agent's figures: one table that feeds `/metrics`, the node API's Status and `status` of the debug commands.
+"""The daemons' figures: a table of each feeds its `/metrics`, and the agent's the node API's Status and `status` of the
+debug commands.
 
-Every part of the agent that counts something has a method `figures() -> Mapping[str, float]`, whose keys are names of
+Every part of a daemon that counts something has a method `figures() -> Mapping[str, float]`, whose keys are names of
 this table; `Figures` collects them. Names are upstream's where upstream has the figure (spec/felix.md 5.4).
 """
 
@@ -55,9 +56,23 @@ FIGURES = (
     Figure("felix_last_apply_seconds", "Time of the last apply", "seconds", status="last_apply_ms"),
     Figure("felix_ipam_mended_blocks", "Free lists that named used addresses", "blocks", COUNTER),
 )  # fmt: skip
-"""In the order in which `status` prints them."""
+"""The agent's, in the order in which `status` prints them."""
 
-BY_NAME = {figure.name: figure for figure in FIGURES}
+CONFD_FIGURES = (
+    Figure("confd_sessions", "BGP sessions in the file that BIRD reads", "sessions"),
+    Figure("confd_problems", "Stored things that were left out of the file, or changed", "problems"),
+    Figure("confd_refused", "1: BIRD refuses the newest configuration, and an older one is in force", "yes or no"),
+    Figure("confd_refusals", "Configurations that BIRD refused", "configurations", COUNTER),
+    Figure("confd_failing", "1: the file cannot be written, checked or read by BIRD just now", "yes or no"),
+    Figure("confd_failures", "Times that writing, checking or reading failed", "failures", COUNTER),
+    Figure("confd_writes", "Times that the file was written", "files", COUNTER),
+    Figure("confd_reloads", "Times that BIRD was made to read the file", "reloads", COUNTER),
+    Figure("confd_follows_agent", "1: the state comes from the agent, and not from a datastore session", "yes or no"),
+    Figure("confd_switches", "Times that another source of the state was taken", "switches", COUNTER),
+)
+"""Those of `dcos-calico-confd`."""
+
+BY_NAME = {figure.name: figure for figure in (*FIGURES, *CONFD_FIGURES)}
 
 
 class Figures:
