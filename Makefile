@@ -50,9 +50,10 @@ $(STAMPS)/cni: $(STAMPS)/venv $(wildcard components/cni/shim/* components/cni/ca
 	@touch $@
 
 $(STAMPS)/dists: $(STAMPS)/venv Makefile libcalico/pyproject.toml components/felix/pyproject.toml components/calicoctl/pyproject.toml \
-	components/bird-config/pyproject.toml
+	components/bird-config/pyproject.toml packaging/dcos/pyproject.toml
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps \
-	  --config-settings editable_mode=compat -e ./libcalico -e ./components/felix -e ./components/calicoctl -e ./components/bird-config
+	  --config-settings editable_mode=compat -e ./libcalico -e ./components/felix -e ./components/calicoctl -e ./components/bird-config \
+	  -e ./packaging/dcos
 	@touch $@
 
 root:
@@ -115,7 +116,7 @@ dcos-package: $(STAMPS)/apt ## DC/OS's package calico, into dist/dcos (FRESH=1: 
 	@PYTHONPATH=packaging/runtime /usr/bin/python3.11 -B packaging/dcos/build_package.py $(if $(FRESH),--fresh)
 
 dist: $(STAMPS)/venv ## a wheel of every component, each built by itself
-	@tests/house/pants.sh package native:: libcalico:: components/felix:: components/cni:: components/calicoctl:: components/bird-config::
+	@tests/house/pants.sh package native:: libcalico:: components/felix:: components/cni:: components/calicoctl:: components/bird-config:: packaging/dcos::
 
 .PHONY: deb
 deb: root dev ## Debian packages of everything into dist/deb: make deb [VERSION=0.1.0]
