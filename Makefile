@@ -76,7 +76,7 @@ demo-down: root dev ## remove a demo that was kept
 	@$(BIN)/python -m tests.lab.demo --down
 
 test: root dev ## everything that can be tested here
-	@$(MAKE) --no-print-directory -j 2 --output-sync=target lint pants-check
+	@$(MAKE) --no-print-directory -j 2 --output-sync=target lab-hosts lint pants-check
 	@$(PYTEST) $(ARGS)
 
 unit: dev ## pure code and services in memory, with fewer examples than `make test` takes
@@ -85,8 +85,14 @@ unit: dev ## pure code and services in memory, with fewer examples than `make te
 netns: dev ## real kernel, in throw-away namespaces
 	@$(PYTEST) tests/netns $(ARGS)
 
-lab: dev ## three hosts with real daemons
+lab: dev lab-hosts ## three hosts with real daemons
 	@$(PYTEST) tests/lab $(ARGS)
+
+# What the lab boots hosts from, where it is missing: a Debian root, DC/OS's package.
+.PHONY: lab-hosts
+lab-hosts: root dev
+	@$(BIN)/python -m tests.lab.rootfs >/dev/null
+	@PYTHONPATH=packaging/runtime /usr/bin/python3.11 -B packaging/dcos/build_package.py --reuse >/dev/null
 
 compat: dev ## what upstream's programs answered
 	@$(PYTEST) tests/compat $(ARGS)

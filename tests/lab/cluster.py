@@ -35,6 +35,8 @@ class Cluster:
 
     addresses: Mapping[str, str] = ADDRESSES
     """Of every host that there may be, by name."""
+    gateways: Mapping[str, str] = {}
+    """Of hosts that have another one than `ROUTER`."""
 
     def __init__(
         self,
@@ -79,7 +81,7 @@ class Cluster:
         for name in names:
             host = self.hosts[name] = self._cluster_host(name)
             self._plug(host, f"{self.addresses[name]}/24")
-            host.run(["ip", "route", "add", "default", "via", ROUTER])
+            host.run(["ip", "route", "add", "default", "via", self.gateways.get(name, ROUTER)])
 
     def _plug(self, host: Host, cidr: str) -> None:
         connect(host, "eth0", self.fabric, f"to-{host.name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Mapping
@@ -66,6 +67,21 @@ class Members:
         """SIGKILL for each that runs."""
         for name in list(self._running):
             self.kill(name)
+
+    def back_up(self) -> None:
+        """Keep a copy of all data; not while a member runs."""
+        for name in self._hosts:
+            shutil.copytree(self.data(name), self.data(f"{name}-backup"))
+
+    def restore(self) -> None:
+        """The data as they were when they were backed up; not while a member runs."""
+        for name in self._hosts:
+            shutil.rmtree(self.data(name))
+            self.data(f"{name}-backup").rename(self.data(name))
+
+    def move(self, name: str, address: str) -> None:
+        """From its next start on, a member is at another address of its host; for etcd of one member."""
+        self._addresses[name] = address
 
     def freeze(self, name: str) -> None:
         """It answers nothing, and its connections stay open."""

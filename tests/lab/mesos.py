@@ -18,6 +18,8 @@ from tests.lab.host import Host
 ROOT = "/run/mesos/isolators/network/cni"
 CONF_DIR = "/etc/cni/net.d"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PORT_MAPPER = "mesos-cni-port-mapper"
+"""Without mappings it only calls its delegate with its own name, which is done here in its place."""
 PROGRAMS = Path(__file__).parent
 TRAFFIC = [sys.executable, "-S", str(PROGRAMS / "traffic.py")]
 
@@ -95,23 +97,26 @@ class Task:
 
 
 class Mesos:
-    """The agent of one host. `plugins` is the colon list where plug-ins are looked for."""
+    """The agent of one host. `plugins` is the colon list where plug-ins are looked for, `networks` the folder of the
+    networks' configurations."""
 
-    def __init__(self, host: Host, plugins: str) -> None:
+    def __init__(self, host: Host, plugins: str, networks: str = CONF_DIR) -> None:
         self.host = host
         self.plugins = plugins
+        self.networks = networks
         self.tasks: dict[str, Task] = {}
 
     def add_network(self, conf: Mapping[str, Any]) -> None:
         """Install a network's configuration file."""
-        self.host.write(f"{CONF_DIR}/{conf['name']}.conf", json.dumps(conf))
+        self.host.write(f"{self.networks}/{conf['name']}.conf", json.dumps(conf))
 
     def _find_conf(self, network: str) -> dict[str, Any]:
-        names = self.host.run(f"ls {CONF_DIR}", check=False).stdout.split()
+        names = self.host.run(f"ls {self.networks}", check=False).stdout.split()
         for name in names:
-            conf: dict[str, Any] = json.loads(self.host.read(f"{CONF_DIR}/{name}"))
+            conf: dict[str, Any] = json.loads(self.host.read(f"{self.networks}/{name}"))
             if conf.get("name") == network:
-                return conf
+                mapped = conf["type"] == PORT_MAPPER
+                return {**conf["delegate"], "name": network} if mapped else conf
         raise TaskFailed(f"unknown network '{network}' (known: {', '.join(names)})")
 
     def _environment(self, command: str, identity: str, interface: str, netns: str) -> dict[str, str]:
@@ -177,7 +182,7 @@ class Mesos:
     def call(self, plugin: str, environment: Mapping[str, str], stdin: str) -> subprocess.CompletedProcess[str]:
         """Run a plug-in with exactly this environment."""
         for folder in self.plugins.split(":"):
-            if Path(folder, plugin).exists():
+            if self.host.run(["test", "-x", f"{folder}/{plugin}"], check=False).returncode == 0:
                 return self.host.run([f"{folder}/{plugin}"], environment=environment, stdin=stdin.encode(), check=False)
         raise TaskFailed(f"no plug-in '{plugin}' on {self.plugins}")
 

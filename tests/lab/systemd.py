@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -81,8 +81,16 @@ def bound() -> list[str]:
 class SystemdHost(Host):
     """A host whose init is systemd once it is booted; cables are plugged in before or after."""
 
-    def __init__(self, name: str, say: Callable[[str], None] | None = None, inherits: Collection[int] = ()) -> None:
-        """Make its namespaces. The kernel ends the host with the thread that makes it."""
+    def __init__(
+        self,
+        name: str,
+        say: Callable[[str], None] | None = None,
+        inherits: Collection[int] = (),
+        binds: Mapping[str, str] | None = None,
+    ) -> None:
+        """Make its namespaces. The kernel ends the host with the thread that makes it. `binds`: more folders of this
+        machine, and where the host sees them."""
+        self._binds = dict(binds or {})
         self._group = f"calico-lab-{os.getpid()}-{name}-{uuid.uuid4().hex[:6]}"
         self._sweeper = subprocess.Popen(
             ["unshare", "--mount", "sh", "-c", SWEEPER, "sweeper", self._group],
@@ -96,6 +104,7 @@ class SystemdHost(Host):
         seconds. Raises `CommandFailed` with the console's end."""
         started = time.monotonic()
         binds = " ".join(f"--bind-ro={shlex.quote(folder)}" for folder in bound())
+        binds += "".join(f" --bind={shlex.quote(f'{folder}:{place}')}" for folder, place in self._binds.items())
         script = BOOT.format(group=f"/sys/fs/cgroup/{self._group}", name=self.name, binds=binds)
         console = f"/proc/{self._holder}/root/run/lab/console"
         with Path(console).open("wb") as log:
@@ -106,8 +115,18 @@ class SystemdHost(Host):
             time.sleep(0.02)
         return time.monotonic() - started
 
+    @property
+    def root(self) -> Path:
+        """Its root folder, as this machine sees it; absolute links in it lead out of it."""
+        return Path(f"/proc/{self._holder}/root/run/lab/root")
+
+    @property
+    def is_booted(self) -> bool:
+        """Is it switched on?"""
+        return self.pid != self._holder
+
     def _is_up(self) -> bool:
-        if self.pid == self._holder:
+        if not self.is_booted:
             group = Path(f"/proc/{self._holder}/root/sys/fs/cgroup/{self._group}/payload/init.scope/cgroup.procs")
             members = group.read_text().split() if group.exists() else []
             if not members:

@@ -6,16 +6,16 @@ import base64
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from libcalico.testing.machine import need
-from tests.lab import Cluster, Host, Task
+from tests.lab import Cluster, Host
 from tests.lab.agent import Agent
 from tests.lab.cluster import BIN, ETCD
+from tests.lab.flows import start_flow
 from tests.lab.mesos import PROGRAMS
 from tests.lab.policies import policy
 
@@ -24,9 +24,6 @@ RESOURCES = "/calico/resources/v3/projectcalico.org/"
 CLUSTER_INFORMATION = f"{RESOURCES}clusterinformations/default"
 UNIT = "while :; do calico-felix startup && calico-felix; sleep 0.5; done"
 """What the unit of docs/howto/install.md does."""
-FLOWS = (
-    "while [ -e {file} ]; do ping -c1 -W1 {address} >/dev/null && echo answered || echo lost; sleep 0.1; done >> {file}"
-)
 ENOUGH = 20
 Pairs = list[tuple[str, str]]
 
@@ -106,17 +103,6 @@ def restore(lab: Cluster, pairs: Pairs) -> None:
         lab.hosts["m1"].run(["etcdctl", "put", key], stdin=value.encode(), environment=environment)
 
 
-def start_flows(task: Task, server: Task) -> tuple[subprocess.Popen[bytes], str]:
-    """New connections all the time, as long as the file is there."""
-    file = f"/run/flows-{task.name}"
-    task.host.run(f"> {file}")
-    return task.start(["sh", "-c", FLOWS.format(address=server.address, file=file)]), file
-
-
-def results(task: Task, file: str) -> list[str]:
-    return task.host.run(["cat", file], check=False).stdout.split()
-
-
 @pytest.mark.parametrize("lose", [*ENDPOINTS_LAST, *ENDPOINTS_FIRST])
 def test_containers_go_on_and_agents_wait(lab: Supervised, lose: Callable[[Cluster], None]) -> None:
     allow = [{"action": "Allow", "source": {"selector": "role == 'good'"}}]
@@ -127,7 +113,7 @@ def test_containers_go_on_and_agents_wait(lab: Supervised, lose: Callable[[Clust
     bad = lab.mesos("a2").launch("bad", labels={"role": "bad"}, serve=False)
     for name in HOSTS:
         lab.wait_programmed(name)
-    flows = {task.name: (task, *start_flows(task, server)) for task in (near, far, bad)}
+    flows = {task.name: start_flow(task, server) for task in (near, far, bad)}
     ended = {name: lab.whole_log(name).count("restarting:") for name in HOSTS}
     saved = everything(lab)
 
@@ -136,10 +122,10 @@ def test_containers_go_on_and_agents_wait(lab: Supervised, lose: Callable[[Clust
         lab.wait(f"{name} to end", lambda name=name: lab.whole_log(name).count("restarting:") > ended[name])  # type: ignore[misc]
     waits = "the datastore is not initialised (ClusterInformation default is missing)"
     lab.wait("agents to wait", lambda: all(waits in lab.log(f"felix-{name}") for name in HOSTS))
-    counts = {name: len(results(task, file)) for name, (task, _, file) in flows.items()}
+    counts = {name: len(flow.results()) for name, flow in flows.items()}
 
     def more() -> bool:
-        done = {name: len(results(task, file)) for name, (task, _, file) in flows.items()}
+        done = {name: len(flow.results()) for name, flow in flows.items()}
         return all(done[name] > counts[name] + (ENOUGH if name == "near" else 2) for name in flows)
 
     lab.wait("flows to go on meanwhile", more)
@@ -150,10 +136,8 @@ def test_containers_go_on_and_agents_wait(lab: Supervised, lose: Callable[[Clust
         lab.wait_programmed(name, timeout_s=60)
     late = lab.mesos("a2").launch("late", labels={"role": "good"}, serve=False)
     assert late.exec(f"ping -c1 -W2 {server.address}", check=False).returncode == 0
-    for name, (task, process, file) in flows.items():
-        found = results(task, file)
-        task.host.run(["rm", file])
-        process.wait(10)
+    for name, flow in flows.items():
+        found = flow.end()
         if name != "far" or lose in ENDPOINTS_LAST:
             assert set(found) == {"lost" if name == "bad" else "answered"}, f"{name}: {found}\n{lab.dump()}"
     for name in HOSTS:
@@ -164,7 +148,7 @@ def test_a_new_host_initialises_an_emptied_etcd(lab: Supervised) -> None:
     """What it makes is another cluster: no agent of this one follows it, and containers go on."""
     server = lab.mesos("a1").launch("server", serve=False)
     near = lab.mesos("a2").launch("near", serve=False)
-    flow, file = start_flows(near, server)
+    flow = start_flow(near, server)
     for name in HOSTS:
         lab.wait_programmed(name)
     saved, rules = everything(lab), lab.hosts["a1"].run("nft list table inet calico | wc -l").stdout
@@ -174,17 +158,15 @@ def test_a_new_host_initialises_an_emptied_etcd(lab: Supervised) -> None:
     assert CLUSTER_INFORMATION in dict(everything(lab))
     waits = "waiting: the datastore is of another cluster (clusterGUID "
     lab.wait("agents to wait", lambda: all(waits in lab.log(f"felix-{name}") for name in HOSTS), timeout_s=60)
-    count = len(results(near, file))
-    lab.wait("flows to go on meanwhile", lambda: len(results(near, file)) > count + ENOUGH)
+    count = len(flow.results())
+    lab.wait("flows to go on meanwhile", lambda: len(flow.results()) > count + ENOUGH)
     assert lab.hosts["a1"].run("nft list table inet calico | wc -l").stdout == rules
 
     lose_all(lab)
     restore(lab, saved)
     for name in HOSTS:
         lab.wait_programmed(name, timeout_s=60)
-    found = results(near, file)
-    near.host.run(["rm", file])
-    flow.wait(10)
+    found = flow.end()
     assert set(found) == {"answered"}, f"{found}\n{lab.dump()}"
     for name in HOSTS:
         lab.mesos(name).close()

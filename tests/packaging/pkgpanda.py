@@ -47,7 +47,7 @@ def activate(root: Path, role: str, archives: Sequence[Path]) -> list[Path]:
     folders = [_unpack(root, archive) for archive in archives]
     environment = dict(ENVIRONMENT)
     for folder in folders:
-        environment |= _one(root, role, folder)
+        environment |= link(root, role, folder)
     lines = "".join(f"{name}={value}\n" for name, value in environment.items())
     (root / "opt/mesosphere/environment").write_text(lines)
     return folders
@@ -72,8 +72,9 @@ def _unpacked(archive: Path) -> Path:
     return folder
 
 
-def _one(root: Path, role: str, folder: Path) -> dict[str, str]:
-    """Link one package; returns what it adds to the environment."""
+def link(root: Path, role: str, folder: Path) -> dict[str, str]:
+    """Link one package, whose tree at `folder` is below /opt/mesosphere/packages in `root` too; returns what it adds to
+    the environment."""
     info = json.loads((folder / "pkginfo.json").read_text())
     assert set(info) <= PKGINFO_KEYS
     inside = f"{BASE}/packages/{folder.name}"

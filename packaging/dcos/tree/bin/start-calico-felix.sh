@@ -13,9 +13,16 @@ mkdir -p /etc/calico /var/lib/calico
 cp /opt/mesosphere/etc/calico/calicoctl.cfg /etc/calico/calicoctl.cfg
 cp /opt/mesosphere/active/calico/etc/profile.yaml /var/lib/calico/profile.yaml
 
+# A datastore that does not answer yet is waited for: to DC/OS a unit that ends again and again is unhealthy.
+export WAIT_FOR_DATASTORE="${WAIT_FOR_DATASTORE:-true}"
 # A new node brings the default profile if it is not there; an operator's own is never replaced.
 if [ ! -e /var/lib/calico/nodename ]; then
-  /opt/mesosphere/bin/calicoctl get profile calico || /opt/mesosphere/bin/calicoctl apply -f /var/lib/calico/profile.yaml
+  tries=0
+  until /opt/mesosphere/bin/calicoctl get profile calico || /opt/mesosphere/bin/calicoctl apply -f /var/lib/calico/profile.yaml; do
+    tries=$((tries + 1))
+    [ "$tries" -lt 60 ]
+    sleep 2
+  done
 fi
 # From here on the CNI plug-in works.
 echo "$NODENAME" >/var/lib/calico/nodename
