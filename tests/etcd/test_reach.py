@@ -145,7 +145,7 @@ def test_an_etcd_that_is_away_is_waited_for_once(tmp_path: Path) -> None:
     called = plugin("DEL", {"etcd_endpoints": server.url})
     shown = json.loads(called.output)
     assert (shown["code"], server.url in shown["msg"]) == (11, True), shown
-    assert 10 < called.took_s < 14
+    assert 10 < called.took_s < 19  # twice would take 20
 
 
 def test_a_configuration_that_is_there_and_cannot_be_read_is_an_error(

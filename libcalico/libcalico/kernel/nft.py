@@ -1,4 +1,4 @@
-"""nftables through libnftables in our own process: no fork, one kept handle, whole batches as text or JSON.
+"""nftables through libnftables in our own process: no fork, one kept handle, whole batches as text.
 
 `Nft.run` blocks (a batch of thousands of commands takes tens of milliseconds) and releases the interpreter lock
 meanwhile: the agent calls it in a one-thread executor. One thread at a time per `Nft`. All commands of one call
@@ -104,14 +104,6 @@ class Nft:
             return self._run(self._library.nft_run_cmd_from_filename, name, 0, check_only, text)
         finally:
             os.close(descriptor)
-
-    def run_json(self, commands: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Run commands in libnftables' JSON form (the list inside `nftables`); the objects that it answers with."""
-        answer = self._run_text(json.dumps({"nftables": commands}))
-        if not answer:
-            return []
-        items: list[dict[str, Any]] = json.loads(answer)["nftables"]
-        return [item for item in items if "metainfo" not in item]
 
     def list_json(self, what: str) -> list[dict[str, Any]]:
         """The objects that `nft -j list <what>` shows, without the head; [] when they do not exist."""

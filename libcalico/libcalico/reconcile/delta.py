@@ -45,13 +45,6 @@ class Delta(Generic[K, V]):
         self._desired.pop(key, None)
         self._mark(key)
 
-    def replace_desired(self, wanted: Mapping[K, V]) -> None:
-        """Exactly this should be there."""
-        for key in [key for key in self._desired if key not in wanted]:
-            self.delete_desired(key)
-        for key, value in wanted.items():
-            self.set_desired(key, value)
-
     def set_actual(self, key: K, value: V) -> None:
         """`key` was seen, or made, with `value`."""
         self._actual[key] = value
