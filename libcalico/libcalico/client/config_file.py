@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from libcalico.client import plain_file
 from libcalico.datastore.settings import SETTINGS, Found
 from libcalico.errors import BadData
-from libcalico.manifest import yaml_input
 from libcalico.model.base import API_VERSION
-from libcalico.model.lenient import Place, WrongType, as_text
 
 UNPARSED = "failed to parse config as YAML/JSON"
 MEMBERS = tuple(one.member for one in SETTINGS if one.member)
@@ -23,17 +22,24 @@ IGNORED = frozenset(
 def read(content: bytes, path: str) -> dict[str, Found]:
     """The settings that the file's content holds. Raises `BadData` with upstream's words."""
     try:
-        return _from_file(yaml_input.decode(content), path)
+        document = plain_file.read(content)
+        return _from_document(_load(content) if document is None else document, path)
     except BadData as error:
         raise BadData(f"syntax error in {path}: {error}") from None
 
 
-def _from_file(text: str, path: str) -> dict[str, Found]:
+def _load(content: bytes) -> Any:
+    from libcalico.manifest import yaml_input
+
+    text = yaml_input.decode(content)
     try:
         document = yaml_input.load(text)
     except BadData as error:
         raise BadData(f"{UNPARSED}: {error}") from None
-    document = {} if document is None else document
+    return {} if document is None else document
+
+
+def _from_document(document: Any, path: str) -> dict[str, Found]:
     if not isinstance(document, dict):
         raise BadData("invalid config file: it is not an object")
     if document.get("apiVersion") != API_VERSION:
@@ -68,6 +74,10 @@ def _setting(member: str, value: Any) -> Any:
 
 
 def _text(member: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    from libcalico.model.lenient import Place, WrongType, as_text  # which few files need
+
     try:
         return as_text(value, Place("CalicoAPIConfigSpec", member))
     except WrongType:

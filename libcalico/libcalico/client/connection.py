@@ -32,6 +32,6 @@ def load(path: str, environment: Mapping[str, str], warn: Callable[[str], None] 
         if path == DEFAULT_FILE and not is_there(path) and isinstance(error, FileNotFoundError | NotADirectoryError):
             return etcd_config(from_environment(environment), warn)
         raise UnreadableConfig(path, error) from None
-    from libcalico.client import config_file  # a reader of YAML takes longer to load than what most commands do
+    from libcalico.client import config_file  # most commands have a file, or need none of what it loads
 
     return etcd_config(config_file.read(content, path), warn)
