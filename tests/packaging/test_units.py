@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "packaging" / "systemd"
 PAGE = ROOT / "docs" / "howto" / "install-systemd.md"
 NAMES = sorted(path.name for path in UNITS.glob("*.service"))
-PROGRAM = re.compile(r"^(?:Exec\w+|ConditionFileIsExecutable)=-?(/\S+)", re.MULTILINE)
+PROGRAM = re.compile(r"^(?:Exec\w+|ConditionFileIsExecutable)=[-@]?(/\S+)", re.MULTILINE)
 EXPOSURE = re.compile(r"Overall exposure level for \S+: (\d+\.\d)")
 STATED = re.compile(r"^\| `(calico-\w+)` \| (\d+\.\d) \|", re.MULTILINE)
 VARIABLE = re.compile(r"^#?([A-Z][A-Z0-9_]*)=", re.MULTILINE)

@@ -22,12 +22,13 @@ from calico_bird.daemon import Daemon, Settings
 from calico_bird.following import agent_session, own_session
 from calico_bird.serving import Address, metrics_address, serve_metrics
 from calico_bird.start_bird import find_bird
-from libcalico.conventions import NODE_SOCKET
+from libcalico.conventions import NODE_SOCKET, NODENAME_FILE
 from libcalico.datastore.settings import EtcdConfig, etcd_config, from_environment
 from libcalico.errors import BadData, CalicoError
 from libcalico.model.keys import routing_prefixes
 from libcalico.obs import logs
 from libcalico.text import shown
+from libcalico.workload.host_files import read_nodename
 
 log = logging.getLogger(__name__)
 
@@ -67,10 +68,14 @@ def _options(words: Sequence[str]) -> argparse.Namespace:
 
 
 def settings(environment: Mapping[str, str], keep_candidate: bool = False) -> Settings:
-    """What the environment says. Raises `BadData` without a node's name."""
-    node = environment.get("NODENAME", "").strip()
+    """What the environment says, and the nodename file. Raises `BadData` without a node's name."""
+    path = environment.get("CALICO_NODENAME_FILE") or NODENAME_FILE
+    node = environment.get("NODENAME", "").strip() or read_nodename(path)
     if not node:
-        raise BadData("NODENAME is not set: it is this node's name in the datastore")
+        raise BadData(
+            f"NODENAME is not set, and {shown(path)} names no node yet: set it to this node's name in the datastore, or"
+            " start the agent, which writes the file"
+        )
     default = Settings(node)
     return Settings(
         node,

@@ -241,7 +241,7 @@ def test_statuses(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
-        ({}, "NODENAME is not set"),
+        ({"CALICO_NODENAME_FILE": "/proc/none"}, "NODENAME is not set, and /proc/none names no node yet: set it"),
         ({"CALICO_NETWORKING_BACKEND": "brid"}, 'CALICO_NETWORKING_BACKEND is "brid": set it to bird, vxlan or none'),
         ({"CALICO_CONFD_METRICS_PORT": "70000"}, 'CALICO_CONFD_METRICS_PORT is "70000": set it to a port from 1'),
         ({"CALICO_CONFD_METRICS_PORT": "-1"}, 'CALICO_CONFD_METRICS_PORT is "-1"'),
@@ -254,6 +254,12 @@ def test_variables_that_cannot_be_used(variables: dict[str, str], words: str) ->
         metrics_address(variables)
         settings(variables)
     assert words in str(failure.value) and len(str(failure.value)) < 500
+
+
+def test_the_nodename_file_names_the_node_when_the_environment_does_not(tmp_path: Path) -> None:
+    (tmp_path / "nodename").write_text("h2\n")
+    variables = {"CALICO_NODENAME_FILE": str(tmp_path / "nodename")}
+    assert settings(variables).node == "h2" and settings({**variables, "NODENAME": "h1"}).node == "h1"
 
 
 def test_settings() -> None:
