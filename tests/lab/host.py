@@ -267,6 +267,12 @@ def innermost(pid: int) -> list[int]:
     return found
 
 
+def has_ipip() -> bool:
+    """Does this machine's kernel have IPIP devices?"""
+    command = ["unshare", "--net", "sh", "-c", "ip link show tunl0 || ip link add probe type ipip"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
 def connect(one: Host, one_name: str, other: Host, other_name: str) -> None:
     """A cable between two hosts."""
     subprocess.run(

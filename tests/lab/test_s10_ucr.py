@@ -1,4 +1,4 @@
-"""S10, S12 (UCR rows), S14, S17: tasks of the Mesos containerizer."""
+"""S10, S14, S17: tasks of the Mesos containerizer."""
 
 from __future__ import annotations
 
@@ -76,21 +76,6 @@ def test_s10_scale_to_fifty_and_back(cluster: Cluster) -> None:
     cluster.wait("routes to be gone", lambda: "dev cali" not in a1.run("ip route").stdout)
     chains = "nft list map inet calico from-workload"
     cluster.wait("chains to be gone", lambda: "elements" not in a1.run(chains).stdout)
-
-
-@pytest.mark.parametrize("where", [("a1", "a1"), ("a1", "a2")], ids=["same host", "other host"])
-def test_s12_matrix(cluster: Cluster, where: tuple[str, str]) -> None:
-    one, other = (cluster.mesos(host).launch(f"task-on-{host}") for host in where)
-    for client, server in ((one, other), (other, one)):
-        assert client.fetch(server.address)[0] == 0
-        for size in (56, 1372, 1422, 7972):
-            client.exec(["ping", "-c1", "-W2", "-M", "dont", "-s", str(size), server.address])
-        server.start_traffic("echo", 9000, "/dev/null")
-        server.start_traffic("send", 9001, 5_000_000)
-        cluster.wait("the servers", lambda s=server: s.listens("udp:9000") and s.listens("tcp:9001"))  # type: ignore[misc]
-        for size in (1400, 1450, 8000):
-            client.traffic("ask", server.address, 9000, size)
-        client.traffic("receive", server.address, 9001, 5_000_000)
 
 
 def test_s14_labels_are_stored_sanitised(cluster: Cluster) -> None:
