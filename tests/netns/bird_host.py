@@ -19,7 +19,7 @@ from libcalico.testing.bird import PATH, find_bird
 from libcalico.testing.machine import DIE_WITH_US
 
 TIMEOUT_S = 30.0
-WAIT_S = 60.0
+WAIT_S = 90.0
 LOOK_S = 0.1
 
 
@@ -32,10 +32,13 @@ class Bird:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """As a process of its own, with the file that stands."""
-        command = ["ip", "netns", "exec", self.space, *DIE_WITH_US, find_bird(), "-f", "-c", str(self.file),
-                   "-s", self.socket]  # fmt: skip
-        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        """As `dcos-calico-bird` starts it, with the file that stands."""
+        environment = {
+            "PATH": PATH, "CALICO_BIRD_FILE": str(self.file), "CALICO_BIRD_SOCKET": self.socket,
+            "CALICO_BIRD_PROGRAM": find_bird(),
+        }  # fmt: skip
+        command = ["ip", "netns", "exec", self.space, *DIE_WITH_US, sys.executable, "-m", "calico_bird.start_bird"]
+        self.process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
 
     def signal(self, number: signal.Signals) -> None:
         """SIGSTOP, SIGCONT and the like."""

@@ -34,7 +34,7 @@ OBJECTS = [
 ]
 BLOCKS = {"h1": ["10.88.1.0/26", "fd88:0:0:1::/122"], "h2": ["10.88.2.0/26", "fd88:0:0:2::/122"]}
 SECRETS = {("s", "k"): "not a real one"}
-CHANGES = 30
+CHANGES = 500
 
 
 class Host(Bird):
@@ -80,8 +80,10 @@ async def test_containers_networks_reach_the_other_host_and_changes_drop_no_sess
     await until(lambda: hosts[0].routes() == set(BLOCKS["h2"]) and hosts[1].routes() == set(BLOCKS["h1"]), "blocks")
     before = [await one.established() for one in hosts]
     for number in range(CHANGES):
-        changed = resource("IPPool", "more", cidr=f"10.{100 + number}.0.0/16", ipipMode="Never", vxlanMode="Never")
-        router = resource("BGPPeer", "router", peerIP=f"198.51.100.{number + 1}", asNumber=65100)
+        changed = resource(
+            "IPPool", "more", cidr=f"10.{100 + number % 100}.0.0/16", ipipMode="Never", vxlanMode="Never"
+        )
+        router = resource("BGPPeer", "router", peerIP=f"198.51.{number // 200}.{number % 200 + 1}", asNumber=65100)
         assert await hosts[0].take(hosts[0].state(changed, router)) is Change.WRITTEN
     assert await hosts[0].take(hosts[0].state(changed, router)) is Change.UNCHANGED
     assert [await one.established() for one in hosts] == before
