@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import lzma
+import os
 import shutil
 import sys
 import tarfile
@@ -31,7 +32,7 @@ LINKS = {
     "bin/calico-node": "calico-node",
     "bin/calicoctl": "calicoctl",
     "bin/calico-libnetwork-plugin": "calico-libnetwork-plugin",
-    "libexec/dcos-calico-confd": "dcos-calico-confd",
+    "runtime/bin/dcos-calico-confd": "dcos-calico-confd",
     "libexec/calico-felix": "calico-felix",
     "cni/calico-cni-fallback": "calico-cni-fallback",
 }
@@ -102,7 +103,7 @@ def lay_down(out: Path, name: str, fresh: bool) -> None:
             say(f"packaging: {link} is not in the package: no distribution has the program {program}")
             continue
         (out / link).parent.mkdir(parents=True, exist_ok=True)
-        (out / link).symlink_to("../runtime/bin/python3")
+        (out / link).symlink_to(os.path.relpath("runtime/bin/python3", Path(link).parent))
     tree.describe(out / "runtime", copied, "debian-bird.txt")
     write_facts(out, name)
 
