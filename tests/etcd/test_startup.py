@@ -32,7 +32,7 @@ from tests.etcd.servers import Server, running
 
 DEAD = "http://127.0.0.1:9"
 HOSTS = 50
-MOST_REQUESTS = 32
+MOST_REQUESTS = 34
 """Of one host, when all are new at once; alone it makes a few less."""
 VARIABLES = {"CALICO_IPV4POOL_CIDR": "172.29.0.0/16", "CALICO_IPV4POOL_VXLAN": "Always", "CLUSTER_TYPE": "dcos"}
 REVISION = re.compile(r'"Revision" : (\d+)')
@@ -172,6 +172,22 @@ async def test_etcd_gone_at_each_step_and_back(server: Server, tmp_path: Path) -
         node = await AsyncClient(datastore).get(Node, "host-1")
         held = await IpamService(datastore, "host-1").ips_by_handle("vxlan-tunnel-addr-host-1")
         assert held == (node.spec.ipv4_vxlan_tunnel_addr,)
+
+
+async def test_two_new_hosts_with_one_address_at_once(server: Server, tmp_path: Path) -> None:
+    """One of them has it, whoever is faster, and the other says so."""
+    for turn in range(5):
+        numbers, address = (10 * turn + 1, 10 * turn + 2), f"10.20.{200 + turn}.1"
+        async with connected(server) as first, connected(server) as second:
+            runs = [
+                startup(one, tmp_path, number, IP=address).run()
+                for one, number in zip((first, second), numbers, strict=True)
+            ]
+            done = await asyncio.gather(*runs, return_exceptions=True)
+            assert sorted(type(one).__name__ for one in done) == ["NoneType", "Taken"], done
+            nodes = (await AsyncClient(first).list(Node)).items
+        with_it = [one for one in nodes if one.spec.bgp is not None and one.spec.bgp.ipv4_address.startswith(address)]
+        assert len(with_it) == 1
 
 
 async def test_two_hosts_with_one_address(server: Server, tmp_path: Path) -> None:

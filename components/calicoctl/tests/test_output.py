@@ -9,7 +9,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calicoctl.output import boxes, documents, tables
+from calicoctl.output import documents, tables
+from libcalico import boxes
 from libcalico.manifest.yaml_input import load
 from libcalico.model.numbers import go_number, json_number
 

@@ -13,13 +13,26 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from calico_felix import node
 from calico_felix.node import Usage, main, modes_of, parse_flags
 from calico_felix.startup import checks
 from calico_felix.startup.checks import Place, Unhealthy, check
+from calico_felix.startup.show_status import tables
+from libcalico.bird.confd_status import ConfdStatus, write_confd_status
 from libcalico.clock import SystemClock
+from libcalico.model.bgp import (
+    AgentStatus,
+    BGPDaemonStatus,
+    BGPStatus,
+    CalicoNodeStatusStatus,
+    LearnedFrom,
+    PeerStatus,
+    RoutesStatus,
+    RouteStatus,
+)
 
 
 @pytest.mark.parametrize(
@@ -99,24 +112,28 @@ def test_what_is_wrong_is_said_on_stdout(mode: str) -> None:
     assert "ERROR: Error loading datastore config: no etcd endpoints specified: set ETCD_ENDPOINTS" in done.stdout
 
 
-def test_confd_is_another_component(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / node.CONFD
-    program.write_text('#!/bin/sh\necho "$0 $# $NODENAME"\n')
-    program.chmod(0o755)
-    python = tmp_path / "python"
-    python.symlink_to(sys.executable)
-    code = (
-        f"import sys; sys.executable = {str(python)!r}; from calico_felix.node import main; sys.exit(main(['-confd']))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={"NODENAME": "n"}, capture_output=True, text=True, check=False
-    )
-    assert done.stdout == f"{program} 0 n\n"
-    program.unlink()
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={"PATH": "/none"}, capture_output=True, text=True, check=False
-    )
+@pytest.mark.parametrize("place", [".", "../../libexec", "path"])
+def test_confd_is_another_component(tmp_path: Path, place: str) -> None:
+    """Beside the interpreter, where DC/OS's package has it, or in PATH."""
+    python = tmp_path / "runtime" / "bin" / "python3"
+    python.parent.mkdir(parents=True)
+    (tmp_path / "path").mkdir()
+    words = ["-confd", "-confd-run-once"]
+    code = f"import sys; sys.executable = {str(python)!r}; from calico_felix.node import main; sys.exit(main({words}))"
+
+    def confd() -> subprocess.CompletedProcess[str]:
+        environment = {"NODENAME": "n", "PATH": str(tmp_path / "path")}
+        return subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    done = confd()
     assert done.returncode == 1 and "install the package calico-bird" in done.stdout
+    folder = tmp_path / "path" if place == "path" else python.parent / place
+    folder.mkdir(exist_ok=True)
+    (folder / node.CONFD).write_text('#!/bin/sh\necho "$* $NODENAME"\n')
+    (folder / node.CONFD).chmod(0o755)
+    assert confd().stdout == "-confd-run-once n\n"
 
 
 class Health(http.server.BaseHTTPRequestHandler):
@@ -251,7 +268,47 @@ async def test_when_bird_cannot_be_asked(tmp_path: Path) -> None:
             tmp_path, threshold_s=0.2
         )
     place = Place(("127.0.0.1", 1), socket, socket, tmp_path / "nodename")
-    with pytest.raises(Unhealthy, match="bird6/confd is not live: ask BIRD at"):
+    with pytest.raises(Unhealthy, match="bird6/confd is not live: "):
         await check(["bird6-live"], place, SystemClock(), 5.0)
-    async with bird(tmp_path / "other.ctl", []):
-        await check(["bird-live"], place._replace(bird=str(tmp_path / "other.ctl")), SystemClock(), 5.0)
+
+
+async def test_bird_and_confd_live(tmp_path: Path) -> None:
+    confd, socket = str(tmp_path / "confd.json"), str(tmp_path / "bird.ctl")
+    place = Place(("127.0.0.1", 1), socket, socket, tmp_path / "nodename", confd)
+
+    async def failure() -> str:
+        try:
+            await check(["bird-live"], place, SystemClock(), 5.0)
+        except Unhealthy as error:
+            return str(error).removeprefix(f"{checks.PREFIX}bird/confd is not live: ")
+        return ""
+
+    status = ConfdStatus(node="n", pid=os.getpid(), updated="", source="agent", file="")
+    async with bird(tmp_path / "bird.ctl", []):
+        assert await failure() == f"dcos-calico-confd has not run: there is no {confd}"
+        write_confd_status(confd, status)
+        assert await failure() == ""
+        ended = subprocess.Popen(["true"])
+        ended.wait()
+        write_confd_status(confd, msgspec.structs.replace(status, pid=ended.pid))
+        assert await failure() == f"dcos-calico-confd, process {ended.pid}, has ended"
+        Path(confd).write_text("{")
+        assert (await failure()).startswith(f"read {confd}: ")
+    write_confd_status(confd, status)
+    assert (await failure()).startswith("ask BIRD at ")
+
+
+def test_the_status_of_bird_as_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    status = CalicoNodeStatusStatus(
+        agent=AgentStatus(bird_v4=BGPDaemonStatus("Ready", "2.0.12", "10.0.5.1", "2026-03-01 10:00:00", "10:05")),
+        bgp=BGPStatus(1, 0, 0, 0, peers_v4=[PeerStatus("10.0.5.21", "NodeMesh", "Established", "10:00:03")]),
+        routes=RoutesStatus(
+            routes_v6=[RouteStatus("FIB", "fd00::/122", "N/A", "black\nhole", LearnedFrom("Static", ""))]
+        ),
+    )
+    print("\n".join(tables(status)))
+    lines = capsys.readouterr().out.splitlines()
+    assert "IPv4 BGP peers: 1 established, 0 not" in lines and "IPv6 routes" in lines
+    assert "| 10.0.5.21 | NodeMesh | Established | 10:00:03 |" in lines
+    assert "| Ready | 2.0.12  | 10.0.5.1  | 2026-03-01 10:00:00 | 10:05                     |" in lines
+    assert any("FIB" in line and "fd00::/122" in line and "black\\nhole" in line for line in lines)

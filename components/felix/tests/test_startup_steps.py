@@ -68,7 +68,8 @@ async def test_the_second_run_writes_nothing(tmp_path: Path, whole: bool) -> Non
     assert nodename.read_text() == "here" and nodename.stat().st_mode & 0o777 == 0o644
     stored = {kv.key.rpartition(b"projectcalico.org/")[2].decode() for kv in (await datastore.range(b"/calico")).kvs}
     assert {"nodes/here", "ippools/default-ipv4-ippool", "ippools/default-ipv6-ippool", "clusterinformations/default",
-            "felixconfigurations/default", "felixconfigurations/node.here"} <= stored  # fmt: skip
+            "bgpconfigurations/default", "felixconfigurations/default", "felixconfigurations/node.here",
+            } <= stored  # fmt: skip
     assert ("profiles/calico" in stored) is whole
 
 

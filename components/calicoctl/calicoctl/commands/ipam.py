@@ -8,8 +8,8 @@ from typing import Any
 from calicoctl import cluster
 from calicoctl.commands.get import unreadable_notes
 from calicoctl.failures import CommandFailed, notes_are_shown, show_notes
-from calicoctl.output import boxes
 from calicoctl.session import Session
+from libcalico import boxes
 from libcalico.errors import CalicoError, ResourceDoesNotExist
 from libcalico.model.ipam_data import Attribute, Block
 

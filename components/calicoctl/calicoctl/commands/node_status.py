@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from calicoctl import processes
 from calicoctl.failures import CommandFailed
-from calicoctl.output import boxes
+from libcalico import boxes
 from libcalico.bird.control import SOCKETS, SOCKETS_V6, NoBird, find_socket, show_protocols, show_status
 from libcalico.bird.names import GLOBAL, LOCAL_WORKLOAD, MESH, NODE, parse_session_name
 from libcalico.bird.replies import Protocol

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import logging
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from libcalico.net import bare_address
 
 log = logging.getLogger(__name__)
 
+VARIABLES = {4: "IP", 6: "IP6"}
 TRIES = 5
 CONFLICT_PAUSE_S = 0.05
 NO_ADDRESS = "no IPv4 or IPv6 addresses configured or detected, required for Calico networking: set IP or IP6"
@@ -65,9 +67,11 @@ async def ensure_node(
         if wanted != former:
             await _check_unique(client, node, wanted, variables)
         try:
-            await (client.create(changed) if stored is None else client.update(changed))
+            written = await (client.create(changed) if stored is None else client.update(changed))
         except (ResourceAlreadyExists, ResourceUpdateConflict, ResourceDoesNotExist):
             continue
+        if wanted != former:
+            await _check_first(client, written, former, variables)
         for old, new in zip(former, wanted, strict=True):
             if old and old != new:
                 log.warning("this node's address changes from %s to %s", old, new or "none")
@@ -96,8 +100,7 @@ def with_addresses(node: Node, wanted: Addresses, number: int | None) -> Node:
     changed = _replace(current, ipv4_address=wanted.v4, ipv6_address=wanted.v6)
     if number is not None:
         changed = _replace(changed, as_number=number)
-    bgp = changed if node.spec.bgp is not None or changed != NodeBGPSpec() else None
-    return _replace(node, spec=_replace(node.spec, bgp=bgp))
+    return _replace(node, spec=_replace(node.spec, bgp=None if changed == NodeBGPSpec() else changed))
 
 
 def _is_policy_only(variables: Variables) -> bool:
@@ -108,7 +111,7 @@ def choose(variables: Variables, former: Addresses, network: HostNetwork) -> Add
     """This host's addresses, from the environment, what the Node has, and what the kernel says."""
     interfaces = network.interfaces()
     chosen = []
-    for version, variable in ((4, "IP"), (6, "IP6")):
+    for version, variable in VARIABLES.items():
         text, old = variables[variable], former.of(version)
         if text == NONE or (not text and (old or version == 6)):
             chosen.append(old)
@@ -160,17 +163,41 @@ async def _check_unique(client: AsyncClient, node: Node, wanted: Addresses, vari
     cleared first: it is this host's no more."""
     if variables["DISABLE_NODE_IP_CHECK"]:
         return
-    others = [one for one in (await client.list(Node)).items if one.metadata.name != node.metadata.name]
-    for version, variable in ((4, "IP"), (6, "IP6")):
+    for other in await _others(client, node):
+        version, error = _conflict(wanted, other)
+        if error is not None:
+            await _clear(client, node, version, variables[VARIABLES[version]] == AUTODETECT)
+            raise error
+
+
+async def _check_first(client: AsyncClient, written: Node, former: Addresses, variables: Variables) -> None:
+    """Two hosts that start at once both found the address free. Raises `Taken` in the one that was written later; its
+    Node is as it was."""
+    if variables["DISABLE_NODE_IP_CHECK"]:
+        return
+    for other in await _others(client, written):
+        _, error = _conflict(addresses_of(written), other)
+        if error is not None and int(other.metadata.resource_version) < int(written.metadata.resource_version):
+            with contextlib.suppress(ResourceUpdateConflict, ResourceDoesNotExist):
+                await client.update(with_addresses(written, former, None))
+            raise error
+
+
+async def _others(client: AsyncClient, node: Node) -> list[Node]:
+    return [one for one in (await client.list(Node)).items if one.metadata.name != node.metadata.name]
+
+
+def _conflict(wanted: Addresses, other: Node) -> tuple[int, Taken | None]:
+    """The family in which another Node has the same address, and what to say of it."""
+    for version, variable in VARIABLES.items():
         address = bare_address(wanted.of(version))
-        for other in others:
-            if address and bare_address(addresses_of(other).of(version)) == address:
-                await _clear(client, node, version, variables[variable] == AUTODETECT)
-                raise Taken(
-                    f"IPv{version} address conflict: Calico node {shown(other.metadata.name)} is already using the"
-                    f" IPv{version} address {address}: give one of the hosts another address ({variable}), delete that"
-                    " Node if its host is gone, or set DISABLE_NODE_IP_CHECK=true"
-                )
+        if address and bare_address(addresses_of(other).of(version)) == address:
+            return version, Taken(
+                f"IPv{version} address conflict: Calico node {shown(other.metadata.name)} is already using the"
+                f" IPv{version} address {address}: give one of the hosts another address ({variable}), delete that"
+                " Node if its host is gone, or set DISABLE_NODE_IP_CHECK=true"
+            )
+    return 0, None
 
 
 async def _clear(client: AsyncClient, node: Node, version: int, is_detected: bool) -> None:

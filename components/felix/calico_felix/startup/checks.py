@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from calico_felix.configuration import AgentConfiguration
 from libcalico.bird import control
+from libcalico.bird.confd_status import STATUS_FILE, read_confd_status
 from libcalico.bird.names import LOCAL_WORKLOAD, parse_session_name
 from libcalico.bird.replies import Protocol
 from libcalico.clock import Clock
@@ -20,7 +21,6 @@ from libcalico.errors import CalicoError, Unavailable
 
 PREFIX = "calico/node is not ready: "
 GOOD = range(200, 400)
-BIRD6_SOCKET = "/var/run/calico/bird6.ctl"
 ESTABLISHED = "Established"
 
 
@@ -35,6 +35,8 @@ class Place(NamedTuple):
     bird: str
     bird6: str
     nodename_file: Path
+    confd: str = STATUS_FILE
+    """Where dcos-calico-confd says how it is."""
 
 
 def places(configuration: AgentConfiguration, nodename_file: str) -> Place:
@@ -43,8 +45,8 @@ def places(configuration: AgentConfiguration, nodename_file: str) -> Place:
         if warning.startswith(("parameter HealthPort ", "parameter HealthHost ")):
             raise Unhealthy(f"{PREFIX}{warning}: correct it")
     health = (configuration["HealthHost"], configuration["HealthPort"])
-    bird = control.find_socket()
-    return Place(health, bird, BIRD6_SOCKET if os.path.exists(BIRD6_SOCKET) else bird, Path(nodename_file))
+    bird, bird6 = control.find_socket(), control.find_socket(control.SOCKETS_V6)
+    return Place(health, bird, bird6 if os.path.exists(bird6) else bird, Path(nodename_file))
 
 
 async def check(names: Sequence[str], place: Place, clock: Clock, threshold_s: float) -> None:
@@ -92,11 +94,21 @@ def _bird_live(version: int) -> Callable[[Place, Clock, float], Awaitable[None]]
 
     async def run(place: Place, _clock: Clock, threshold_s: float) -> None:
         try:
+            _expect_confd(place.confd)
             await control.show_status(_socket(place, version), threshold_s)
         except CalicoError as error:
             raise Unhealthy(f"{PREFIX}{name}/confd is not live: {error}") from None
 
     return run
+
+
+def _expect_confd(path: str) -> None:
+    """The process that wrote the file lives. Raises `CalicoError`."""
+    status = read_confd_status(path)
+    if status is None:
+        raise Unavailable(f"dcos-calico-confd has not run: there is no {path}")
+    if not os.path.isdir(f"/proc/{status.pid}"):
+        raise Unavailable(f"dcos-calico-confd, process {status.pid}, has ended")
 
 
 def _bird_ready(version: int) -> Callable[[Place, Clock, float], Awaitable[None]]:

@@ -1,11 +1,13 @@
 """The settings that every host finds: FelixConfiguration `default` and this host's own (spec/node-startup.md 3.3).
 
 Each is made when it is missing, and gets a field that it does not have; a value that is there stays. An update that
-another host was faster with is left to that host. ClusterInformation is `libcalico.client.initialise`'s; a
-BGPConfiguration and an IPAMConfiguration are not made: empty ones would ask for nothing."""
+another host was faster with is left to that host. The BGPConfiguration `default` is empty: it is there to be changed.
+ClusterInformation is `libcalico.client.initialise`'s; an IPAMConfiguration is not made, since allocation does not read
+it (spec/ipam.md 3)."""
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import msgspec
@@ -13,6 +15,7 @@ import msgspec
 from libcalico.client.objects import AsyncClient
 from libcalico.errors import ResourceAlreadyExists, ResourceDoesNotExist, ResourceUpdateConflict
 from libcalico.model import FelixConfiguration, IPPool, Metadata, Profile, ProfileSpec, Rule
+from libcalico.model.bgp import BGPConfiguration
 
 PROFILE = "calico"
 CLUSTER = {"reportingInterval": "0s", "logSeverityScreen": "Info"}
@@ -34,8 +37,17 @@ async def ensure_settings(client: AsyncClient, host: str, made_pool: bool) -> No
             if any(getattr(pool.spec, field) not in ("", "Never") for pool in pools):
                 wanted[member] = True
     await _ensure(client, "default", cluster, wanted)
+    await _ensure_bgp(client)
     own = f"node.{host}"
     await _ensure(client, own, await _stored(client, own), OWN)
+
+
+async def _ensure_bgp(client: AsyncClient) -> None:
+    try:
+        await client.get(BGPConfiguration, "default")
+    except ResourceDoesNotExist:
+        with contextlib.suppress(ResourceAlreadyExists):
+            await client.create(BGPConfiguration(metadata=Metadata(name="default")))
 
 
 async def _stored(client: AsyncClient, name: str) -> FelixConfiguration | None:

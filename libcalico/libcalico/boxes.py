@@ -1,4 +1,4 @@
-"""The boxed tables of `ipam` (spec/calicoctl.md 6): header centred, text left, pure numbers right."""
+"""Boxed tables as upstream prints them (spec/calicoctl.md 6): header centred, text left, pure numbers right."""
 
 from __future__ import annotations
 
