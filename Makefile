@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.11 $$HOME/.pyenv/versions/3.11.*/bin/python3.11; do command -v $$p >/dev/null && $$p -c 'import ensurepip' 2>/dev/null && { echo $$p; break; }; done)
 STAMPS := build/stamps
-COMPONENTS := native libcalico components/felix components/cni components/calicoctl components/bird-config
-PACKAGES := etcd-server etcd-client nftables libnftables1 libnghttp2-dev build-essential cmake iproute2 conntrack util-linux \
+COMPONENTS := native libcalico components/felix components/cni components/calicoctl components/bird-config components/libnetwork
+PACKAGES := etcd-server etcd-client nftables libnftables1 libnghttp2-dev build-essential cmake iproute2 conntrack util-linux curl \
 	iputils-ping iptables ipset bird2 firewalld dbus-daemon python3.11-venv python3-dev podman crun containerd containernetworking-plugins busybox-static \
-	systemd systemd-container debootstrap
+	systemd systemd-container debootstrap docker.io
 # While this file is there, no package starts its service: the programs are used by path.
 NO_START := /usr/sbin/policy-rc.d
 FILES ?=
@@ -50,10 +50,10 @@ $(STAMPS)/cni: $(STAMPS)/venv $(wildcard components/cni/shim/* components/cni/ca
 	@touch $@
 
 $(STAMPS)/dists: $(STAMPS)/venv Makefile libcalico/pyproject.toml components/felix/pyproject.toml components/calicoctl/pyproject.toml \
-	components/bird-config/pyproject.toml packaging/dcos/pyproject.toml
+	components/bird-config/pyproject.toml components/libnetwork/pyproject.toml packaging/dcos/pyproject.toml
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps \
 	  --config-settings editable_mode=compat -e ./libcalico -e ./components/felix -e ./components/calicoctl -e ./components/bird-config \
-	  -e ./packaging/dcos
+	  -e ./components/libnetwork -e ./packaging/dcos
 	@touch $@
 
 root:
@@ -105,7 +105,7 @@ bench: dev ## figures as JSON lines
 
 lint: dev ## format, style, types, room order, sizes
 	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q .
-	@$(BIN)/mypy native libcalico components/felix components/cni components/calicoctl components/bird-config packaging tests
+	@$(BIN)/mypy native libcalico components/felix components/cni components/calicoctl components/bird-config components/libnetwork packaging tests
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python -m tests.house
 

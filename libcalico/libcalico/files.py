@@ -52,3 +52,14 @@ def is_named_pipe(path: str | os.PathLike[str]) -> bool:
 def is_there(path: str | os.PathLike[str]) -> bool:
     """Is there something at this path? A link to a file that is missing is: it cannot be read, that is an error."""
     return os.path.lexists(path)
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes, mode: int = 0o644) -> None:
+    """A file that readers see as it was, or whole as it is to be; on stable storage on return. Raises OSError."""
+    beside = f"{os.fspath(path)}~"
+    number = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    with os.fdopen(number, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)

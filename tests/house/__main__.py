@@ -32,6 +32,7 @@ BROAD = ("Exception", "BaseException")
 OBJECT, REQUEST = "one object's step: its siblings go on", "one request or command: it is answered"
 BROAD_ALLOWED = {
     "components/calicoctl/calicoctl/main.py": (REQUEST,),
+    "components/libnetwork/calico_libnetwork/server.py": (REQUEST,),
     "libcalico/libcalico/ipam/transaction.py": (REQUEST,),
     "libcalico/libcalico/model/codec.py": (OBJECT, OBJECT),
     "libcalico/libcalico/calc/report.py": (OBJECT,),

@@ -21,7 +21,7 @@ import pytest
 
 from tests.house.__main__ import ROOT, sources
 
-PACKAGES = ("libcalico", "calico_felix", "calicoctl", "calico_cni", "calico_bird")
+PACKAGES = ("libcalico", "calico_felix", "calicoctl", "calico_cni", "calico_bird", "calico_libnetwork")
 CALLS = ("match", "fullmatch", "search", "sub", "subn", "split", "findall", "finditer")
 COUNTS = (16, 22, 500, 5_000, 60_000)
 """How often the repeated text is repeated: an exponential expression is found by the first, a quadratic by the last."""

@@ -133,8 +133,6 @@ class AttachmentsService(stubs.WorkloadsServicer):  # type: ignore[misc, unused-
 
         async def put() -> Any:
             bare = [_bare(address) for address in request.addresses]
-            if not bare:
-                raise BadRequest("an endpoint needs an address")
             if problem := mac_problem(request.mac):
                 raise BadRequest(problem)
             wanted = _attachment(request.workload, self._host.own_node, request.network)
@@ -148,7 +146,8 @@ class AttachmentsService(stubs.WorkloadsServicer):  # type: ignore[misc, unused-
                     policy_timeout_s=request.policy_timeout_s or POLICY_TIMEOUT_S,
                 )
             )
-            making.check_names(work)
+            if bare:
+                making.check_names(work)
             stored = await work.alone(lambda: steps.put_endpoint(work, bare), ends_with_caller=True)
             return pb.PutEndpointReply(
                 name=stored.metadata.name, host_interface=stored.spec.interface_name, mac=stored.spec.mac

@@ -97,8 +97,8 @@ async def _user_of(work: Work, address: str) -> str:
 
 
 async def put_endpoint(work: Work, bare: Sequence[str]) -> WorkloadEndpoint:
-    """Store the endpoint with these addresses; of one that is stored already labels are added, the MAC is
-    changed, and one that was closed is opened.
+    """Store the endpoint with these addresses (none: it is stored already). Of one that is stored already labels are
+    added, the MAC is changed, and one that was closed is opened.
 
     `OutOfOrder` for an address that nobody has assigned. Where its interface stands, this returns once the kernel
     enforces the endpoint's policy as it is stored now."""
@@ -107,6 +107,8 @@ async def put_endpoint(work: Work, bare: Sequence[str]) -> WorkloadEndpoint:
             raise OutOfOrder(f"address {address} is not assigned: call Assign first")
     for _ in range(UPDATE_TRIES):
         existing = await _stored(work)
+        if existing is None and not bare:
+            raise OutOfOrder(f"endpoint {work.identity.key.name} is not stored: put it with its addresses first")
         with contextlib.suppress(ResourceAlreadyExists, ResourceUpdateConflict):
             stored = await (_create(work, bare) if existing is None else _update(work, existing, bare))
             seen = await _inspect(work, stored)
@@ -141,7 +143,8 @@ async def _choose_host_interface(work: Work) -> str:
 
 async def _update(work: Work, existing: WorkloadEndpoint, bare: Sequence[str]) -> WorkloadEndpoint:
     attachment, spec, metadata = work.attachment, existing.spec, existing.metadata
-    if set(endpoint.bare_addresses(existing)) != set(bare) or spec.profiles != [attachment.network]:
+    is_same = set(endpoint.bare_addresses(existing)) == set(bare) and spec.profiles == [attachment.network]
+    if bare and not is_same:
         what = f"addresses {', '.join(spec.ip_networks)} and profiles {', '.join(spec.profiles)}"
         raise Refused(f"endpoint {metadata.name} is stored with {what}: call DropEndpoint first")
     labels = {**metadata.labels, **attachment.labels}

@@ -1,0 +1,263 @@
+"""The network driver: networks, endpoints and their interfaces (spec/libnetwork.md 4).
+
+Every call may come twice, its first answer lost. What takes away never fails for what is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import socket
+from collections.abc import Sequence
+
+from calico_libnetwork.agent import Agent
+from calico_libnetwork.engine import Engine, EngineError
+from calico_libnetwork.labels import LabelKeeper, Spawn
+from calico_libnetwork.networks import (
+    PROFILE,
+    PROFILE_OPTION,
+    SUBNET,
+    Pools,
+    Records,
+    checked_id,
+    parse_subnet,
+    profile_name,
+)
+from calico_libnetwork.protocol import (
+    ANY_V4,
+    ANY_V6,
+    CreateEndpoint,
+    CreateNetwork,
+    DriverError,
+    Interface,
+    Join,
+    OfEndpoint,
+    OfNetwork,
+    Reply,
+    flat_options,
+)
+from calico_libnetwork.settings import Settings
+from libcalico.client.objects import AsyncClient
+from libcalico.errors import CalicoError, ValidationError
+from libcalico.kernel import objects
+from libcalico.kernel.errors import KernelError
+from libcalico.kernel.rtnl import Rtnl
+from libcalico.net import bare_address
+from libcalico.workload.endpoint import check_profile, ensure_profile, host_cidr
+from libcalico.workload.plan import GATEWAY
+from libcalico.workload.ready import check_ready
+
+log = logging.getLogger(__name__)
+
+ENABLE_IPV6, INTERNAL = "com.docker.network.enable_ipv6", "com.docker.network.internal"
+FOREIGN_IPAM = "Non-Calico IPAM driver is used"
+ROUTE_ON_LINK = 1
+NAME_WAIT_S, NAME_RETRY_S = 5.0, 0.1
+"""How long a new network's name is asked for: the engine knows it once the call that creates it has returned."""
+
+
+class NetworkDriver:
+    """The calls of the network driver."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        client: AsyncClient,
+        agent: Agent,
+        engine: Engine,
+        labels: LabelKeeper,
+        spawn: Spawn,
+    ) -> None:
+        self._settings = settings
+        self._client = client
+        self._agent = agent
+        self._engine = engine
+        self._labels = labels
+        self._spawn = spawn
+        self.records = Records(client, settings.state_folder)
+        self.pools = Pools(client)
+        self._profiles: dict[str, str] = {}
+
+    # --- networks
+
+    async def create_network(self, call: CreateNetwork, body: bytes) -> Reply:
+        """Remember a network; one without a subnet gets its profile as soon as its name is known."""
+        checked_id(call.network)
+        _check_options(call)
+        _check_ipam(call)
+        await check_ready(self._client)
+        for subnet in call.subnets:
+            await self.pools.of_subnet(subnet)
+        await self.records.put(call, body)
+        await self.pools.annotate(call)
+        if self._settings.creates_profiles and not call.subnets and PROFILE_OPTION not in flat_options(call):
+            self._spawn(self._make_profile_of(call.network))
+        return {}
+
+    async def delete_network(self, call: OfNetwork) -> Reply:
+        """Forget a network; its profile and pool stay."""
+        checked_id(call.network)
+        self._profiles.pop(call.network, None)
+        await self.pools.forget(call.network)
+        await self.records.delete(call.network)
+        return {}
+
+    async def _make_profile_of(self, network: str) -> None:
+        """Rules may be written for a network before its first container starts."""
+        try:
+            async with asyncio.timeout(NAME_WAIT_S):
+                while (name := await self._docker_name(network)) is None:
+                    await asyncio.sleep(NAME_RETRY_S)
+                await ensure_profile(self._client, name)
+        except (CalicoError, TimeoutError) as error:
+            log.info(
+                "network %s: its profile comes with its first endpoint: %s", network, error or "it has no name yet"
+            )
+
+    async def _docker_name(self, network: str) -> str | None:
+        try:
+            facts = await self._engine.network(network)
+        except EngineError:
+            return None
+        return None if facts is None else profile_name(facts.name)
+
+    # --- endpoints
+
+    async def create_endpoint(self, call: CreateEndpoint) -> Reply:
+        """Store the endpoint; it stays closed until its labels are known, where they are copied."""
+        checked_id(call.endpoint)
+        interface = call.interface or Interface()
+        addresses = [bare_address(one) for one in (interface.address, interface.address_v6) if one]
+        if not addresses:
+            raise DriverError("No address assigned for endpoint")
+        await self._agent.put(
+            call.endpoint,
+            await self._profile_of(checked_id(call.network), addresses),
+            addresses,
+            mac=interface.mac,
+            creates_profile=self._settings.creates_profiles,
+            is_closed=self._settings.copies_labels,
+        )
+        return {"Interface": {}}
+
+    async def delete_endpoint(self, call: OfEndpoint) -> Reply:
+        """Remove the endpoint."""
+        self._labels.forget(checked_id(call.endpoint))
+        await self._agent.drop(call.endpoint)
+        return {}
+
+    async def join(self, call: Join) -> Reply:
+        """Make the interface, which the engine moves into the container and renames."""
+        endpoint = checked_id(call.endpoint)
+        present = await asyncio.to_thread(_calico_addresses, call.sandbox)
+        further = await self._further_pools(call.network, present) if present else []
+        wired = await self._agent.wire(endpoint, self._settings.mtu)
+        gateways = [] if present else [gateway for gateway in (wired.gateway_ipv4, wired.gateway_ipv6) if gateway]
+        if self._settings.copies_labels:
+            self._labels.expect(call.network, endpoint)
+        return {
+            "InterfaceName": {"SrcName": wired.container_interface, "DstPrefix": self._settings.interface_prefix},
+            "Gateway": "" if present else wired.gateway_ipv4,
+            "GatewayIPv6": "" if present else wired.gateway_ipv6,
+            "StaticRoutes": [_on_link(cidr) for cidr in (*map(host_cidr, gateways), *further)],
+            "DisableGatewayService": bool(present),
+        }
+
+    async def leave(self, call: OfEndpoint) -> Reply:
+        """Remove the interface."""
+        await self._agent.unwire(checked_id(call.endpoint))
+        return {}
+
+    async def _further_pools(self, network: str, present: Sequence[str]) -> Sequence[str]:
+        """What a container's further interface leads to: the pools of its network. One of them that serves an interface
+        of the container already would take that one's connections away."""
+        record = await self.records.get(network)
+        subnets = [parse_subnet(subnet) for subnet in (() if record is None else record.subnets)]
+        if not subnets or any(ipaddress.ip_address(one) in subnet for one in present for subnet in subnets):
+            raise DriverError(
+                f"the container has a Calico interface already ({', '.join(present)}); its further network needs an IP"
+                " pool of its own: create the pool, then the network with --subnet=<its CIDR>"
+            )
+        return [str(subnet) for subnet in subnets]
+
+    async def _profile_of(self, network: str, addresses: Sequence[str]) -> str:
+        """The profile of a network's endpoints (spec/libnetwork.md 4.9, 4.11)."""
+        if network not in self._profiles:
+            self._profiles[network] = await self._find_profile(network, addresses)
+        return self._profiles[network]
+
+    async def _find_profile(self, network: str, addresses: Sequence[str]) -> str:
+        record = await self.records.get(network)
+        if record is not None:
+            if profile := flat_options(record).get(PROFILE_OPTION):
+                return str(profile)
+            if record.subnets:
+                return (await self.pools.of_subnet(record.subnets[0])).metadata.name
+        elif (pool := await self.pools.annotated(network)) is not None:
+            return pool.metadata.annotations.get(PROFILE) or pool.metadata.name
+        facts = await self._engine.network(network)
+        if facts is not None:
+            return profile_name(facts.name)
+        pool = await self.pools.of_address(addresses[0])
+        if pool is None:
+            raise DriverError(SUBNET)
+        return pool.metadata.name
+
+
+def _check_options(call: CreateNetwork) -> None:
+    wrong = []
+    for name, value in flat_options(call).items():
+        match name:
+            case _ if name == ENABLE_IPV6:
+                if not isinstance(value, bool):
+                    wrong.append(f"{name} must be true or false")
+            case _ if name == INTERNAL:
+                if value is not False:
+                    wrong.append("networks of Calico cannot be internal: what they reach is a matter of policy")
+            case _ if name == PROFILE_OPTION:
+                wrong += _profile_problems(value)
+            case _:
+                wrong.append(f"Unknown option '{name}'")
+    if wrong:
+        raise DriverError(f"Could not parse options: {', '.join(wrong)}")
+
+
+def _profile_problems(value: object) -> list[str]:
+    if not isinstance(value, str):
+        return [f"{PROFILE_OPTION} must be a profile's name"]
+    try:
+        check_profile(value)
+    except ValidationError as error:
+        return [f"{PROFILE_OPTION} {value[:80]!r} cannot be a profile's name: {error}"]
+    return []
+
+
+def _check_ipam(call: CreateNetwork) -> None:
+    if any(data.gateway != ANY_V4 for data in call.ipv4 or ()):
+        raise DriverError(
+            f"{FOREIGN_IPAM}: add --ipam-driver calico-ipam, without --gateway."
+            " Note: Docker before 1.12.3 is unsupported"
+        )
+    if any(data.gateway != ANY_V6 for data in call.ipv6 or ()):
+        raise DriverError(f"{FOREIGN_IPAM} for IPv6: add --ipam-driver calico-ipam, without --gateway")
+
+
+def _calico_addresses(sandbox: str) -> list[str]:
+    """The addresses of interfaces that Calico gave a container: those that lead to its gateway."""
+    if not sandbox:
+        return []
+    try:
+        with Rtnl(sandbox) as there:
+            devices = {
+                route.device for route in there.routes(socket.AF_INET) if bare_address(route.destination) == GATEWAY
+            }
+            found = [there.addresses(device) for device in sorted(devices)]
+    except (KernelError, OSError) as error:
+        log.warning("%s: %s: taken for a namespace without an interface of Calico's", sandbox, error)
+        return []
+    return [one.address for listed in found for one in listed if one.scope == objects.RT_SCOPE_UNIVERSE]
+
+
+def _on_link(cidr: str) -> Reply:
+    return {"Destination": cidr, "RouteType": ROUTE_ON_LINK, "NextHop": ""}
