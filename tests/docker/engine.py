@@ -47,9 +47,7 @@ class Engine:
     def start_plugin(self) -> None:
         """Start the plug-in, and wait until it listens."""
         log = (self._cluster.folder / f"plugin-{self.name}.log").open("ab")
-        self._plugin = self.host.start(
-            [str(BIN / "calico-libnetwork-plugin")], environment=self._environment, log=log
-        )
+        self._plugin = self.host.start([str(BIN / "calico-libnetwork-plugin")], environment=self._environment, log=log)
         self._cluster.wait("the plug-in", lambda: self.ask("calico", "Plugin.Activate", check=False).returncode == 0)
 
     def stop_plugin(self, number: int = 9) -> None:

@@ -30,7 +30,9 @@ ANNOTATIONS = "org.projectcalico.label."
 NETWORK_ID, PROFILE = f"{ANNOTATIONS}network.ID", f"{ANNOTATIONS}profile"
 SUBNET = "The requested subnet must match the CIDR of a configured Calico IP Pool."
 TRIES = 5
+LONGEST_NAME = 200
 _ID = re.compile(r"[A-Za-z0-9]{1,128}", re.ASCII)
+_DOTS = re.compile(r"[-.]*\.[-.]*", re.ASCII)
 _FOREIGN = re.compile(r"[^a-z0-9.-]", re.ASCII)
 
 _replace = msgspec.structs.replace
@@ -46,7 +48,8 @@ def checked_id(text: str) -> str:
 def profile_name(network: str) -> str:
     """The profile of a network without a subnet, by the network's name in Docker: the same, or a legal one made of it
     and a digest."""
-    clean = _FOREIGN.sub("-", network.lower().replace("/", ".")).strip("-.") or "network"
+    clean = _FOREIGN.sub("-", network.lower().replace("/", "."))
+    clean = _DOTS.sub(".", clean)[:LONGEST_NAME].strip("-.") or "network"
     if clean == network:
         return clean
     return f"{clean}-{hashlib.sha1(network.encode(), usedforsecurity=False).hexdigest()[:8]}"

@@ -51,7 +51,7 @@ def test_generic_options_that_are_no_object(generic: object) -> None:
 def test_any_body_is_decoded_or_malformed(body: bytes) -> None:
     for kind in (protocol.RequestPool, protocol.CreateNetwork, protocol.CreateEndpoint, protocol.Join):
         try:
-            decode(body, kind)  # type: ignore[type-var]
+            decode(body, kind)
         except Malformed:
             pass
 
