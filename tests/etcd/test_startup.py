@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +12,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from calico_felix.startup import sequence
+from calico_felix.startup import modes, sequence
 from calico_felix.startup.detection import Interface
 from calico_felix.startup.host import HostNetwork
 from calico_felix.startup.sequence import Startup
@@ -219,3 +221,42 @@ def test_the_program(server: Server, tmp_path: Path) -> None:
         assert "default-ipv6-ippool" not in stored and "ipv4IPIPTunnelAddr" in stored
         assert dead.result().status == 1 and dead.result().took_s < 20
         assert "ERROR: Error accessing the Calico datastore: cannot reach etcd at" in dead.result().output
+
+
+@pytest.mark.slow
+def test_waiting_for_the_datastore(tmp_path: Path) -> None:
+    """WAIT_FOR_DATASTORE: etcd may come later than the hosts."""
+    server = Server(tmp_path)
+    environment = {
+        "ETCD_ENDPOINTS": server.url, "NODENAME": "n", "IP": "10.20.0.9/24", "NO_DEFAULT_POOLS": "true",
+        "CALICO_NODENAME_FILE": str(tmp_path / "nodename"), "WAIT_FOR_DATASTORE": "true",
+        "CALICO_DISABLE_FILE_LOGGING": "true",
+    }  # fmt: skip
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(run, "calico_felix.node", "-startup", **environment)
+        time.sleep(11)  # longer than a client tries by itself
+        assert not waiting.done()
+        with running(server):
+            done = waiting.result()
+    assert done.status == 0 and "waiting for the datastore: cannot reach etcd at" in done.output, done.output
+    assert (tmp_path / "nodename").read_text() == "n"
+
+
+async def test_tunnel_addresses_in_a_loop_of_their_own(server: Server, tmp_path: Path) -> None:
+    """`-allocate-tunnel-addrs-daemon`, beside an agent that is not ours; it ends when a pool cannot be read."""
+    async with connected(server) as datastore:
+        await startup(datastore, tmp_path, 1, CALICO_IPV4POOL_VXLAN="never").run()
+        client = AsyncClient(datastore)
+        loop = asyncio.ensure_future(modes.keep_tunnel_addresses({"ETCD_ENDPOINTS": server.url, "NODENAME": "host-1"}))
+        pool = await client.get(IPPool, "default-ipv4-ippool")
+        spec = msgspec.structs.replace(pool.spec, ipip_mode="Always")
+        await client.update(msgspec.structs.replace(pool, spec=spec))
+        async with asyncio.timeout(20):
+            while True:
+                routing = (await client.get(Node, "host-1")).spec.bgp
+                if routing is not None and routing.ipv4_ipip_tunnel_addr:
+                    break
+                await asyncio.sleep(0.05)
+        await datastore.put(b"/calico/resources/v3/projectcalico.org/ippools/bad", b"{")
+        with pytest.raises(CalicoError, match=r"ippools/bad: repair or delete them"):
+            await asyncio.wait_for(loop, 20)

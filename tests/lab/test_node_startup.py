@@ -4,6 +4,7 @@ pool that wants VXLAN only after all of them run."""
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 
@@ -11,10 +12,12 @@ import pytest
 
 from libcalico.testing.machine import need
 from tests.lab.agent import Agent
+from tests.lab.bgp import Bgp
 from tests.lab.cluster import ADDRESSES, BIN, ROUTER, Cluster
 from tests.lab.host import Host
 
 NODE = str(BIN / "calico-node")
+MISSED = f"calico/node is not ready: BIRD is not ready: BGP not established with {ADDRESSES['a1']}\n"
 OTHER = {"m1": "a1", "a1": "m1"}
 
 
@@ -67,6 +70,21 @@ def test_the_address_was_found_and_the_checks_pass(lab: Booted) -> None:
         assert host.run([NODE, "-felix-live", "-felix-ready"]).stdout == ""
         done = host.run([NODE, "-bird-live"], check=False)
         assert done.returncode == 1 and "bird/confd is not live" in done.stdout
+
+
+def test_the_checks_of_a_real_bird(lab: Booted) -> None:
+    m1, a1 = lab.hosts["m1"], lab.hosts["a1"]
+    with Bgp(lab, ("m1", "a1")) as bgp:
+        for host in (m1, a1):
+            ready = [NODE, "-bird-live", "-bird-ready", "-felix-ready"]
+            lab.wait("BIRD to be ready", lambda h=host, r=ready: h.run(r, check=False).returncode == 0)  # type: ignore[misc]
+        shown = a1.run([NODE, "-show-status"]).stdout
+        assert "IPv4 BGP peers: 1 established, 0 not\n" in shown and "IPv6 BGP peers: 0 established, 0 not\n" in shown
+        assert re.search(rf"\| {ADDRESSES['m1']} \| NodeMesh \| Established \|", shown), shown
+        bgp.stop_bird("a1")
+        done = a1.run([NODE, "-bird-live"], check=False)
+        assert done.returncode == 1 and "bird/confd is not live: ask BIRD at " in done.stdout
+        lab.wait("m1 to miss it", lambda: m1.run([NODE, "-bird-ready"], check=False).stdout == MISSED)
 
 
 def test_a_pool_that_wants_vxlan_at_run_time(lab: Booted) -> None:

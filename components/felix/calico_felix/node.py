@@ -22,8 +22,6 @@ from libcalico.obs import logs
 log = logging.getLogger(__name__)
 
 CONFD = "dcos-calico-confd"
-PROGRAMS = (".", "../../libexec")
-"""Where the other components' programs are, from the interpreter: in a virtual environment, and in DC/OS's package."""
 HEALTH = ("felix-live", "felix-ready", "bird-live", "bird6-live", "bird-ready", "bird6-ready")
 ONCE = "allocate-tunnel-addrs-run-once"
 MODES = {
@@ -200,10 +198,10 @@ def _check(modes: Sequence[str], threshold_s: float) -> int:
 
 def _exec_confd(switches: Sequence[str]) -> int:
     """Become the component that has BIRD's configuration: components never import each other."""
-    folders = [Path(sys.executable).parent / way for way in PROGRAMS]
-    program = next((path for folder in folders if os.access(path := str(folder / CONFD), os.X_OK)), shutil.which(CONFD))
+    beside = Path(sys.executable).parent / CONFD
+    program = str(beside) if os.access(beside, os.X_OK) else shutil.which(CONFD)
     if program is None:
-        raise BadData(f"{CONFD} is neither in {folders[0]} nor in PATH: install the package calico-bird")
+        raise BadData(f"{CONFD} is neither in {beside.parent} nor in PATH: install the package calico-bird")
     sys.stdout.flush()
     try:
         os.execv(program, [CONFD, *switches])

@@ -12,8 +12,9 @@ from calico_felix.startup.detection import Interface
 from calico_felix.startup.host import HostNetwork
 from calico_felix.startup.sequence import Startup
 from libcalico.client.objects import AsyncClient
+from libcalico.datastore.contract import KeyValue
 from libcalico.datastore.memory import MemoryDatastore
-from libcalico.errors import BadData
+from libcalico.errors import BadData, ConnectionUnauthorized
 from libcalico.model.scalars import IPNetwork
 
 
@@ -126,3 +127,16 @@ def test_a_variable_with_a_bad_value_is_named(tmp_path: Path, name: str, text: s
     shown = text.replace("\n", "\\n")
     assert str(error.value).startswith(f"{name}='{shown}' {reason}")
     assert str(error.value).endswith(": correct it, or leave the variable out")
+
+
+class Refusing(MemoryDatastore):
+    """Refuses who asks."""
+
+    async def get(self, *_arguments: object, **_more: object) -> KeyValue | None:
+        raise ConnectionUnauthorized("etcdserver: user name is empty")
+
+
+async def test_a_datastore_that_refuses_us_is_not_waited_for(tmp_path: Path) -> None:
+    with pytest.raises(ConnectionUnauthorized):
+        await startup(AsyncClient(Refusing()), tmp_path, WAIT_FOR_DATASTORE="true").run()
+    assert not (tmp_path / "nodename").exists()
