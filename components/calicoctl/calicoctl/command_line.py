@@ -24,6 +24,7 @@ TOP = """Usage:
     validate       Check resources of a file without a datastore.
     ipam           Show, check and release IP addresses.
     node           Look at this host: its agent, its BGP sessions, its kernel.
+    cluster        Collect diagnostics of the cluster.
     version        Show the versions of this program and of the cluster.
 
 Options:
@@ -56,8 +57,9 @@ workloadEndpoint (wep), in any case, singular or plural.
 _OPTIONS = "[--config=<CONFIG>] [--context=<CONTEXT>] [--allow-version-mismatch]"
 
 IPAM = ("show", "check", "release")
-NODE = ("debug", "status")
-GROUPS = {"ipam": IPAM, "node": NODE}
+NODE = ("debug", "status", "diags")
+CLUSTER = ("diags",)
+GROUPS = {"ipam": IPAM, "node": NODE, "cluster": CLUSTER}
 """Commands with subcommands; the first of them is meant where only options are given."""
 OPTION = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
 VALUED = re.compile(r"(?<![\w-])(--[\w-]+)=<")
@@ -206,6 +208,31 @@ Options:
   -h --help                   Show this text.
   --allow-version-mismatch    Accepted and ignored.
 """,
+    "node diags": """Usage:
+  calicoctl node diags [--log-dir=<LOG_DIR>] [--allow-version-mismatch]
+
+Collect diagnostics of this host in one archive: of the kernel, our services, the agent, BIRD, files and logs. Needs
+root. Its index.md says what looks wrong. Secrets are replaced.
+
+Options:
+  -h --help                   Show this text.
+  --log-dir=<LOG_DIR>         Folder with logs to take along [default: /var/log/calico].
+  --allow-version-mismatch    Accepted and ignored.
+""",
+    "cluster diags": f"""Usage:
+  calicoctl cluster diags [--since=<SINCE>] [--max-logs=<MAX_LOGS>] [--max-parallelism=<N>] [--focus-nodes=<NODES>]
+                          [--skip-temp-dir-cleanup] {_OPTIONS}
+
+Collect diagnostics of the cluster in one archive: every object, the use of addresses, the agents' reports and etcd. Its
+index.md says what looks wrong. Secrets are replaced. For one host: 'calicoctl node diags', on it.
+
+Options:
+  --since=<SINCE>             Accepted and ignored, as the next four: logs are on the hosts.
+  --max-logs=<MAX_LOGS>       Accepted and ignored.
+  --max-parallelism=<N>       Accepted and ignored.
+  --focus-nodes=<NODES>       Accepted and ignored.
+  --skip-temp-dir-cleanup     Accepted and ignored.
+{_COMMON}""",
     "version": f"""Usage:
   calicoctl version [--poll=<POLL>] [--client] {_OPTIONS}
 

@@ -152,7 +152,7 @@ def _commands(name: str) -> Callable[[dict[str, Any]], int]:
         return change.patch if name == "patch" else change.label
     if name.startswith("ipam "):
         return _ipam_command(name)
-    if name.startswith("node "):
+    if name.startswith(("node ", "cluster ")):
         return _node_command(name)
     from calicoctl.commands import version
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -78,6 +78,16 @@ class Session:
         """A member of the spec of an object of any kind; None when it is not there or cannot be read."""
         stored = at_once(self._datastore.get(f"{list_prefix(kind)}{name}".encode()))
         return None if stored is None else codec.spec_member(stored.value, member)
+
+    def key_names(self, prefix: str, most: int) -> Iterator[bytes]:
+        """The names of the keys that begin so, whatever they are of, at most so many."""
+        found = at_once(self._datastore.range(prefix.encode(), limit=most, keys_only=True))
+        return (pair.key for pair in found.kvs)
+
+    def values(self, prefix: str) -> Iterator[tuple[str, str]]:
+        """Names and values of the keys that begin so, as text."""
+        found = at_once(self._datastore.range(prefix.encode()))
+        return ((pair.key.decode("utf-8", "replace"), pair.value.decode("utf-8", "replace")) for pair in found.kvs)
 
     def create(self, resource: Resource) -> Any:
         """Store a new object."""

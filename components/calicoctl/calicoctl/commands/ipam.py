@@ -29,7 +29,7 @@ def show(arguments: dict[str, Any]) -> int:
             elif arguments["--show-configuration"]:
                 print(_configuration(client), end="")
             else:
-                print(_usage(client, arguments["--show-blocks"]), end="")
+                print(usage(client, arguments["--show-blocks"]), end="")
                 _name_unreadable(client)
         except CommandFailed:
             raise
@@ -43,7 +43,8 @@ def _name_unreadable(client: Session) -> None:
         show_notes(unreadable_notes("block", client.ipam.unreadable_blocks()))
 
 
-def _usage(client: Session, with_blocks: bool) -> str:
+def usage(client: Session, with_blocks: bool) -> str:
+    """The pools, and with `with_blocks` the blocks of each, in a table."""
     rows = []
     for usage in client.ipam.get_utilization():
         used = sum(_used(block) for block in usage.blocks)

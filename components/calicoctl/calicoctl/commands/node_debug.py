@@ -36,7 +36,7 @@ def run(arguments: dict[str, Any]) -> int:
     path = arguments["--socket"] or os.environ.get("CALICO_NODE_SOCKET") or NODE_SOCKET
     command, argument = arguments["<COMMAND>"], arguments["<ARGUMENT>"]
     _check_words(command, argument)
-    _check_socket(path)
+    check_socket(path)
     asyncio.run(_print(path, command, argument or ""))
     return 0
 
@@ -50,7 +50,7 @@ def _check_words(command: str, argument: str | None) -> None:
         raise CommandFailed("name the object to trace, as show and problems spell it: for example 'Profile(calico)'")
 
 
-def _check_socket(path: str) -> None:
+def check_socket(path: str) -> None:
     """Say what is wrong in the system's words, which gRPC hides: only the kernel knows why a socket is closed to us."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(CONNECT_S)
