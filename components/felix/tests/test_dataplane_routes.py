@@ -26,6 +26,7 @@ DEFAULT = "0.0.0.0/0 via 172.16.0.254 dev eth0 proto 3"
 A, B = endpoint("a", "10.0.0.1/32"), endpoint("b", "10.0.0.1/32")
 ROUTE_A, ROUTE_B = (f"10.0.0.1/32 dev cali{name} proto 3 scope link metric 1024" for name in "ab")
 OWN = vtep("here", "10.0.1.0", "66:00:00:00:00:01", "172.16.0.1")
+BLOCK_V6 = "fd00:0:0:2::/122"
 FAR = vtep("far", "10.0.2.0", "66:00:00:00:00:02", "172.16.0.2")
 
 
@@ -132,6 +133,21 @@ async def test_the_ways_to_other_hosts_follow_the_devices(host: Host) -> None:
     assert await host.apply() == []
     host.on_flush(flush(routes={"10.0.1.0/26": WantedRoute("10.0.1.0/26", "blackhole")}))
     assert await host.apply() == ["blackhole 10.0.1.0/26 proto 80"]
+
+
+async def test_a_gateway_of_ipv6_has_a_route_of_its_own_before_others_go_by_it(host: Host) -> None:
+    """Without it the kernel refuses a gateway to which any other route leads by another device."""
+    host.kernel.add_address("eth0", "2001:db8::1/64")
+    own, far = vtep("here", "fd00::1", OWN.mac, "2001:db8::1"), vtep("far", "fd00::2", FAR.mac, "2001:db8::2")
+    host.on_flush(flush(vteps=[own, far], routes={BLOCK_V6: WantedRoute(BLOCK_V6, "vxlan", "far", "2001:db8::2")}))
+    assert await host.apply() == [
+        f"{BLOCK_V6} via fd00::2 dev vxlan-v6.calico proto 3 metric 1024 mtu 1430 onlink",
+        "fd00::2/128 dev vxlan-v6.calico proto 3 metric 1024 mtu 1430",
+    ]
+    written = [one for one in host.kernel.take_commands() if one.startswith("add route")]
+    assert written[0].startswith("add route fd00::2/128 ")
+    host.on_flush(flush(routes={BLOCK_V6: None}))
+    assert await host.apply() == []
 
 
 async def test_the_way_to_another_host_goes_before_an_interface(host: Host) -> None:

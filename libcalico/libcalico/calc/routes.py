@@ -294,8 +294,6 @@ class Routing:
             return [Route(destination, "same-subnet", node, gateway)]
         if pool.encapsulation == IPIP:
             return [Route(destination, "ipip", node, gateway)]
-        if not facts.tunnels[place]:
-            return []
         direct = bare_address(destination) == facts.tunnels[place] and _is_host(destination)
         return [Route(destination, "vxlan-direct" if direct else "vxlan", node, gateway)]
 

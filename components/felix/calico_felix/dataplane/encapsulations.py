@@ -34,6 +34,8 @@ class Encapsulations(Manager):
         self._deliver = deliver
         self._asked: Pools | None = None
         """What the graph said last."""
+        self._ipip: tuple[str, ...] = ()
+        """The pools that want IPIP, or wanted it until lately."""
         self._until_s: dict[str, float] = {}
         """The tunnels that go, by their devices, and when."""
         self._ends_gone: set[TunnelEnd] = set()
@@ -76,8 +78,9 @@ class Encapsulations(Manager):
     def _with_lingering(self, pools: Pools) -> Pools:
         pools = self._effective(pools)
         families = {family for family, device in VXLAN_DEVICES.items() if device in self._until_s}
-        ipip = pools.ipip or ((IPIP_DEVICE,) if IPIP_DEVICE in self._until_s else ())
-        return pools._replace(vxlan=pools.vxlan | families, ipip=ipip)
+        if pools.ipip or IPIP_DEVICE not in self._until_s:
+            self._ipip = pools.ipip
+        return pools._replace(vxlan=pools.vxlan | families, ipip=self._ipip)
 
     def _hold_ends(self, vteps: Mapping[TunnelEnd, Vtep | None]) -> dict[TunnelEnd, Vtep | None]:
         """Ends that are gone, of a tunnel that goes as well, stay until it does."""

@@ -186,7 +186,11 @@ class Routes(Manager):
             route = self._switches.choose(wanted, former.get(destination), now_s)
             if route is not None:
                 self._planned[destination] = route
-        self._claim(ELSEWHERE, {route_key(route): route for route in self._planned.values()})
+        routes = self._planned.values()
+        self._claim(
+            ELSEWHERE,
+            {route_key(route): route for route in (*filter(None, map(self._ways.to_gateway, routes)), *routes)},
+        )
 
     def _claim(self, who: str, wanted: Mapping[RouteKey, Route]) -> None:
         for key in self._claims.replace(who, wanted):
@@ -241,8 +245,9 @@ class RouteDriver:
     async def apply(
         self, deletes: Mapping[RouteKey, Route], updates: Mapping[RouteKey, Route]
     ) -> Mapping[RouteKey, Exception]:
-        """Delete, then replace."""
-        failed = await self._netlink.run(Rtnl.apply_routes, list(deletes.values()), list(updates.values()))
+        """Delete, then replace; first those routes that lead to others' gateways."""
+        wanted = sorted(updates.values(), key=lambda route: bool(route.gateway))
+        failed = await self._netlink.run(Rtnl.apply_routes, list(deletes.values()), wanted)
         return {route_key(route): error for route, error in failed.items()}
 
 

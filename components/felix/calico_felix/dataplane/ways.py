@@ -78,6 +78,15 @@ class Ways:
                 return route._replace(device=tunnel.ifindex, gateway=wanted.gateway, onlink=True, mtu=tunnel.mtu)
         return self._by_vxlan(route, wanted, family)
 
+    def to_gateway(self, route: Route) -> Route | None:
+        """The route that the kernel needs before it takes `route`; None for most.
+
+        It refuses an IPv6 gateway, onlink or not, that some other route but the default one leads to by another
+        device: that of another program for a part of the pool, or the destination's own former one."""
+        if ":" not in route.gateway or not self.vxlan.uses(route.device):
+            return None
+        return route._replace(destination=f"{route.gateway}/128", gateway="", onlink=False)
+
     def _by_vxlan(self, route: Route, wanted: WantedRoute, family: int) -> Route | None:
         end, device = self.vxlan.end(wanted.node, family), self.vxlan.device(family)
         if end is None or device is None:
