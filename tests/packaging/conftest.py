@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -14,9 +16,16 @@ from libcalico.testing.machine import need
 from tests.lab.systemd import CLONE, need_systemd
 from tests.packaging.deb_host import NEXT, NOW
 
-DEBS = CLONE / "build/packaging/tested-debs"
+BUILT = CLONE / "build/packaging/tested"
 """Where booted hosts see them."""
 PATHS = f"{CLONE}/packaging/runtime:{CLONE}/packaging/debian"
+
+
+class Packages(NamedTuple):
+    """The runtime's tree for packages of Debian, and the folder of each version's packages."""
+
+    runtime: Path
+    debs: Mapping[str, Path]
 
 
 def build(module: str, *words: str) -> None:
@@ -26,22 +35,35 @@ def build(module: str, *words: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def runtime() -> Path:
-    """The runtime's tree for packages of Debian."""
+def packages(testrun_uid: str) -> Packages:
+    """Built by the worker that comes first; the others of the same run wait for it."""
     need(os.geteuid() == 0, "root", "run as root")
-    tree = CLONE / "build/packaging/tested-runtime"
-    shutil.rmtree(tree, ignore_errors=True)
-    build("calico_runtime", "--out", str(tree), "--prefix", "/usr/lib/calico", "--host-libc")
-    return tree
+    found = Packages(BUILT / "runtime", {version: BUILT / version for version in (NOW, NEXT)})
+    BUILT.mkdir(parents=True, exist_ok=True)
+    with (BUILT / "run").open("a+") as run:
+        fcntl.flock(run, fcntl.LOCK_EX)
+        run.seek(0)
+        if run.read() != testrun_uid:
+            for folder in (found.runtime, *found.debs.values()):
+                shutil.rmtree(folder, ignore_errors=True)
+            build("calico_runtime", "--out", str(found.runtime), "--prefix", "/usr/lib/calico", "--host-libc")
+            for version, folder in found.debs.items():
+                build("calico_debian", "--out", str(folder), "--version", version, "--runtime", str(found.runtime))
+            run.truncate(0)
+            run.write(testrun_uid)
+    return found
 
 
 @pytest.fixture(scope="session")
-def debs(runtime: Path) -> Mapping[str, Path]:
+def runtime(packages: Packages) -> Path:
+    """The runtime's tree for packages of Debian."""
+    return packages.runtime
+
+
+@pytest.fixture(scope="session")
+def debs(packages: Packages) -> Mapping[str, Path]:
     """The folder of each version's packages."""
-    shutil.rmtree(DEBS, ignore_errors=True)
-    for version in (NOW, NEXT):
-        build("calico_debian", "--out", str(DEBS / version), "--version", version, "--runtime", str(runtime))
-    return {version: DEBS / version for version in (NOW, NEXT)}
+    return packages.debs
 
 
 @pytest.fixture(scope="session")

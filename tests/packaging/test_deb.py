@@ -23,6 +23,8 @@ PLACES = re.compile(
 """Where files may be, by the standard of Linux's file hierarchy."""
 PROGRAMS = ("./usr/lib/calico/bin/", "./usr/lib/calico/cni/")
 NAMES = {"calico", "calico-bird", "calico-cni", "calico-common", "calico-felix", "calicoctl"}
+OF_DCOS = {"dcos-calico", "dcos-calico-bird"}
+"""Programs that only its package has."""
 OF_LIBRARY = re.compile(r"^([a-z0-9.+-]+):amd64: ", re.MULTILINE)
 
 
@@ -50,13 +52,13 @@ def read(path: Path) -> Deb:
 
 
 @pytest.fixture(scope="module")
-def packages(debs: Mapping[str, Path]) -> dict[str, Deb]:
+def contents(debs: Mapping[str, Path]) -> dict[str, Deb]:
     return {path.name.partition("_")[0]: read(path) for path in sorted(debs[NOW].glob("*.deb"))}
 
 
-def test_files_are_in_their_places_with_their_modes(packages: dict[str, Deb]) -> None:
-    assert set(packages) == NAMES
-    for name, deb in packages.items():
+def test_files_are_in_their_places_with_their_modes(contents: dict[str, Deb]) -> None:
+    assert set(contents) == NAMES
+    for name, deb in contents.items():
         for one in deb.files:
             assert ((one.uid, one.gid) == (0, 0) and one.mode & 0o7022 == 0) or one.issym(), f"{name}: {one.name}"
             assert one.isdir() or PLACES.match(one.name), f"{name}: {one.name}"
@@ -65,31 +67,31 @@ def test_files_are_in_their_places_with_their_modes(packages: dict[str, Deb]) ->
         assert any(one.name == f"./usr/share/doc/{name}/copyright" for one in deb.files)
 
 
-def test_no_file_is_in_two_packages(packages: dict[str, Deb]) -> None:
-    paths = [one.name for deb in packages.values() for one in deb.files if not one.isdir()]
+def test_no_file_is_in_two_packages(contents: dict[str, Deb]) -> None:
+    paths = [one.name for deb in contents.values() for one in deb.files if not one.isdir()]
     assert len(paths) == len(set(paths)) > 1000
 
 
-def test_every_program_of_the_runtime_is_in_a_package(packages: dict[str, Deb], runtime: Path) -> None:
+def test_every_program_of_the_runtime_is_in_a_package(contents: dict[str, Deb], runtime: Path) -> None:
     programs = {line.split()[0] for line in (runtime / "programs.txt").read_text().splitlines()}
-    links = {Path(one.name).name for deb in packages.values() for one in deb.files if one.issym()}
-    assert programs == links - {"calico", "calico-ipam"}
+    links = {Path(one.name).name for deb in contents.values() for one in deb.files if one.issym()}
+    assert programs - OF_DCOS == links - {"calico", "calico-ipam"}
 
 
-def test_every_unit_is_in_a_package_but_for_that_whose_program_is_not_there(packages: dict[str, Deb]) -> None:
-    shipped = {Path(one.name).name for deb in packages.values() for one in deb.files if one.name.endswith(".service")}
+def test_every_unit_is_in_a_package_but_for_that_whose_program_is_not_there(contents: dict[str, Deb]) -> None:
+    shipped = {Path(one.name).name for deb in contents.values() for one in deb.files if one.name.endswith(".service")}
     assert shipped == {path.name for path in UNITS.glob("*.service")} - {"calico-libnetwork.service"}
 
 
-def test_files_that_people_change_are_conffiles(packages: dict[str, Deb]) -> None:
-    for deb in packages.values():
+def test_files_that_people_change_are_conffiles(contents: dict[str, Deb]) -> None:
+    for deb in contents.values():
         in_etc = {one.name.removeprefix(".") for one in deb.files if one.name.startswith("./etc/") and one.isfile()}
         assert in_etc == set(deb.scripts.get("conffiles", "").split())
-    assert "/etc/calico/calico.env" in packages["calico-common"].scripts["conffiles"]
+    assert "/etc/calico/calico.env" in contents["calico-common"].scripts["conffiles"]
 
 
-def test_packages_need_what_their_programs_load(packages: dict[str, Deb], runtime: Path) -> None:
-    control = packages["calico-common"].control
+def test_packages_need_what_their_programs_load(contents: dict[str, Deb], runtime: Path) -> None:
+    control = contents["calico-common"].control
     names = (runtime / "host-libraries.txt").read_text().split()
     found = subprocess.run(
         ["dpkg", "-S", *(f"*/{name}" for name in names)], capture_output=True, text=True, check=False
@@ -103,11 +105,11 @@ def test_packages_need_what_their_programs_load(packages: dict[str, Deb], runtim
     }
     assert direct and [one for one in sorted(direct) if f" {one}," not in control and f" {one} (" not in control] == []
     for name in NAMES - {"calico-common", "calico"}:
-        assert f"calico-common (= {NOW})" in packages[name].control
+        assert f"calico-common (= {NOW})" in contents[name].control
 
 
-def test_scripts_name_only_units_that_the_package_has(packages: dict[str, Deb]) -> None:
-    for name, deb in packages.items():
+def test_scripts_name_only_units_that_the_package_has(contents: dict[str, Deb]) -> None:
+    for name, deb in contents.items():
         for kind in ("postinst", "prerm", "postrm"):
             text = deb.scripts.get(kind, "")
             assert "@" not in text

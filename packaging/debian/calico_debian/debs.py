@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -34,15 +35,14 @@ def build(out: Path, version: str, runtime: Path | None) -> list[Path]:
     """The packages, in `out`. Without a `runtime` one is built. Raises `BuildError`."""
     if not A_VERSION.fullmatch(version):
         raise BuildError(f"--version {version!r}: begin with a digit, go on with letters, digits, '.', '+', '~'")
-    work = ROOT / "build/packaging/debian"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    if runtime is None:
-        runtime = work / "runtime"
-        tree.build(tree.Plan(runtime, f"/{PREFIX}", with_libc=False))
-    lay_out(runtime, work)
     out.mkdir(parents=True, exist_ok=True)
-    return [_pack(name, work, out, version) for name in PARTS]
+    with tempfile.TemporaryDirectory(prefix="calico-debian-") as folder:
+        work = Path(folder)
+        if runtime is None:
+            runtime = work / "runtime"
+            tree.build(tree.Plan(runtime, f"/{PREFIX}", with_libc=False))
+        lay_out(runtime, work)
+        return [_pack(name, work, out, version) for name in PARTS]
 
 
 def lay_out(runtime: Path, work: Path) -> None:

@@ -8,7 +8,7 @@ COMMON = "calico-common"
 PREFIX = "usr/lib/calico"
 """Where the runtime stands on a host, from the root."""
 SITE = "lib/python3.11/site-packages"
-LEFT_OUT = ("kazoo", "kazoo-*.dist-info")
+LEFT_OUT = ("kazoo", "kazoo-*.dist-info", "calico_dcos", "calico_dcos-*.dist-info")
 """Of site-packages: what only DC/OS has a use for."""
 
 

@@ -75,11 +75,12 @@ def describe(out: Path, copied: Iterable[Path], name: str = "debian.txt") -> Non
 
 def _lay_down_wheels(plan: Plan, library: Path) -> dict[str, str]:
     site_packages, entries = library / "site-packages", dict[str, str]()
-    for wheel in wheels.pinned_wheels():
-        wheels.unpack(wheel, site_packages, plan.out / "scripts-of-others")
+    with wheels.alone():
+        for wheel in wheels.pinned_wheels():
+            wheels.unpack(wheel, site_packages, plan.out / "scripts-of-others")
+        for dist in wheels.DISTS:
+            entries |= wheels.unpack(wheels.own_wheel(dist, plan.kept), site_packages, plan.out / "cni")
     shutil.rmtree(plan.out / "scripts-of-others", ignore_errors=True)
-    for dist in wheels.DISTS:
-        entries |= wheels.unpack(wheels.own_wheel(dist, plan.kept), site_packages, plan.out / "cni")
     for name in SITE_DEBRIS:
         for path in site_packages.glob(f"*.dist-info/{name}"):
             path.unlink()

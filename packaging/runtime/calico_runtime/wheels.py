@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import configparser
+import fcntl
 import hashlib
 import shutil
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from calico_runtime.commands import PYTHON, BuildError, index_environment, run, say
@@ -20,6 +22,15 @@ DISTS = (
 )  # fmt: skip
 """Our distributions, in the order in which they build on each other."""
 COMPILED = ("native", "components/cni")
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """What is kept below `build/packaging` is used by one build at a time."""
+    WORK.mkdir(parents=True, exist_ok=True)
+    with (WORK / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def sources(folder: str) -> list[Path]:
