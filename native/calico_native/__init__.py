@@ -13,7 +13,7 @@ import importlib
 import os
 import sys
 
-MODULES = ("bitmap", "expression", "label_index", "net", "netns", "nfnl", "rules")
+MODULES = ("bitmap", "expression", "label_index", "net", "netns", "nfnl", "nfrule", "rules")
 
 
 def _load() -> str:

@@ -55,7 +55,7 @@ def test_a_batch_is_begin_messages_and_end(nfnl: Any) -> None:
         "calico", [(False, "s", "ipv4_addr", False, ["10.0.0.1"]), (True, "t", "ipv6_addr", False, ["::1"])]
     )
     found = messages(batch)
-    assert names == ["s", "t"]
+    assert names == ["elements of set s", "elements of set t"]
     assert [(kind, sequence) for kind, _, sequence, _ in found] == [
         (0x10, 0),
         (0xA00 | DELETE, 1),
@@ -80,7 +80,7 @@ def test_to_delete_all_is_a_message_without_elements(nfnl: Any) -> None:
         "calico", [(False, "s", "ipv4_addr", True, None), (True, "s", "ipv4_addr", True, ["10.0.0.0/8"])]
     )
     found = messages(batch)
-    assert names == ["s", "s"]
+    assert names == ["elements of set s"] * 2
     assert [kind & 0xFF for kind, _, _, _ in found[1:3]] == [DELETE, NEW]
     assert attributes(found[1][3][4:]) == [(1, b"calico\0"), (2, b"s\0")]
     with pytest.raises(ValueError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import subprocess
@@ -11,36 +10,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from calico_felix.dataplane.backends.nft.ruleset import Ruleset, address_set
-from libcalico.calc.graph import Graph
+from calico_felix.dataplane.backends.nft.ruleset import address_set
 from libcalico.kernel.nft import Nft
-from libcalico.kernel.nft_elements import ElementBatches
-from libcalico.model.keys import ResourceKey, key_path
+from libcalico.kernel.nft_batches import NftBatches
 from libcalico.net import Cidr
 from libcalico.policy.nft import table
-from libcalico.policy.nft.rules import NftOptions
 from libcalico.policy.nft.table import Chain, Map, Table
 from libcalico.testing.machine import namespace_name
-from libcalico.testing.random_policies import NODE, World
 from tests.netns.listing import normal
+from tests.netns.random_tables import random_table
 
 STEPS = int(os.environ.get("CALICO_DELTA_STEPS", "60"))
 KINDS = ("interval4", "interval6", "hash4", "hash6")
-
-
-def ruleset(dice: random.Random) -> Table:
-    """What the agent would want for a random world."""
-    graph = Graph(NODE)
-    for revision, resource in enumerate(World(dice).resources):
-        metadata = resource["metadata"]
-        key = ResourceKey(resource["kind"], metadata["name"], metadata["namespace"])
-        graph.update(key_path(key).encode(), json.dumps(resource).encode(), revision + 1)
-    graph.in_sync = True
-    flush = graph.flush()
-    assert flush is not None
-    made = Ruleset(NODE, NftOptions(vxlan_families=frozenset((4, 6)), nat_port_range="1024-2000"))
-    made.on_flush(flush)
-    return made.table
 
 
 class Kernels:
@@ -51,7 +32,7 @@ class Kernels:
         for name in self.names:
             subprocess.run(["ip", "netns", "add", name], check=True)
         self.nfts = [Nft(f"/run/netns/{name}") for name in self.names]
-        self.elements = ElementBatches("calico", f"/run/netns/{self.names[0]}")
+        self.elements = NftBatches("calico", f"/run/netns/{self.names[0]}")
 
     def run(self, number: int, *texts: str) -> str:
         """Run transactions in one of them; returns its table."""
@@ -78,10 +59,10 @@ def test_deltas_lead_to_the_same_table(kernels: Kernels, request: pytest.Fixture
     seed = request.config.getoption("--seed") or time.time_ns() % 1_000_000_000
     print(f"--seed={seed} CALICO_DELTA_STEPS={STEPS}")
     dice = random.Random(seed)
-    standing = ruleset(dice)
+    standing = random_table(dice)
     kernels.run(0, standing.render_replace())
     for step in range(STEPS):
-        wanted = ruleset(dice)
+        wanted = random_table(dice)
         changed = kernels.run(0, *wanted.render_steps(standing))
         whole = kernels.run(1, wanted.render_replace())
         assert normal(changed) == normal(whole), f"seed {seed}, step {step}"

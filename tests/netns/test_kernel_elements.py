@@ -15,7 +15,7 @@ import pytest
 
 from libcalico.kernel.errors import KernelError
 from libcalico.kernel.nft import Nft
-from libcalico.kernel.nft_elements import ElementBatches
+from libcalico.kernel.nft_batches import NftBatches
 from libcalico.testing.machine import namespace_name
 from tests.netns.listing import normal
 
@@ -51,7 +51,7 @@ class Kernel:
         self.name = namespace_name("elem")
         subprocess.run(["ip", "netns", "add", self.name], check=True)
         self.nft = Nft(f"/run/netns/{self.name}")
-        self.batches = ElementBatches("calico", f"/run/netns/{self.name}")
+        self.batches = NftBatches("calico", f"/run/netns/{self.name}")
         self.nft.run(DECLARATIONS)
 
     def listing(self) -> list[str]:

@@ -18,7 +18,7 @@ from calico_felix.dataplane.manager import Context, Failures
 from libcalico.policy.nft.rules import NftOptions
 from libcalico.testing.clock import ManualClock
 from libcalico.testing.kernel import FakeKernel
-from libcalico.testing.kernel_nft import FakeElements, FakeNft, FakeReader
+from libcalico.testing.kernel_nft import FakeBatches, FakeNft, FakeReader
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def handles(kernel: FakeKernel) -> Iterator[Handles]:
     nft = kernel.nft
 
     def open_programmer() -> Programmer:
-        return Programmer(NftHandles(FakeNft(nft), FakeElements(nft, "calico"), FakeReader(nft), nft.monitor))
+        return Programmer(NftHandles(FakeNft(nft), FakeBatches(nft, "calico"), FakeReader(nft), nft.monitor))
 
     made = Handles(
         kernel.netlink(), kernel.sysctl(), open_programmer, kernel.conntrack, lambda: FakeReader(nft)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from libcalico.kernel.errors import KernelError
 from libcalico.kernel.nft import Nft, NftError, Refusal
-from libcalico.kernel.nft_elements import Change, ElementBatches
+from libcalico.kernel.nft_batches import Change, Command, NftBatches
 from libcalico.kernel.nft_monitor import NftMonitor
 from libcalico.kernel.nft_reader import ChainSeen, NftReader, RuleSeen, SetSeen
 from libcalico.policy.nft.table import element_text
@@ -240,7 +240,7 @@ class FakeNft(Nft):
         return ""
 
 
-class FakeElements(ElementBatches):
+class FakeBatches(NftBatches):
     """Batches of elements of one `inet` table."""
 
     def __init__(self, ruleset: FakeRuleset, table: str) -> None:
@@ -255,6 +255,10 @@ class FakeElements(ElementBatches):
         if changes:
             self._ruleset.commit(self._name, changes)
         return True
+
+    def commit_commands(self, commands: Sequence[Command]) -> bool:
+        """None: all of them are libnftables' here."""
+        return False
 
 
 class FakeMonitor(NftMonitor):

@@ -60,12 +60,27 @@ class Set(NamedTuple):
         words = (f"type {self.type};", "flags interval;" if self.interval else "", self.options)
         return " ".join(filter(None, words))
 
+    @property
+    def kind(self) -> str:
+        """Its type and flags as a batch names them: all of its declaration where `options` say more."""
+        return self.declaration if self.options else f"{self.type} interval" if self.interval else self.type
+
 
 class Map(NamedTuple):
     """A verdict map; elements are (key, verdict)."""
 
     type: str
     elements: frozenset[tuple[str, str]] = frozenset()
+
+    @property
+    def declaration(self) -> str:
+        """Its type as nft writes it."""
+        return f"type {self.type};"
+
+    @property
+    def kind(self) -> str:
+        """Its type as a batch names it."""
+        return self.type
 
 
 class ElementChange(NamedTuple):
@@ -81,6 +96,17 @@ class ElementChange(NamedTuple):
     def text(self) -> str:
         """The elements as nft writes them."""
         return ", ".join(map(element_text, self.elements or ()))
+
+
+Part = tuple[str, str, str, str, ElementChange | None]
+"""What a batch of netlink messages is made of: `calico_native.nfrule.Command`."""
+
+
+class Command(NamedTuple):
+    """One command of a transaction: as libnftables reads it, and as parts of a batch of our own."""
+
+    text: str
+    parts: tuple[Part, ...]
 
 
 class Standing(NamedTuple):
@@ -106,15 +132,17 @@ class Differences:
     for. Of a set of 50,000 networks that takes milliseconds."""
 
     def __init__(self, old: Table, new: Table) -> None:
-        self._old: Mapping[str, Set | Map] = {**old.sets, **old.maps}
-        self._new: Mapping[str, Set | Map] = {**new.sets, **new.maps}
+        self._old, self._new = old, new
         self._known: dict[str, Difference] = {}
 
     def of(self, name: str) -> Difference:
         """That of a set or map that is in both tables."""
         found = self._known.get(name)
         if found is None:
-            old, new = self._old[name].elements, self._new[name].elements
+            old, new = (
+                (table.sets[name] if name in table.sets else table.maps[name]).elements
+                for table in (self._old, self._new)
+            )
             found = NONE if old is new else Difference(old - new, new - old)
             self._known[name] = found
         return found
@@ -143,7 +171,8 @@ class Table:
         plain = self.copy()
         plain.names = {}
         lines = [f"add table {TABLE}", f"delete table {TABLE}", f"add table {TABLE}"]
-        return "\n".join([*lines, *_switch(Table(), plain, _Plan(list(plain.chains), [], set(), []))]) + "\n"
+        commands = _switch(Table(), plain, _Plan(list(plain.chains), [], set(), []))
+        return "\n".join([*lines, *(one.text for one in commands)]) + "\n"
 
     def render_guard(self) -> str:
         """Commands that make the base chains in place of a table that is not there: without any endpoint they drop."""
@@ -160,14 +189,14 @@ class Table:
         staged = [name for name, one in self.sets.items() if _is_staged(one)]
         self.names = {name: _free_name(name, set(standing.sets) | set(standing.maps)) for name in staged}
         self.names = {name: called for name, called in self.names.items() if name != called}
-        first = [f"add table {TABLE}", *self._staging(staged, fills)]
+        first = [f"add table {TABLE}", *(one.text for one in self._staging(staged, fills))]
         lines = [f"flush table {TABLE}"]
         lines += [
             f"delete {kind} {TABLE} {name}"
             for kind, names in zip(("map", "chain", "set"), standing, strict=True)
             for name in names
         ]
-        lines += _switch(Table(), self, _Plan(list(self.chains), staged, set(), []))
+        lines += [one.text for one in _switch(Table(), self, _Plan(list(self.chains), staged, set(), []))]
         return ["\n".join(part) + "\n" for part in (first, lines)]
 
     def render_delta(self, former: Table) -> str:
@@ -181,6 +210,16 @@ class Table:
         fills: list[ElementChange] | None = None,
         differences: Differences | None = None,
     ) -> list[str]:
+        """The transactions of `steps` as texts."""
+        return [text_of(step) for step in self.steps(former, refills, fills, differences)]
+
+    def steps(
+        self,
+        former: Table,
+        refills: bool = True,
+        fills: list[ElementChange] | None = None,
+        differences: Differences | None = None,
+    ) -> list[list[Command]]:
         """The transactions that turn `former` into this one: none when they are equal, two when there are new interval
         sets. Takes over `former`'s names of sets. `fills`, when it is given, gets the elements of large new sets, to be
         added between the two: batches are faster than text."""
@@ -192,8 +231,8 @@ class Table:
         for name in plan.staged:
             if name in former.sets:
                 self.names[name] = next_set(former.names.get(name, name))
-        parts = list(self._staging(plan.staged, fills)), list(_switch(former, self, plan, differences))
-        return ["\n".join(part) + "\n" for part in parts if part]
+        steps = list(self._staging(plan.staged, fills)), list(_switch(former, self, plan, differences))
+        return [step for step in steps if step]
 
     def element_changes(
         self, former: Table, refills: bool = True, differences: Differences | None = None
@@ -220,7 +259,7 @@ class Table:
         self.names = former.names
         return changes
 
-    def _staging(self, names: Iterable[str], fills: list[ElementChange] | None) -> Iterable[str]:
+    def _staging(self, names: Iterable[str], fills: list[ElementChange] | None) -> Iterable[Command]:
         for name in names:
             one, called = self.sets[name], self.names.get(name, name)
             staged: list[str] = []
@@ -230,7 +269,12 @@ class Table:
                 fills += [ElementChange(True, called, one.type, True, part) for part in parts]
             else:
                 staged = _texts(one.elements)
-            yield from _addition("set", called, one.declaration, _Change(False, [], staged))
+            yield from _addition("set", called, one, _Change(False, [], staged))
+
+
+def text_of(commands: Iterable[Command]) -> str:
+    """A transaction as libnftables reads it."""
+    return "\n".join(one.text for one in commands) + "\n"
 
 
 class _Plan(NamedTuple):
@@ -275,7 +319,7 @@ def _used_by(changed: dict[str, Chain], old: Table, new: Table) -> set[str]:
     return {name for chain in chains for name in _sets_of(chain)}
 
 
-def _switch(old: Table, new: Table, plan: _Plan, differences: Differences | None = None) -> Iterable[str]:
+def _switch(old: Table, new: Table, plan: _Plan, differences: Differences | None = None) -> Iterable[Command]:
     """Names first, then what they hold; references go before what they refer to."""
     to_read = sum(len(one.elements) for one in old.sets.values() if one.interval)
     differences = differences or Differences(old, new)
@@ -285,26 +329,25 @@ def _switch(old: Table, new: Table, plan: _Plan, differences: Differences | None
     gone_sets = [name for name in old.sets if name not in new.sets or name in plan.replaced]
     gone_chains = [name for name in old.chains if name not in new.chains]
     for name, change in maps.items():
-        yield from _removal("map", name, change)
+        yield from _removal("map", name, new.maps[name], change)
     for name in (*(n for n in plan.changed if n in old.chains), *plan.users, *gone_chains):
-        yield f"flush chain {TABLE} {name}"
+        yield _plain("flush", "chain", name)
     for name in gone_chains:
-        yield f"delete chain {TABLE} {name}"
+        yield _plain("delete", "chain", name)
     for name in gone_sets:
-        yield f"delete set {TABLE} {old.names.get(name, name)}"
+        yield _plain("delete", "set", old.names.get(name, name))
     for name, change in sets.items():
         called = new.names.get(name, name)
-        yield from _removal("set", called, change)
-        yield from _addition("set", called, new.sets[name].declaration, change)
+        yield from _removal("set", called, new.sets[name], change)
+        yield from _addition("set", called, new.sets[name], change)
     for name in plan.changed:
         if name not in old.chains:
-            hook = f" {{ {new.chains[name].hook} }}" if new.chains[name].hook else ""
-            yield f"add chain {TABLE} {name}{hook}"
+            yield _plain("add", "chain", name, f"{{ {hook} }}" if (hook := new.chains[name].hook) else "")
     for name, change in maps.items():
-        yield from _addition("map", name, f"type {new.maps[name].type};", change)
+        yield from _addition("map", name, new.maps[name], change)
     for name in (*plan.changed, *plan.users):
         for rule in new.chains[name].rules:
-            yield f"add rule {TABLE} {name} {_with_names(rule, new.names)}"
+            yield _plain("add", "rule", name, _with_names(rule, new.names))
 
 
 def _is_staged(one: Set) -> bool:
@@ -372,6 +415,8 @@ def _changes(
     changes = {}
     for name, one in new.items():
         known = old.get(name)
+        if known is one:  # nearly all of them
+            continue
         if known is None:
             changes[name] = _Change(False, [], _texts(one.elements))
         elif any(difference := differences.of(name)):
@@ -416,14 +461,29 @@ def element_text(element: str | Cidr | tuple[str, str]) -> str:
     return element if isinstance(element, str) else f"{element[0]} : {element[1]}"
 
 
-def _removal(kind: str, name: str, change: _Change) -> Iterable[str]:
+def _plain(verb: str, kind: str, name: str, rest: str = "") -> Command:
+    text = f"{verb} {kind} {TABLE} {name} {rest}" if rest else f"{verb} {kind} {TABLE} {name}"
+    return Command(text, ((verb, kind, name, rest, None),))
+
+
+def _elements(add: bool, name: str, one: Set | Map, elements: list[str] | None) -> Part:
+    interval = isinstance(one, Set) and one.interval
+    return "add" if add else "delete", "element", name, "", ElementChange(add, name, one.type, interval, elements)
+
+
+def _removal(kind: str, name: str, one: Set | Map, change: _Change) -> Iterable[Command]:
     if change.flush:
-        yield f"flush {kind} {TABLE} {name}"
+        yield Command(f"flush {kind} {TABLE} {name}", (_elements(False, name, one, None),))
     elif change.gone:
-        yield f"delete element {TABLE} {name} {{ {', '.join(change.gone)} }}"
+        text = f"delete element {TABLE} {name} {{ {', '.join(change.gone)} }}"
+        yield Command(text, (_elements(False, name, one, change.gone),))
 
 
-def _addition(kind: str, name: str, declaration: str, change: _Change) -> Iterable[str]:
-    if change.declared is not None:
-        elements = f" elements = {{ {', '.join(change.declared)} }}" if change.declared else ""
-        yield f"add {kind} {TABLE} {name} {{ {declaration}{elements} }}"
+def _addition(kind: str, name: str, one: Set | Map, change: _Change) -> Iterable[Command]:
+    """The declaration of a set that may stand, with the elements that it gets."""
+    if change.declared is None:
+        return
+    elements = f" elements = {{ {', '.join(change.declared)} }}" if change.declared else ""
+    declaration: Part = ("add", kind, name, one.kind, None)
+    filled = (_elements(True, name, one, change.declared),) if change.declared else ()
+    yield Command(f"add {kind} {TABLE} {name} {{ {one.declaration}{elements} }}", (declaration, *filled))

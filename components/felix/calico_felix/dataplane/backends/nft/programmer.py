@@ -6,16 +6,17 @@ import asyncio
 import contextlib
 import os
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from calico_felix.dataplane.backends.nft.refusals import all_refusals
 from libcalico.kernel.errors import KernelError
 from libcalico.kernel.nft import Nft, NftError
-from libcalico.kernel.nft_elements import ElementBatches
+from libcalico.kernel.nft_batches import NftBatches
 from libcalico.kernel.nft_monitor import NftMonitor
 from libcalico.kernel.nft_reader import NftReader
 from libcalico.policy.nft.names import TABLE
-from libcalico.policy.nft.table import Differences, ElementChange, Standing, Table
+from libcalico.policy.nft.table import Command, Differences, ElementChange, Standing, Table, text_of
 
 NUMBER = re.compile(r"[0-9]+")
 REFILLING_KERNEL = (6, 17)
@@ -26,7 +27,7 @@ class NftHandles(NamedTuple):
     """What is open of nftables."""
 
     nft: Nft
-    elements: ElementBatches
+    batches: NftBatches
     reader: NftReader
     monitor: NftMonitor
 
@@ -36,16 +37,16 @@ def open_handles() -> NftHandles:
     nft = Nft()
     nft.run("list tables")  # its socket has a port from its first use on
     name = TABLE.removeprefix("inet ")
-    return NftHandles(nft, ElementBatches(name), NftReader(), NftMonitor(name))
+    return NftHandles(nft, NftBatches(name), NftReader(), NftMonitor(name))
 
 
 class Programmer:
-    """Owns the handle of libnftables, and the socket for elements. `write` and `commit` block: in one thread. `changes`
+    """Owns the handle of libnftables, and the socket for batches. `write` and `commit` block: in one thread. `changes`
     is for the event loop."""
 
     def __init__(self, handles: NftHandles | None = None) -> None:
         """Without `handles` those of the kernel are opened."""
-        self._nft, self._elements, self._reader, self._monitor = handles or open_handles()
+        self._nft, self._batches, self._reader, self._monitor = handles or open_handles()
         release = NUMBER.findall(os.uname().release)
         self._refills = tuple(map(int, release[:2])) >= REFILLING_KERNEL
 
@@ -59,8 +60,8 @@ class Programmer:
         differences = Differences(former, wanted)
         if not self._write_elements(wanted, former, differences):
             fills: list[ElementChange] = []
-            texts = wanted.render_steps(former, self._refills, fills, differences)
-            self._commit_all(wanted, texts, fills, whole=False)
+            steps = wanted.steps(former, self._refills, fills, differences)
+            self._commit_all(wanted, steps, fills)
 
     def _rewrite(self, wanted: Table) -> None:
         """Where no table stands, one that drops new flows comes first: the sets may take their time."""
@@ -68,19 +69,26 @@ class Programmer:
             self.commit(wanted.render_guard())
             standing = self._standing() or Standing([], [], [])
         fills: list[ElementChange] = []
-        self._commit_all(wanted, wanted.render_rewrite(standing, fills), fills, whole=True)
+        self._commit_all(wanted, wanted.render_rewrite(standing, fills), fills)
 
-    def _commit_all(self, wanted: Table, texts: list[str], fills: list[ElementChange], *, whole: bool) -> None:
-        """`fills` come after the first of the transactions, in which their sets are made."""
-        for number, text in enumerate(texts):
-            try:
-                self.commit(text)
-            except NftError as error:
-                error.refusals = all_refusals(self._check, wanted, text, error, whole)
-                raise
+    def _commit_all(self, wanted: Table, steps: Sequence[str | list[Command]], fills: list[ElementChange]) -> None:
+        """Texts, which are about the whole table, are for libnftables, and commands that no batch can do. `fills` come
+        after the first of the transactions, in which their sets are made."""
+        for number, step in enumerate(steps):
+            if isinstance(step, str):
+                self._commit_text(wanted, step, whole=True)
+            elif not self._write_batch(step):
+                self._commit_text(wanted, text_of(step), whole=False)
             if number == 0:
                 for fill in fills:
                     self._fill(fill)
+
+    def _commit_text(self, wanted: Table, text: str, whole: bool) -> None:
+        try:
+            self.commit(text)
+        except NftError as error:
+            error.refusals = all_refusals(self._check, wanted, text, error, whole)
+            raise
 
     def _check(self, text: str) -> None:
         self._nft.run(text, check_only=True)
@@ -88,7 +96,7 @@ class Programmer:
     def _fill(self, fill: ElementChange) -> None:
         """Elements of a set that no rule uses yet; what a batch cannot do, libnftables does, or says why not."""
         with contextlib.suppress(KernelError):
-            if self._elements.commit([fill]):
+            if self._batches.commit([fill]):
                 return
         self.commit(f"add set {TABLE} {fill.name} {{ type {fill.type}; flags interval; elements = {{ {fill.text} }} }}")
 
@@ -107,7 +115,14 @@ class Programmer:
         """The usual case of a running agent: nothing but elements differs (docs/adr/0029-element-batches.md)."""
         changes = wanted.element_changes(former, self._refills, differences)
         try:
-            return changes is not None and self._elements.commit(changes)
+            return changes is not None and self._batches.commit(changes)
+        except KernelError as error:
+            raise NftError(str(error), 0, "") from error
+
+    def _write_batch(self, step: list[Command]) -> bool:
+        """What most transactions with rules are, a batch can do (docs/adr/0067-rule-batches.md)."""
+        try:
+            return self._batches.commit_commands([part for one in step for part in one.parts])
         except KernelError as error:
             raise NftError(str(error), 0, "") from error
 
