@@ -75,7 +75,10 @@ def test_s03_vxlan_device_and_its_entries(units: Booted) -> None:
         units.wait(f"forwarding entries of {name}", lambda h=host, o=others: fdb_targets(h) == set(o))  # type: ignore[misc]
         listed = json.loads(host.run("ip -j neigh show dev vxlan.calico nud permanent").stdout)
         assert {entry["dst"] for entry in listed if ":" not in entry["dst"]} == set(others.values())
+        lines = host.run("ip route show dev vxlan.calico").stdout.splitlines()
+        blocks = [ipaddress.ip_network(line.split()[0]) for line in lines]
         for tunnel in others.values():
+            assert any(ipaddress.ip_address(tunnel) in block for block in blocks), f"{name} has no route to {tunnel}"
             host.run(["ping", "-c1", "-W5", tunnel])
 
 
