@@ -32,11 +32,10 @@ LINKS = {
     "bin/calico-node": "calico-node",
     "bin/calicoctl": "calicoctl",
     "bin/calico-libnetwork-plugin": "calico-libnetwork-plugin",
-    "runtime/bin/dcos-calico-confd": "dcos-calico-confd",
-    "libexec/calico-felix": "calico-felix",
     "cni/calico-cni-fallback": "calico-cni-fallback",
 }
-"""Links to the launcher. One whose program no distribution has yet is left out, and the build says so."""
+"""Links to the launcher, beside those of runtime/bin, which are all programs. One whose program no distribution
+has yet is left out, and the build says so."""
 PLUGINS = {"cni/calico": "calico", "cni/calico-impl": "calico", "cni/calico-ipam": "calico-ipam"}
 DEBIAN = (
     "bird2", "libbz2-1.0", "libc6", "libcom-err2", "libexpat1", "libffi8", "libgcc-s1", "libgcrypt20", "libgmp10",
@@ -97,7 +96,9 @@ def lay_down(out: Path, name: str, fresh: bool) -> None:
     for link, plugin in PLUGINS.items():
         elf.copy(out / "runtime/cni" / plugin, out / link, 0o755)
     shutil.rmtree(out / "runtime/cni")
-    known = {line.split()[0] for line in (out / "runtime/programs.txt").read_text().splitlines()}
+    known = sorted(line.split()[0] for line in (out / "runtime/programs.txt").read_text().splitlines())
+    for program in known:
+        (out / "runtime/bin" / program).symlink_to("python3")
     for link, program in LINKS.items():
         if program not in known:
             say(f"packaging: {link} is not in the package: no distribution has the program {program}")

@@ -9,7 +9,9 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,8 +22,9 @@ from tests.packaging import dcos_package, pkgpanda
 COMMON = {"dcos-calico-felix.service", "dcos-calico-confd.service", "dcos-calico-bird.service"}
 LIBNETWORK = "dcos-calico-libnetwork-plugin.service"
 PROGRAMS = (
-    "bin/calico-node", "bin/calicoctl", "bin/bird", "bin/birdcl", "bin/start-calico-felix.sh",
-    "bin/start-calico-libnetwork-plugin.sh", "cni/calico", "cni/calico-impl",
+    "bin/calico-node", "bin/calicoctl", "bin/calico-libnetwork-plugin", "bin/bird", "bin/birdcl",
+    "bin/start-calico-felix.sh",
+    "bin/start-calico-libnetwork-plugin.sh", "bin/create-calico-docker-network.py", "cni/calico", "cni/calico-impl",
     "cni/calico-ipam",
 )  # fmt: skip
 FILES = ("etc/profile.yaml", "confd/conf.d", "confd/templates", "confd/config", "pkginfo.json")
@@ -107,7 +110,7 @@ def test_every_path_is_there(hosts: dict[str, Path], role: str) -> None:
 def test_nothing_general_is_linked_into_the_common_folders(hosts: dict[str, Path]) -> None:
     ours = set(os.listdir(hosts["slave"] / "opt/mesosphere/bin"))
     known = {Path(path).name for path in PROGRAMS if path.startswith("bin/")}
-    assert ours - {"calico-libnetwork-plugin"} == known
+    assert ours == known
     assert not (hosts["slave"] / "opt/mesosphere/lib").exists()
 
 
@@ -261,9 +264,52 @@ def test_programs_run_where_there_is_nothing_but_the_package(bare: Path) -> None
     assert (plugin.returncode, plugin.stderr) == (0, "") and plugin.stdout.strip()
 
 
+@pytest.mark.root
+def test_scripts_and_our_own_command_run_there_too(bare: Path) -> None:
+    script = run(bare, "/opt/mesosphere/bin/create-calico-docker-network.py")
+    assert (script.returncode, script.stdout) == (1, "")
+    assert (
+        script.stderr == "create-calico-docker-network: CALICO_IPV4POOL_CIDR is not set: it is the network's subnet\n"
+    )
+    assert run(bare, f"{_inside(bare)}/runtime/bin/dcos-calico", "validate-config", "/absent").returncode == 2
+    node = run(bare, "/opt/mesosphere/bin/calico-node", "-v")
+    assert node.returncode == 0 and re.fullmatch(r"\d+\.\d+\.\d+\n", node.stdout), node
+
+
+BECOME = (
+    "import os, sys; os.chroot(sys.argv[1]); os.chdir('/'); os.execv('/opt/mesosphere/bin/calico-node', sys.argv[2:])"
+)
+
+
+@pytest.mark.root
+def test_the_running_agent_is_what_it_was_called(bare: Path) -> None:
+    """Upstream's `calicoctl node status` looks for argv[0] `calico-node`, or argv[1] `-felix` (spec/dcos.md 8.5)."""
+    start = inside(bare, "/opt/mesosphere/bin/start-calico-felix.sh").read_text()
+    assert start.endswith("exec -a calico-node /opt/mesosphere/bin/calico-node -felix\n")
+    mount = 'mount -t proc proc "$0/proc" && exec "$@"'
+    words = ["unshare", "-n", "-m", "sh", "-c", mount, str(bare), sys.executable, "-c", BECOME, str(bare)]
+    environment = {**pkgpanda.ENVIRONMENT, "FELIX_ETCDENDPOINTS": "http://127.0.0.1:1", "FELIX_FELIXHOSTNAME": "a1"}
+    agent = subprocess.Popen(
+        [*words, "calico-node", "-felix"], env={**environment, "PATH": os.environ["PATH"]}, stderr=subprocess.DEVNULL
+    )
+    try:
+        shown = []
+        for _ in range(300):
+            shown = Path(f"/proc/{agent.pid}/cmdline").read_bytes().split(b"\0")[:-1]
+            if shown == [b"calico-node", b"-felix"]:
+                break
+            time.sleep(0.05)
+        assert shown == [b"calico-node", b"-felix"] and agent.poll() is None
+        assert Path(f"/proc/{agent.pid}/comm").read_text() == "calico-node\n"
+        assert os.readlink(f"/proc/{agent.pid}/exe").endswith(f"{_inside(bare)}/runtime/bin/python3")
+    finally:
+        agent.kill()
+        agent.wait()
+
+
 IMPORTS = """
-import ctypes, dns.resolver, google.protobuf, grpc, httptools, jinja2, json, kazoo.client, msgspec, prometheus_client
-import pyroute2, re2, ssl, sys, yaml
+import aiohttp, ctypes, dns.resolver, google.protobuf, grpc, httptools, jinja2, json, kazoo.client, msgspec
+import prometheus_client, pyroute2, re2, ssl, sys, yaml
 import calico_native, libcalico.kernel.nft
 libcalico.kernel.nft._library()
 import os

@@ -18,7 +18,7 @@ RUNTIME = ROOT / "packaging/runtime"
 WORK = ROOT / "build/packaging"
 DISTS = (
     "native", "libcalico", "components/felix", "components/cni", "components/calicoctl", "components/bird-config",
-    "packaging/dcos",
+    "components/libnetwork", "packaging/dcos",
 )  # fmt: skip
 """Our distributions, in the order in which they build on each other."""
 COMPILED = ("native", "components/cni")
