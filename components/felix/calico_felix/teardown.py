@@ -10,12 +10,13 @@ import contextlib
 import logging
 import os
 import socket
+from collections.abc import Collection
 
 from calico_felix.dataplane.foreign_watch import ForeignRules
 from libcalico.config import Configuration
 from libcalico.conventions import VXLAN_DEVICES
 from libcalico.kernel.nft import Nft
-from libcalico.kernel.objects import RTPROT_CALICO
+from libcalico.kernel.objects import RTPROT_BOOT, RTPROT_CALICO
 from libcalico.kernel.rtnl import Rtnl
 from libcalico.policy.nft.names import TABLE
 
@@ -29,7 +30,8 @@ async def run_teardown(configuration: Configuration, keep_routes: bool) -> int:
     await ForeignRules((), _commit).clear()
     await _commit(f"add table {TABLE}\ndelete table {TABLE}\n")
     if not keep_routes:
-        await asyncio.to_thread(_clear_routes, configuration["MTUFile"])
+        protocols = {RTPROT_CALICO, configuration["DeviceRouteProtocol"]} - {RTPROT_BOOT}
+        await asyncio.to_thread(_clear_routes, configuration["MTUFile"], protocols)
     log.info("no rules of this agent are left; interfaces of containers go with the containers")
     return 0
 
@@ -39,11 +41,12 @@ async def _commit(text: str) -> None:
         nft.run(text)
 
 
-def _clear_routes(mtu_file: str) -> None:
+def _clear_routes(mtu_file: str, protocols: Collection[int]) -> None:
     with Rtnl() as rtnl:
         for device in VXLAN_DEVICES.values():
             rtnl.delete_link(device)
         for family in (socket.AF_INET, socket.AF_INET6):
-            rtnl.apply_routes(rtnl.routes(family, protocol=RTPROT_CALICO), ())
+            for protocol in protocols:
+                rtnl.apply_routes(rtnl.routes(family, protocol=protocol), ())
     with contextlib.suppress(FileNotFoundError):
         os.unlink(mtu_file)

@@ -443,6 +443,24 @@ class TestRoutes:
         store.flush()
         assert store.state["vteps"][("there", 4)].mac.startswith("66:")
 
+    def test_a_tunnel_address_that_is_another_node_s_makes_no_tunnel_here(self, store: Datastore) -> None:
+        self.block(store, "10.0.1.0/26", HOST, {0: HOST})
+        store.flush()
+        assert (HOST, 4) in store.state["vteps"] and store.graph.unmet() == []
+        self.block(store, "10.0.1.0/26", HOST, {0: "there"})
+        store.flush()
+        assert (HOST, 4) not in store.state["vteps"] and ("there", 4) in store.state["vteps"]
+        (line,) = store.graph.unmet()
+        assert line.startswith(f"node {HOST}: its tunnel address 10.0.1.0 is assigned to node there: this host has no")
+        spec = {"bgp": {"ipv4Address": "192.0.2.1/24", "ipv4IPIPTunnelAddr": "10.0.1.0"}}
+        store.put("Node", HOST, {**spec, "ipv4VXLANTunnelAddr": "10.0.1.1"})
+        store.flush()
+        assert store.state["vteps"][(HOST, 4)].address == "10.0.1.1"
+        assert store.state["hosts"][HOST] == NodeAddresses(("192.0.2.1", ""), "")
+        store.raw(BlockKey("10.0.1.0/26"), None)
+        store.flush()
+        assert store.state["hosts"][HOST].ipip == "10.0.1.0" and store.graph.unmet() == []
+
     @pytest.mark.parametrize("text", ["66:AA:BB:CC:DD:EE", "67:AA:BB:CC:DD:EE"])
     def test_a_mac_is_what_the_kernel_tells_of_it(self, store: Datastore, text: str) -> None:
         """A difference would make the device anew again and again. One of a group is none for a device."""

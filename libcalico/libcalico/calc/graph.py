@@ -125,7 +125,7 @@ class Graph:
             " encapsulated"
             for cidr in self.routing.stray_blocks()
         ]
-        return profiles + blocks
+        return profiles + blocks + self.routing.taken_addresses()
 
     def sole_interface(self, key: ResourceKey) -> str:
         """The interface of a local endpoint; empty when it is none, or when another one has its interface or an

@@ -24,6 +24,8 @@ MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
 
 VXLAN, IPIP, PLAIN = "vxlan", "ipip", "plain"
+BLOCK_SIZES = {4: 26, 6: 122}
+"""The length of blocks of a pool that says none."""
 NEVER, CROSS_SUBNET = "Never", "CrossSubnet"
 
 
@@ -45,6 +47,7 @@ class PoolFacts(NamedTuple):
     cross_subnet: bool
     nat_outgoing: bool
     load_balancer_only: bool
+    block_size: int
 
 
 def tunnel_mac(node: str) -> str:
@@ -79,7 +82,8 @@ def pool_facts(spec: IPPoolSpec) -> PoolFacts | None:
     elif spec.ipip_mode not in ("", NEVER) and network.version == 4:
         encapsulation, mode = IPIP, spec.ipip_mode
     only = spec.allowed_uses == ["LoadBalancer"]
-    return PoolFacts(network, encapsulation, mode == CROSS_SUBNET, spec.nat_outgoing, only)
+    size = spec.block_size or BLOCK_SIZES[network.version]
+    return PoolFacts(network, encapsulation, mode == CROSS_SUBNET, spec.nat_outgoing, only, size)
 
 
 def _listed(node: Node, version: int) -> str:
@@ -137,6 +141,10 @@ class Routing:
         self._of_block: dict[str, set[str]] = {}
         self._blocks_of: dict[str, set[str]] = {}
         self._dirty: dict[str, None] = {}
+        self._own_blocks: set[str] = set()
+        """The blocks of this host's tunnel addresses."""
+        self._taken: dict[str, str] = {}
+        """Those of its tunnel addresses that IPAM says are another node's, and whose."""
 
     @property
     def pools(self) -> dict[str, PoolFacts]:
@@ -182,6 +190,7 @@ class Routing:
         else:
             self._pools[name] = facts
         self._dirty.update(dict.fromkeys(self._blocks))
+        self._refresh_ends(self._host)
 
     def update_node(self, name: str, node: Node | None) -> None:
         """A node is there, has changed, or (None) is gone."""
@@ -218,6 +227,8 @@ class Routing:
         )  # fmt: skip
 
     def _resolve(self, attempt: Callable[[Key, Callable[[], None]], bool]) -> None:
+        if not self._own_blocks.isdisjoint(self._dirty):
+            self._refresh_ends(self._host)
         for cidr in self._dirty:
             fresh: dict[str, Route] = {}
             if not attempt(BlockKey(cidr), partial(self._collect_routes, cidr, fresh)):
@@ -248,6 +259,8 @@ class Routing:
 
     def _refresh_ends(self, name: str) -> None:
         facts = self._nodes.get(name)
+        if name == self._host and facts is not None:
+            facts = self._without_taken(facts)
         for place, family in enumerate((4, 6)):
             if facts is not None and facts.tunnels[place] and facts.addresses[place]:
                 vtep = Vtep(name, family, facts.tunnels[place], facts.macs[place], facts.addresses[place])
@@ -258,6 +271,38 @@ class Routing:
             self._addresses.put(name, NodeAddresses(facts.addresses, facts.ipip))
         else:
             self._addresses.remove(name)
+
+    def _without_taken(self, own: NodeFacts) -> NodeFacts:
+        """With a tunnel address that is another node's this host would take packets that are not its own."""
+        self._own_blocks.clear()
+        holders = {one: self._holder_of(one) for one in (*own.tunnels, own.ipip) if one}
+        self._taken = {one: node for one, node in holders.items() if node not in ("", self._host)}
+        if not self._taken:
+            return own
+        v4, v6, ipip = ("" if one in self._taken else one for one in (*own.tunnels, own.ipip))
+        return own._replace(tunnels=(v4, v6), ipip=ipip)
+
+    def _holder_of(self, text: str) -> str:
+        """The node to which IPAM has assigned an address; empty when nothing is known."""
+        address = ipaddress.ip_address(text)
+        pool = self._pool_of(ipaddress.ip_network(text))
+        if pool is None:
+            return ""
+        network = ipaddress.ip_network(f"{text}/{pool.block_size}", strict=False)
+        self._own_blocks.add(str(network))
+        block = self._blocks.get(str(network))
+        ordinal = int(address) - int(network.network_address)
+        if block is None or ordinal >= len(block.allocations):
+            return ""
+        return _holder(block, block.allocations[ordinal])
+
+    def taken_addresses(self) -> list[str]:
+        """This host's tunnel addresses that are another node's, in words."""
+        return [
+            f"node {self._host}: its tunnel address {address} is assigned to node {other}: this host has no such tunnel"
+            " until `calico-node -allocate-tunnel-addrs` has assigned and stored another one"
+            for address, other in sorted(self._taken.items())
+        ]
 
     def _routes_of(self, block: Block | None) -> list[Route]:
         """Of a block that nobody owns (any more), or that is no host's, those to the addresses in use alone."""
