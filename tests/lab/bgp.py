@@ -51,7 +51,7 @@ class Bgp:
     def signal_bird(self, name: str, number: int) -> None:
         """Stop a host's BIRD where it is, or let it go on; nsenter, which waits for it, stops with it."""
         process = self.birds[name].pid
-        for pid in [process, *innermost(process)]:
+        for pid in [*innermost(process), process]:
             os.kill(pid, number)
 
     def start_router(self, *peers: tuple[str, int]) -> None:

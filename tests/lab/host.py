@@ -234,6 +234,8 @@ class Host:
                 os.kill(pid, number)
             except ProcessLookupError:
                 pass
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGCONT)  # nsenter stops itself when its child is stopped
         status = process.wait(timeout_s)
         if process in self.processes:
             self.processes.remove(process)

@@ -57,7 +57,7 @@ workloadEndpoint (wep), in any case, singular or plural.
 _OPTIONS = "[--config=<CONFIG>] [--context=<CONTEXT>] [--allow-version-mismatch]"
 
 IPAM = ("show", "check", "release")
-NODE = ("debug", "status", "diags")
+NODE = ("debug", "status", "diags", "checksystem", "run")
 CLUSTER = ("diags",)
 GROUPS = {"ipam": IPAM, "node": NODE, "cluster": CLUSTER}
 """Commands with subcommands; the first of them is meant where only options are given."""
@@ -217,6 +217,43 @@ root. Its index.md says what looks wrong. Secrets are replaced.
 Options:
   -h --help                   Show this text.
   --log-dir=<LOG_DIR>         Folder with logs to take along [default: /var/log/calico].
+  --allow-version-mismatch    Accepted and ignored.
+""",
+    "node checksystem": """Usage:
+  calicoctl node checksystem [--kernel-config=<FILE>] [--allow-version-mismatch]
+
+Check that this kernel has what the services of a node need. Needs root.
+
+Options:
+  -h --help                   Show this text.
+  -f --kernel-config=<FILE>   The configuration that the kernel was built with, where /proc and /boot have none.
+  --allow-version-mismatch    Accepted and ignored.
+""",
+    "node run": """Usage:
+  calicoctl node run [--ip=<IP>] [--ip6=<IP6>] [--as=<AS>] [--name=<NAME>] [--ip-autodetection-method=<METHOD>]
+                     [--ip6-autodetection-method=<METHOD6>] [--log-dir=<LOG_DIR>] [--node-image=<IMAGE>]
+                     [--backend=<BACKEND>] [--config=<CONFIG>] [--felix-config=<FELIX_CONFIG>]
+                     [--no-default-ippools] [--dryrun] [--init-system] [--allow-version-mismatch]
+
+Start the services of this node, which are units of systemd. Options are settings of the units' files: what is not there
+is named, and nothing is started.
+
+Options:
+  -h --help                   Show this text.
+  --ip=<IP>                   The node's IPv4 address, or autodetect.
+  --ip6=<IP6>                 The node's IPv6 address, or autodetect.
+  --as=<AS>                   Its AS number.
+  --name=<NAME>               Its name; else the host's.
+  --ip-autodetection-method=<METHOD>    first-found, can-reach=, interface=, skip-interface= or cidr=.
+  --ip6-autodetection-method=<METHOD6>  The same for IPv6.
+  --backend=<BACKEND>         bird, vxlan or none.
+  --no-default-ippools        Do not make pools.
+  --dryrun                    Print how, and do nothing.
+  --log-dir=<LOG_DIR>         Accepted and ignored, as the next four: there is no container.
+  --node-image=<IMAGE>        Accepted and ignored.
+  -c --config=<CONFIG>        Accepted and ignored.
+  --felix-config=<FELIX_CONFIG>  Accepted and ignored.
+  --init-system               Accepted and ignored.
   --allow-version-mismatch    Accepted and ignored.
 """,
     "cluster diags": f"""Usage:
