@@ -20,11 +20,7 @@ from libcalico.config import Configuration
 from libcalico.obs.figures import Figures
 from libcalico.obs.health import Health
 from libcalico.obs.metrics import Metrics
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+from libcalico.testing.machine import free_port
 
 
 async def until(condition: Callable[[], bool]) -> None:
