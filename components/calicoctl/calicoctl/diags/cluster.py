@@ -15,7 +15,7 @@ from calicoctl.diags.findings import Finding
 from calicoctl.diags.node import etcd_text, see_etcd
 from calicoctl.output import documents
 from calicoctl.session import Session
-from libcalico.errors import CalicoError
+from libcalico.errors import CalicoError, ResourceDoesNotExist
 from libcalico.model import to_json
 from libcalico.model.keys import FELIX_STATUS, parse_key
 from libcalico.model.resources import STRUCTS
@@ -46,12 +46,20 @@ def see(connect: Callable[[], Session]) -> Seen:
                 seen.objects[kind] = [to_json(item) for item in found.items]
                 seen.damaged.extend(found.unreadable)
             _see_keys(client, seen)
-            seen.texts["ipam_blocks"] = ipam.usage(client, with_blocks=True)
-            lines = ipam_check.lines(client.ipam.check(), shows_all=False, shows_problems=True)
-            seen.texts["ipam_check"] = "\n".join(lines) + "\n"
+            _see_addresses(client, seen)
     except CalicoError as error:
         return seen._replace(failure=str(error))
     return seen
+
+
+def _see_addresses(client: Session, seen: Seen) -> None:
+    """How pools are used, and what contradicts itself; a cluster that was never made ready has neither."""
+    try:
+        seen.texts["ipam_blocks"] = ipam.usage(client, with_blocks=True)
+        lines = ipam_check.lines(client.ipam.check(), shows_all=False, shows_problems=True)
+        seen.texts["ipam_check"] = "\n".join(lines) + "\n"
+    except ResourceDoesNotExist as error:
+        seen.texts["ipam_check"] = f"not checked: {error}\n"
 
 
 def _see_keys(client: Session, seen: Seen) -> None:
