@@ -155,6 +155,11 @@ def _run(mode: str, switches: Sequence[str]) -> int:
         return 0
     if mode == "confd":
         return _exec_confd(switches)
+    if mode == "show-status":
+        from calico_felix.startup.show_status import show_status
+
+        print(asyncio.run(show_status()))
+        return 0
     from calico_felix.startup import modes
 
     if mode == "shutdown":

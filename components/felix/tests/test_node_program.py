@@ -297,6 +297,12 @@ async def test_bird_and_confd_live(tmp_path: Path) -> None:
     assert (await failure()).startswith("ask BIRD at ")
 
 
+def test_without_bird_nothing_is_ready() -> None:
+    done = run("-show-status")
+    assert (done.returncode, done.stderr) == (0, "") and "IPv4 agent\n" in done.stdout
+    assert re.search(r"\| NotReady \|", done.stdout) and "IPv6 BGP peers: 0 established, 0 not\n" in done.stdout
+
+
 def test_the_status_of_bird_as_tables(capsys: pytest.CaptureFixture[str]) -> None:
     status = CalicoNodeStatusStatus(
         agent=AgentStatus(bird_v4=BGPDaemonStatus("Ready", "2.0.12", "10.0.5.1", "2026-03-01 10:00:00", "10:05")),
