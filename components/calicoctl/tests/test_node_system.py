@@ -86,12 +86,19 @@ def test_run_prints_what_would_be_done(
         (["--ip=fd00::1"], "--ip is wrong IP version"), (["--ip6=10.0.0.1"], "--ip6 is wrong IP version"),
         (["--ip=x"], "--ip x is no IP address: write it as in 10.0.0.1 or 10.0.0.1/24"),
         (["--ip-autodetection-method=guess"], "invalid IP autodetection method: guess"),
-        (["--backend=gobgp"], "unsupported backend specified in config"),
+        (["--backend=gobgp"], "unknown backend 'gobgp'"),
     ],
 )  # fmt: skip
 def test_run_refuses(words: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["node", "run", *words]) == 1
     assert capsys.readouterr().err == f"error executing command: {reason}\n"
+
+
+@pytest.mark.parametrize(("value", "is_well"), [("64512", True), ("1.5", True), ("x", False), ("4294967296", False)])
+def test_as_numbers(value: str, is_well: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["node", "run", "--dryrun", f"--as={value}"]) == (0 if is_well else 1)
+    text = capsys.readouterr().out
+    assert is_well or text == f"Error executing command: invalid AS Number specified: {value}\n"
 
 
 def test_run_starts_nothing_with_settings_that_the_files_do_not_have(

@@ -30,6 +30,7 @@ METHODS = ("first-found", "can-reach=", "interface=", "skip-interface=", "cidr="
 START_S = 60.0
 LARGEST = 1 << 16
 ERROR = "error executing command"
+LARGEST_AS, LARGEST_HALF = (1 << 32) - 1, (1 << 16) - 1
 
 
 def run(arguments: dict[str, Any]) -> int:
@@ -69,12 +70,12 @@ def _variables(arguments: dict[str, Any]) -> dict[str, str]:
                 raise CommandFailed(f"{ERROR}: invalid IP autodetection method: {value}")
             found[f"{variable}_AUTODETECTION_METHOD"] = value
     if arguments["--as"]:
-        found["AS"] = arguments["--as"]
+        found["AS"] = _as_number(arguments["--as"])
     if arguments["--name"]:
         found["NODENAME"] = arguments["--name"]
     if arguments["--backend"]:
         if arguments["--backend"] not in BACKENDS:
-            raise CommandFailed(f"{ERROR}: unsupported backend specified in config")
+            raise CommandFailed(f"{ERROR}: unknown backend '{arguments['--backend']}'")
         found["CALICO_NETWORKING_BACKEND"] = arguments["--backend"]
     if arguments["--no-default-ippools"]:
         found["NO_DEFAULT_POOLS"] = "true"
@@ -90,6 +91,16 @@ def _address(option: str, value: str, family: int) -> str:
         ) from None
     if address.version != family:
         raise CommandFailed(f"{ERROR}: {option} is wrong IP version")
+    return value
+
+
+def _as_number(value: str) -> str:
+    """A number of 32 bits, or its halves with a dot between them."""
+    parts = value.split(".")
+    largest = LARGEST_AS if len(parts) == 1 else LARGEST_HALF
+    is_well = len(parts) <= 2 and all(one.isascii() and one.isdigit() and len(one) <= 10 for one in parts)
+    if not is_well or any(int(one) > largest for one in parts):
+        raise CommandFailed(f"Error executing command: invalid AS Number specified: {value}", to_stdout=True)
     return value
 
 
