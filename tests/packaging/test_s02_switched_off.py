@@ -1,4 +1,4 @@
-"""S2, as far as it goes without booting: with Calico off no condition of a unit holds (spec/scenarios.md, spec/dcos.md 6)."""
+"""S2 without booting: with Calico off no condition of a unit holds (spec/scenarios.md, spec/dcos.md 6)."""
 
 from __future__ import annotations
 
