@@ -11,8 +11,8 @@ import pytest
 
 from tests.packaging.deb_host import ETCD, NEXT, NOW, POLICY, DebHost, Ping, wait
 
-UNITS = ("calico-felix", "calico-confd", "calico-bird")
-PACKAGES = "calico calico-felix calico-cni calicoctl calico-bird calico-common"
+UNITS = ("calico-felix", "calico-confd", "calico-bird", "calico-libnetwork")
+PACKAGES = "calico calico-felix calico-cni calicoctl calico-bird calico-libnetwork calico-common"
 TABLE = "nft list table inet calico"
 
 pytestmark = pytest.mark.usefixtures("debian")
@@ -96,6 +96,23 @@ spec: {peerIP: 10.7.0.9, asNumber: 64999}
 """
 
 
+def test_dockers_plug_in_answers_in_its_sandbox(installed: SimpleNamespace) -> None:
+    host: DebHost = installed.host
+    served = "test -S /run/docker/plugins/calico.sock && test -S /run/docker/plugins/calico-ipam.sock"
+    wait(lambda: host.run(served, check=False).returncode == 0, "both sockets are served")
+    answer = host.run(["/usr/lib/calico/bin/python3", "-c", ACTIVATE]).stdout
+    assert "NetworkDriver" in answer and "IpamDriver" in answer, answer
+
+
+ACTIVATE = """
+import socket
+door = socket.socket(socket.AF_UNIX)
+door.connect("/run/docker/plugins/calico.sock")
+door.sendall(b"POST /Plugin.Activate HTTP/1.0\\r\\nContent-Length: 0\\r\\n\\r\\n")
+print(door.makefile().read())
+"""
+
+
 def test_a_frozen_agent_is_started_again_by_the_watchdog(installed: SimpleNamespace) -> None:
     host: DebHost = installed.host
     host.write("/run/systemd/system/calico-felix.service.d/quick.conf", "[Service]\nWatchdogSec=2\n")
@@ -118,7 +135,11 @@ def test_policy_and_traffic_stand_during_the_upgrade(installed: SimpleNamespace,
     assert passed.sent > 100 and passed.answered == passed.sent
     assert stopped.sent > 100 and stopped.answered == 0
     after = {unit: host.main_pid(unit) for unit in UNITS}
-    assert {unit for unit in UNITS if before[unit] != after[unit]} == {"calico-felix", "calico-confd"}
+    assert {unit for unit in UNITS if before[unit] != after[unit]} == {
+        "calico-felix",
+        "calico-confd",
+        "calico-libnetwork",
+    }
     assert f"ETCD_ENDPOINTS={ETCD}" in host.read("/etc/calico/calico.env"), "files of the host's owner stay"
     assert host.container("later", "open")
 
@@ -144,7 +165,13 @@ def test_removed_policy_stands_and_purged_nothing_is_left(installed: SimpleNames
     passed, stopped = flow.stop(), denied.stop()
     assert passed.answered == passed.sent > 0 == stopped.answered
     host.run(TABLE)
-    assert host.run("ls /etc/calico").stdout.split() == ["calico.env", "confd", "confd.env", "felix.env"]
+    assert host.run("ls /etc/calico").stdout.split() == [
+        "calico.env",
+        "confd",
+        "confd.env",
+        "felix.env",
+        "libnetwork.env",
+    ]
     assert host.run("ls /usr/lib/calico", check=False).returncode != 0, "no compiled file of Python is left"
     host.run(f"dpkg -P {PACKAGES} 2>&1", timeout_s=120)
     rules = host.run("nft list ruleset").stdout

@@ -71,6 +71,13 @@ PARTS = {
             ("usr/lib/cni/calico-ipam", "../calico/cni/calico-ipam"),
         ),
     ),
+    "calico-libnetwork": Part(
+        modules=("calico_libnetwork", "calico_libnetwork-*.dist-info"),
+        links=program("calico-libnetwork-plugin"),
+        files=(unit("calico-libnetwork"),),
+        units=("calico-libnetwork.service",),
+        restarted=("calico-libnetwork.service",),
+    ),
     "calicoctl": Part(
         modules=(
             "calicoctl", "calicoctl-*.dist-info", "docopt", "docopt_ng-*.dist-info",
