@@ -107,10 +107,14 @@ class Agent:
         request = pb.DropEndpointRequest(api_version=API_VERSION, workload=self._workload(endpoint))
         await self._ask(self._workloads.DropEndpoint, request)
 
-    async def wire(self, endpoint: str, mtu: int) -> Any:
-        """Make the endpoint's veth pair; see `WireReply`."""
+    async def wire(self, endpoint: str, mtu: int, sandbox: str) -> Any:
+        """Make the endpoint's veth pair, for a container's network namespace; see `WireReply`."""
         request = pb.WireRequest(
-            api_version=API_VERSION, workload=self._workload(endpoint), mtu=mtu, policy_timeout_s=POLICY_S
+            api_version=API_VERSION,
+            workload=self._workload(endpoint),
+            mtu=mtu,
+            policy_timeout_s=POLICY_S,
+            sandbox_path=sandbox,
         )
         return await self._ask(self._workloads.Wire, request)
 

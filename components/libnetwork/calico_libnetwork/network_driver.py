@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-import socket
 from collections.abc import Sequence
 
 from calico_libnetwork.agent import Agent
@@ -40,12 +39,8 @@ from calico_libnetwork.protocol import (
 from calico_libnetwork.settings import Settings
 from libcalico.client.objects import AsyncClient
 from libcalico.errors import CalicoError, ValidationError
-from libcalico.kernel import objects
-from libcalico.kernel.errors import KernelError
-from libcalico.kernel.rtnl import Rtnl
 from libcalico.net import bare_address
 from libcalico.workload.endpoint import check_profile, ensure_profile, host_cidr
-from libcalico.workload.plan import GATEWAY
 from libcalico.workload.ready import check_ready
 
 log = logging.getLogger(__name__)
@@ -150,9 +145,13 @@ class NetworkDriver:
     async def join(self, call: Join) -> Reply:
         """Make the interface, which the engine moves into the container and renames."""
         endpoint = checked_id(call.endpoint)
-        present = await asyncio.to_thread(_calico_addresses, call.sandbox)
-        further = await self._further_pools(call.network, present) if present else []
-        wired = await self._agent.wire(endpoint, self._settings.mtu)
+        wired = await self._agent.wire(endpoint, self._settings.mtu, call.sandbox)
+        present = list(wired.present)
+        try:
+            further = await self._further_pools(call.network, present) if present else []
+        except (DriverError, CalicoError):
+            await self._agent.unwire(endpoint)
+            raise
         gateways = [] if present else [gateway for gateway in (wired.gateway_ipv4, wired.gateway_ipv6) if gateway]
         if self._settings.copies_labels:
             self._labels.expect(call.network, endpoint)
@@ -241,22 +240,6 @@ def _check_ipam(call: CreateNetwork) -> None:
         )
     if any(data.gateway != ANY_V6 for data in call.ipv6 or ()):
         raise DriverError(f"{FOREIGN_IPAM} for IPv6: add --ipam-driver calico-ipam, without --gateway")
-
-
-def _calico_addresses(sandbox: str) -> list[str]:
-    """The addresses of interfaces that Calico gave a container: those that lead to its gateway."""
-    if not sandbox:
-        return []
-    try:
-        with Rtnl(sandbox) as there:
-            devices = {
-                route.device for route in there.routes(socket.AF_INET) if bare_address(route.destination) == GATEWAY
-            }
-            found = [there.addresses(device) for device in sorted(devices)]
-    except (KernelError, OSError) as error:
-        log.warning("%s: %s: taken for a namespace without an interface of Calico's", sandbox, error)
-        return []
-    return [one.address for listed in found for one in listed if one.scope == objects.RT_SCOPE_UNIVERSE]
 
 
 def _on_link(cidr: str) -> Reply:

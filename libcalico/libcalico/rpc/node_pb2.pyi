@@ -205,32 +205,36 @@ class PutEndpointReply(_message.Message):
     def __init__(self, name: _Optional[str] = ..., host_interface: _Optional[str] = ..., mac: _Optional[str] = ...) -> None: ...
 
 class WireRequest(_message.Message):
-    __slots__ = ("api_version", "workload", "netns_path", "mtu", "policy_timeout_s")
+    __slots__ = ("api_version", "workload", "netns_path", "mtu", "policy_timeout_s", "sandbox_path")
     API_VERSION_FIELD_NUMBER: _ClassVar[int]
     WORKLOAD_FIELD_NUMBER: _ClassVar[int]
     NETNS_PATH_FIELD_NUMBER: _ClassVar[int]
     MTU_FIELD_NUMBER: _ClassVar[int]
     POLICY_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    SANDBOX_PATH_FIELD_NUMBER: _ClassVar[int]
     api_version: int
     workload: WorkloadId
     netns_path: str
     mtu: int
     policy_timeout_s: int
-    def __init__(self, api_version: _Optional[int] = ..., workload: _Optional[_Union[WorkloadId, _Mapping]] = ..., netns_path: _Optional[str] = ..., mtu: _Optional[int] = ..., policy_timeout_s: _Optional[int] = ...) -> None: ...
+    sandbox_path: str
+    def __init__(self, api_version: _Optional[int] = ..., workload: _Optional[_Union[WorkloadId, _Mapping]] = ..., netns_path: _Optional[str] = ..., mtu: _Optional[int] = ..., policy_timeout_s: _Optional[int] = ..., sandbox_path: _Optional[str] = ...) -> None: ...
 
 class WireReply(_message.Message):
-    __slots__ = ("host_interface", "container_interface", "mac", "gateway_ipv4", "gateway_ipv6")
+    __slots__ = ("host_interface", "container_interface", "mac", "gateway_ipv4", "gateway_ipv6", "present")
     HOST_INTERFACE_FIELD_NUMBER: _ClassVar[int]
     CONTAINER_INTERFACE_FIELD_NUMBER: _ClassVar[int]
     MAC_FIELD_NUMBER: _ClassVar[int]
     GATEWAY_IPV4_FIELD_NUMBER: _ClassVar[int]
     GATEWAY_IPV6_FIELD_NUMBER: _ClassVar[int]
+    PRESENT_FIELD_NUMBER: _ClassVar[int]
     host_interface: str
     container_interface: str
     mac: str
     gateway_ipv4: str
     gateway_ipv6: str
-    def __init__(self, host_interface: _Optional[str] = ..., container_interface: _Optional[str] = ..., mac: _Optional[str] = ..., gateway_ipv4: _Optional[str] = ..., gateway_ipv6: _Optional[str] = ...) -> None: ...
+    present: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, host_interface: _Optional[str] = ..., container_interface: _Optional[str] = ..., mac: _Optional[str] = ..., gateway_ipv4: _Optional[str] = ..., gateway_ipv6: _Optional[str] = ..., present: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class UnwireRequest(_message.Message):
     __slots__ = ("api_version", "workload")

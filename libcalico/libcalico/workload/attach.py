@@ -263,6 +263,17 @@ def is_used_elsewhere(netns_path: str, host_interface: str, host_netns: str = ""
         return not _far_name(there, link)
 
 
+def calico_addresses(netns_path: str) -> list[str]:
+    """The addresses of a container's Calico interfaces: those that have a route to Calico's gateway. None in a namespace
+    that is not there."""
+    if not netns_path or not os.path.exists(netns_path):
+        return []
+    with Rtnl(netns_path) as there:
+        devices = {route.device for route in there.routes(socket.AF_INET) if bare_address(route.destination) == GATEWAY}
+        found = [address for device in sorted(devices) for address in there.addresses(device)]
+    return [address.address for address in found if address.scope == objects.RT_SCOPE_UNIVERSE]
+
+
 def _far_name(there: Rtnl, near: Link) -> str:
     """The name of a host interface's other end, "" when it is not `there`."""
     far = routes.link_at(there, near.lower) if near.leads_away else None
@@ -490,6 +501,10 @@ class Attacher:
     async def is_used_elsewhere(self, netns_path: str, host_interface: str) -> bool:
         """See `is_used_elsewhere`."""
         return await self._run(is_used_elsewhere, netns_path, host_interface, self._host_netns)
+
+    async def calico_addresses(self, netns_path: str) -> list[str]:
+        """See `calico_addresses`."""
+        return await self._run(calico_addresses, netns_path) if netns_path else []
 
     async def host_interfaces(self) -> dict[str, Link]:
         """The host's interfaces by name."""

@@ -183,6 +183,7 @@ class AttachmentsService(stubs.WorkloadsServicer):  # type: ignore[misc, unused-
                 mac=made.mac,
                 gateway_ipv4=GATEWAY if any(":" not in cidr for cidr in made.cidrs) else "",
                 gateway_ipv6=gateway,
+                present=await self._host.attacher.calico_addresses(request.sandbox_path),
             )
 
         return await self._answer(request, context, wire)
