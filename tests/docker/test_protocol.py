@@ -71,7 +71,6 @@ def test_what_is_no_method_is_not_found(plugin: Engine) -> None:
         ("IpamDriver.RequestAddress", {"PoolID": "nope"}, "Invalid Pool - nope"),
         ("IpamDriver.RequestAddress", {"PoolID": "CalicoPoolIPv4", "Address": "x"}, "Invalid IP address: 'x'"),
         ("IpamDriver.RequestAddress", {"PoolID": "CalicoPoolIPv4", "Address": "8.8.8.8"}, "IP assignment error"),
-        ("IpamDriver.RequestAddress", {"PoolID": "CalicoPoolIPv6"}, "IP assignment error"),
         ("IpamDriver.RequestPool", {"Pool": "172.29.0.0/33"}, "Invalid CIDR"),
         ("NetworkDriver.CreateEndpoint", {"NetworkID": "n", "EndpointID": "e"}, "No address assigned"),
         ("NetworkDriver.CreateEndpoint", {"NetworkID": "n", "EndpointID": "../e"}, "is not an id"),

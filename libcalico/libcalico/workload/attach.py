@@ -264,8 +264,8 @@ def is_used_elsewhere(netns_path: str, host_interface: str, host_netns: str = ""
 
 
 def calico_addresses(netns_path: str) -> list[str]:
-    """The addresses of a container's Calico interfaces: those that have a route to Calico's gateway. None in a namespace
-    that is not there."""
+    """The addresses of a container's Calico interfaces: those that have a route to Calico's gateway. None where
+    there is no such namespace."""
     if not netns_path or not os.path.exists(netns_path):
         return []
     with Rtnl(netns_path) as there:
