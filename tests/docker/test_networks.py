@@ -257,6 +257,28 @@ def test_what_stands_when_plugin_and_engine_die(cluster: Cluster, shop: Engines)
     assert "found 0 problems" in cluster.calicoctl("ipam", "check").stdout
 
 
+def test_a_new_plugin_opens_what_the_former_left_closed(cluster: Cluster, shop: Engines) -> None:
+    one, two = shop
+    address = one.run("shut", "frontend-net", "--label", "org.projectcalico.label.role=web")
+    two.run("peer", "frontend-net")
+    assert two.pings("peer", address)
+    (endpoint,) = (item for item in endpoints(cluster) if item["spec"]["ipNetworks"] == [f"{address}/32"])
+    one.stop_plugin()
+    words = (
+        "patch",
+        "workloadendpoint",
+        endpoint["metadata"]["name"],
+        "--namespace",
+        endpoint["metadata"]["namespace"],
+    )
+    cluster.calicoctl(
+        *words, "--patch", json.dumps({"metadata": {"annotations": {"projectcalico.org/closed": "true"}}})
+    )
+    cluster.wait("the endpoint to be closed", lambda: not two.pings("peer", address))
+    one.start_plugin()
+    cluster.wait("the endpoint to be open", lambda: two.pings("peer", address))
+
+
 def test_without_an_agent_a_start_fails_with_what_to_do_and_leaves_nothing(cluster: Cluster, shop: Engines) -> None:
     one = shop[0]
     cluster.stop_agent("a1")

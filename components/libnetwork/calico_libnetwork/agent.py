@@ -13,6 +13,8 @@ from libcalico.rpc import node_pb2 as pb
 from libcalico.rpc import node_pb2_grpc as stubs
 from libcalico.rpc.channel import API_VERSION, open_channel
 
+ORCHESTRATOR = "libnetwork"
+"""Of Docker's endpoints; their workload has the same name."""
 CALL_S = 18.0
 """A step and its repetitions; Docker itself waits without a limit, and holds its locks meanwhile."""
 RETRY_S = 0.1
@@ -125,7 +127,7 @@ class Agent:
 
     def _workload(self, endpoint: str) -> pb.WorkloadId:
         return pb.WorkloadId(
-            namespace=self._namespace, orchestrator="libnetwork", workload="libnetwork", endpoint=endpoint
+            namespace=self._namespace, orchestrator=ORCHESTRATOR, workload=ORCHESTRATOR, endpoint=endpoint
         )
 
     async def _ask(self, call: Any, request: Any) -> Any:

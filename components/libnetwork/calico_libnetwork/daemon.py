@@ -9,19 +9,25 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from calico_libnetwork import protocol
-from calico_libnetwork.agent import Agent
+from calico_libnetwork.agent import ORCHESTRATOR, Agent
 from calico_libnetwork.engine import Engine, EngineError, configured_store
 from calico_libnetwork.ipam_driver import GLOBAL_SPACE, LOCAL_SPACE, IpamDriver
 from calico_libnetwork.labels import LabelKeeper
 from calico_libnetwork.network_driver import NetworkDriver
-from calico_libnetwork.protocol import Call, Reply
+from calico_libnetwork.protocol import Call, DriverError, Reply
 from calico_libnetwork.server import Method, Server
 from calico_libnetwork.settings import Scope, Settings
 from libcalico.client.objects import AsyncClient
+from libcalico.conventions import CLOSED
+from libcalico.errors import CalicoError
+from libcalico.model.keys import workload_endpoint_prefix
+from libcalico.model.resources import WorkloadEndpoint
+from libcalico.reconcile import Backoff
 
 log = logging.getLogger(__name__)
 
 C = TypeVar("C", bound=Call)
+RECOVERY = Backoff(0.5, 10.0)
 OVERLAP_CHECKED = (27, 0)
 """Engines from this version on refuse pools of a driver that overlap others, unless they are of the global space."""
 
@@ -31,6 +37,7 @@ class Daemon:
 
     def __init__(self, settings: Settings, client: AsyncClient) -> None:
         self._settings = settings
+        self._client = client
         self._group = asyncio.TaskGroup()
         self._agent = Agent(settings.agent_socket, settings.namespace)
         self._engine = Engine(settings.engine_socket)
@@ -55,12 +62,30 @@ class Daemon:
                 log.info("serving calico.sock and calico-ipam.sock in %s", self._settings.plugin_folder)
                 if self._settings.copies_labels:
                     group.create_task(self.labels.run())
+                    group.create_task(self._recover())
                 await asyncio.Event().wait()
         finally:
             for server in self._servers:
                 await server.close()
             await self._engine.close()
             await self._agent.close()
+
+    async def _recover(self) -> None:
+        """Once, as soon as everybody answers."""
+        failures = 0
+        while True:
+            try:
+                await self.labels.recover(await self._closed_endpoints())
+                return
+            except (CalicoError, DriverError) as error:
+                failures += 1
+                log.debug("endpoints that are still closed: %s", error)
+                await asyncio.sleep(RECOVERY.pause_s(failures))
+
+    async def _closed_endpoints(self) -> list[str]:
+        prefix = workload_endpoint_prefix(await self._agent.node(), ORCHESTRATOR)
+        listed = await self._client.list(WorkloadEndpoint, self._settings.namespace, prefix)
+        return [one.spec.endpoint for one in listed.items if CLOSED in one.metadata.annotations]
 
     def _network_methods(self) -> dict[str, Method]:
         driver = self._networks

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any
 
 from calico_libnetwork.agent import Agent
@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 """Starts a task of the daemon's."""
+DRIVER = "calico"
 LABEL = "org.projectcalico.label."
 LOOK_S = 0.25
 """Between two questions about an endpoint of which the engine's events say nothing."""
@@ -73,6 +74,12 @@ class LabelKeeper:
                 log.debug("%s", error)
             failures += 1
             await self._clock.sleep(RECONNECT.pause_s(failures))
+
+    async def recover(self, closed: Collection[str]) -> None:
+        """Open what a former process left closed, where the engine still has it. Raises `EngineError`."""
+        for facts in await self._engine.networks(DRIVER):
+            for endpoint in facts.containers.keys() & set(closed) - self._tasks.keys():
+                self.expect(facts.id, endpoint)
 
     async def _resolve(self, network: str) -> None:
         """Find the containers of all endpoints of a network that wait. Raises `EngineError`."""

@@ -29,6 +29,9 @@ class Engine:
             raise EngineError(self.failure)
         return NetworkFacts(network, "net", "calico", dict(self.containers), frozenset())
 
+    async def networks(self, driver: str) -> list[NetworkFacts]:
+        return [await self.network("n")] if driver == "calico" else []
+
     async def labels(self, container: str) -> dict[str, str] | None:
         return self.stored.get(container)
 
@@ -95,6 +98,18 @@ async def test_labels_that_do_not_come_in_time(caplog: pytest.LogCaptureFixture)
             await agent.changed.wait()
     assert agent.opened == {"e1": {}}
     assert "endpoint e1 has no labels after 0.3 s: the engine is away" in caplog.text
+
+
+async def test_a_new_process_opens_what_the_former_left_closed() -> None:
+    engine, agent = Engine(), Agent()
+    engine.containers = {"e1": "c1", "open": "c2"}
+    engine.stored["c1"] = {f"{PREFIX}role": "web"}
+    async with keeper(engine, agent) as labels:
+        await labels.recover(["e1", "nobody-has-it"])
+        assert labels.waiting == 1
+        async with asyncio.timeout(10):
+            await agent.changed.wait()
+    assert agent.opened == {"e1": {"role": "web"}}
 
 
 async def test_an_endpoint_that_goes_is_never_opened() -> None:
