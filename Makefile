@@ -122,7 +122,7 @@ dcos-package: $(STAMPS)/apt ## DC/OS's package calico, into dist/dcos (FRESH=1: 
 	@PYTHONPATH=packaging/runtime /usr/bin/python3.11 -B packaging/dcos/build_package.py $(if $(FRESH),--fresh)
 
 dist: $(STAMPS)/venv ## a wheel of every component, each built by itself
-	@tests/house/pants.sh package native:: libcalico:: components/felix:: components/cni:: components/calicoctl:: components/bird-config:: packaging/dcos::
+	@tests/house/pants.sh package native:: libcalico:: components/felix:: components/cni:: components/calicoctl:: components/bird-config:: components/libnetwork:: packaging/dcos::
 
 .PHONY: deb
 deb: root dev ## Debian packages of everything into dist/deb: make deb [VERSION=0.1.0]

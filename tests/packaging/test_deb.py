@@ -23,6 +23,8 @@ PLACES = re.compile(
 """Where files may be, by the standard of Linux's file hierarchy."""
 PROGRAMS = ("./usr/lib/calico/bin/", "./usr/lib/calico/cni/")
 NAMES = {"calico", "calico-bird", "calico-cni", "calico-common", "calico-felix", "calico-libnetwork", "calicoctl"}
+SECRET = ("./etc/calico/calico.env",)
+"""It may hold etcd's password."""
 OF_DCOS = {"dcos-calico", "dcos-calico-bird"}
 """Programs that only its package has."""
 OF_LIBRARY = re.compile(r"^([a-z0-9.+-]+):amd64: ", re.MULTILINE)
@@ -63,7 +65,8 @@ def test_files_are_in_their_places_with_their_modes(contents: dict[str, Deb]) ->
             assert ((one.uid, one.gid) == (0, 0) and one.mode & 0o7022 == 0) or one.issym(), f"{name}: {one.name}"
             assert one.isdir() or PLACES.match(one.name), f"{name}: {one.name}"
             is_program = one.isfile() and one.name.startswith(PROGRAMS)
-            assert one.issym() or one.mode == (0o755 if one.isdir() or is_program else 0o644), f"{name}: {one.name}"
+            usual = 0o755 if one.isdir() or is_program else 0o640 if one.name in SECRET else 0o644
+            assert one.issym() or one.mode == usual, f"{name}: {one.name}"
         assert any(one.name == f"./usr/share/doc/{name}/copyright" for one in deb.files)
 
 

@@ -195,3 +195,22 @@ def test_what_is_wrong_with_objects() -> None:
         "the node c has no address: no host has routes to its workloads",
     ]
     assert len(said(findings.unknown(["/calico/x"], ["/calico/y"]))) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "left"),
+    [
+        ("ETCD_PASSWORD=hunter2,tail99xx\n", "tail99xx"),
+        ("ETCD_PASSWORD=it's-my-pass\n", "my-pass"),
+        ("etcdPassword: ab{cd}efgh\n", "efgh"),
+        ("net.ipv4.tcp_fastopen_key = 01234567-89abcdef-01234567-89abcdef\n", "89abcdef"),
+        ("client-key-data: bm90IGEga2V5IGF0IGFsbA==\n", "bm90IGEga2V5"),
+        ("MYSQL_PASS=hunter2x\n", "hunter2x"),
+        ("server --pass=hunter2x -v\n", "hunter2x"),
+    ],
+)
+def test_no_part_of_a_value_is_left(line: str, left: str) -> None:
+    secrets = Secrets()
+    secrets.learn_text(line.encode())
+    cleaned = secrets.clean(line.encode()).decode()
+    assert left not in cleaned and "<secret<" not in cleaned, cleaned

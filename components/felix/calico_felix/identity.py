@@ -41,6 +41,7 @@ class ClusterIdentity:
 
     def objection(self, guid: str) -> str:
         """Why a datastore with this clusterGUID is not this host's; empty if it is. One without any may be."""
+        guid = guid.strip()
         if not self._known or not guid or guid == self._known:
             return ""
         return (
@@ -52,7 +53,11 @@ class ClusterIdentity:
 
     def keep(self, guid: str) -> None:
         """The agent follows a datastore with this clusterGUID."""
+        guid = guid.strip()
         if not guid or guid == self._known:
+            return
+        if len(guid.encode()) > LONGEST:
+            log.warning("the cluster's identity is not kept: its clusterGUID has more than %d octets", LONGEST)
             return
         self._known = guid
         try:

@@ -128,6 +128,8 @@ class NodeStatusReporter:
         done = await self._datastore.txn([unchanged], [Put(key, value)])
         if done.succeeded:
             request.stored = status  # what comes back along the watch is no change of a user's
+        else:
+            request.due_s = self._clock.monotonic_s() + RETRY_S
 
 
 def _read(key: bytes, value: bytes) -> CalicoNodeStatus | None:

@@ -81,6 +81,18 @@ def tunnel_mtu(least: int) -> Callable[[str], int]:
     return read
 
 
+OTHER_PROTOCOLS = frozenset((1, 2, 4, 9, 12, 16, *range(186, 193)))
+"""Those of routes that the kernel, an administrator or another program makes (linux/rtnetlink.h, `RTPROT_*`)."""
+
+
+def route_protocol(text: str) -> int:
+    """The protocol number of routes: what has it and is not wanted is removed."""
+    number = integer(1, 255)(text)
+    if number in OTHER_PROTOCOLS:
+        raise ValueError("is the number of other programs' routes, which would be removed")
+    return number
+
+
 def mark_mask(text: str) -> int:
     """Bits of the packet mark; one of them is not enough."""
     mask = integer(1, 0xFFFFFFFF)(text)
@@ -171,7 +183,7 @@ PARAMETERS = (
     Parameter("NATPortRange", port_range, "", "source ports of outgoing NAT, low-high"),
     Parameter("IPv6Support", boolean, True, "program IPv6"),
     Parameter("IPForwarding", one_of("enabled", "disabled"), "enabled", "switch forwarding on"),
-    Parameter("DeviceRouteProtocol", integer(0, 255), 3, "protocol number of routes to workloads"),
+    Parameter("DeviceRouteProtocol", route_protocol, 3, "protocol number of routes to workloads"),
     Parameter("ReportingIntervalSecs", seconds, 30.0, "seconds between status reports to etcd, 0: none"),
     Parameter("ReportingTTLSecs", seconds, 90.0, "seconds until a status report is void"),
     Parameter("EndpointReportingEnabled", boolean, False, "write the state of each endpoint to etcd"),

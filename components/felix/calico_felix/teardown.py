@@ -30,7 +30,7 @@ async def run_teardown(configuration: Configuration, keep_routes: bool) -> int:
     await ForeignRules((), _commit).clear()
     await _commit(f"add table {TABLE}\ndelete table {TABLE}\n")
     if not keep_routes:
-        protocols = {RTPROT_CALICO, configuration["DeviceRouteProtocol"]} - {RTPROT_BOOT}
+        protocols = {RTPROT_CALICO, configuration["DeviceRouteProtocol"]} - {0, RTPROT_BOOT}
         await asyncio.to_thread(_clear_routes, configuration["MTUFile"], protocols)
     log.info("no rules of this agent are left; interfaces of containers go with the containers")
     return 0

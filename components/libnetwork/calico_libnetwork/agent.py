@@ -13,6 +13,8 @@ from libcalico.rpc import node_pb2 as pb
 from libcalico.rpc import node_pb2_grpc as stubs
 from libcalico.rpc.channel import API_VERSION, open_channel
 
+OTHER_VERSION = "the agent speaks version"
+"""What the refusal of a caller of another version begins with."""
 ORCHESTRATOR = "libnetwork"
 """Of Docker's endpoints; their workload has the same name."""
 CALL_S = 18.0
@@ -21,6 +23,10 @@ RETRY_S = 0.1
 POLICY_S = 5
 _NOT_DONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNIMPLEMENTED)
 """The agent is not there, is starting, or says itself that nothing was done and that it may be asked again."""
+
+
+class Impossible(DriverError):
+    """What was asked for cannot be, however often."""
 
 
 class OutOfOrder(DriverError):
@@ -138,7 +144,9 @@ class Agent:
             try:
                 return await call(request, timeout=max(rest_s, RETRY_S))
             except grpc.aio.AioRpcError as error:
-                if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
+                if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
+                    raise Impossible(self._explained(error)) from None
+                if error.code() is grpc.StatusCode.FAILED_PRECONDITION and OTHER_VERSION not in str(error.details()):
                     raise OutOfOrder(self._explained(error)) from None
                 if error.code() not in _NOT_DONE or rest_s <= 2 * RETRY_S:
                     raise DriverError(self._explained(error)) from None

@@ -23,6 +23,7 @@ from libcalico.errors import CalicoError
 from libcalico.model.keys import workload_endpoint_prefix
 from libcalico.model.resources import WorkloadEndpoint
 from libcalico.reconcile import Backoff
+from libcalico.workload.names import stored_namespace
 
 log = logging.getLogger(__name__)
 
@@ -57,16 +58,18 @@ class Daemon:
         """For ever. Raises `Unavailable` when another process serves a socket."""
         try:
             async with self._group as group:
-                for server in self._servers:
-                    await server.start()
-                log.info("serving calico.sock and calico-ipam.sock in %s", self._settings.plugin_folder)
-                if self._settings.copies_labels:
-                    group.create_task(self.labels.run())
+                try:
+                    for server in self._servers:
+                        await server.start()
+                    log.info("serving calico.sock and calico-ipam.sock in %s", self._settings.plugin_folder)
                     group.create_task(self._recover())
-                await asyncio.Event().wait()
+                    if self._settings.copies_labels:
+                        group.create_task(self.labels.run())
+                    await asyncio.Event().wait()
+                finally:
+                    for server in self._servers:
+                        await server.close()
         finally:
-            for server in self._servers:
-                await server.close()
             await self._engine.close()
             await self._agent.close()
 
@@ -79,12 +82,13 @@ class Daemon:
                 return
             except (CalicoError, DriverError) as error:
                 failures += 1
-                log.debug("endpoints that are still closed: %s", error)
+                level = logging.WARNING if failures == 1 else logging.DEBUG
+                log.log(level, "endpoints that a former process left closed are opened later: %s", error)
                 await asyncio.sleep(RECOVERY.pause_s(failures))
 
     async def _closed_endpoints(self) -> list[str]:
         prefix = workload_endpoint_prefix(await self._agent.node(), ORCHESTRATOR)
-        listed = await self._client.list(WorkloadEndpoint, self._settings.namespace, prefix)
+        listed = await self._client.list(WorkloadEndpoint, stored_namespace(self._settings.namespace), prefix)
         return [one.spec.endpoint for one in listed.items if CLOSED in one.metadata.annotations]
 
     def _network_methods(self) -> dict[str, Method]:

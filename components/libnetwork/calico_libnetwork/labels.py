@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any
 
-from calico_libnetwork.agent import Agent
+from calico_libnetwork.agent import Agent, Impossible
 from calico_libnetwork.engine import Engine, EngineError
 from calico_libnetwork.protocol import DriverError
 from libcalico.clock import Clock, SystemClock
@@ -96,6 +96,9 @@ class LabelKeeper:
             try:
                 await self._agent.open(endpoint, labels)
                 break
+            except Impossible as error:
+                log.error("endpoint %s opens without labels: %s", endpoint, error)
+                labels = {}
             except DriverError as error:
                 failures += 1
                 log.warning("endpoint %s stays closed, tried again: %s", endpoint, error)
@@ -131,7 +134,7 @@ def usable_labels(found: Mapping[str, str], endpoint: str) -> dict[str, str]:
         if not name.startswith(LABEL):
             continue
         key = name.removeprefix(LABEL)
-        problems = [*scalars.label_key_errors(key.lower()), *scalars.label_value_errors(value)]
+        problems = [*scalars.label_key_errors(key), *scalars.label_value_errors(value)]
         if problems:
             log.warning("endpoint %s: its label %s=%s is left out: %s", endpoint, shown(key), shown(value), problems[0])
         else:

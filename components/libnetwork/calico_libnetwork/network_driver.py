@@ -45,7 +45,9 @@ from libcalico.workload.ready import check_ready
 
 log = logging.getLogger(__name__)
 
-ENABLE_IPV6, INTERNAL = "com.docker.network.enable_ipv6", "com.docker.network.internal"
+ENABLE = ("com.docker.network.enable_ipv4", "com.docker.network.enable_ipv6")
+INTERNAL = "com.docker.network.internal"
+IPV4 = 4
 FOREIGN_IPAM = "Non-Calico IPAM driver is used"
 ROUTE_ON_LINK = 1
 NAME_WAIT_S, NAME_RETRY_S = 5.0, 0.1
@@ -73,6 +75,10 @@ class NetworkDriver:
         self.records = Records(client, settings.state_folder)
         self.pools = Pools(client)
         self._profiles: dict[str, str] = {}
+        self._addresses: dict[str, list[str]] = {}
+        self._first: dict[str, str] = {}
+        """By sandbox, the endpoint that was given the gateway: when a container starts, the engine joins all of its
+        networks before the sandbox is there to be looked into."""
 
     # --- networks
 
@@ -85,7 +91,10 @@ class NetworkDriver:
         for subnet in call.subnets:
             await self.pools.of_subnet(subnet)
         await self.records.put(call, body)
-        await self.pools.annotate(call)
+        try:
+            await self.pools.annotate(call)
+        except (DriverError, CalicoError) as error:
+            log.warning("network %s: its pool is not annotated, which only DC/OS's fork reads: %s", call.network, error)
         if self._settings.creates_profiles and not call.subnets and PROFILE_OPTION not in flat_options(call):
             self._spawn(self._make_profile_of(call.network))
         return {}
@@ -134,24 +143,30 @@ class NetworkDriver:
             creates_profile=self._settings.creates_profiles,
             is_closed=self._settings.copies_labels,
         )
+        self._addresses[call.endpoint] = addresses
         return {"Interface": {}}
 
     async def delete_endpoint(self, call: OfEndpoint) -> Reply:
         """Remove the endpoint."""
         self._labels.forget(checked_id(call.endpoint))
         await self._agent.drop(call.endpoint)
+        self._addresses.pop(call.endpoint, None)
+        self._leave_sandbox(call.endpoint)
         return {}
 
     async def join(self, call: Join) -> Reply:
         """Make the interface, which the engine moves into the container and renames."""
         endpoint = checked_id(call.endpoint)
         wired = await self._agent.wire(endpoint, self._settings.mtu, call.sandbox)
-        present = list(wired.present)
+        first = self._first.get(call.sandbox, endpoint)
+        present = list(wired.present) or (self._addresses.get(first, []) if first != endpoint else [])
         try:
             further = await self._further_pools(call.network, present) if present else []
         except (DriverError, CalicoError):
             await self._agent.unwire(endpoint)
             raise
+        if call.sandbox and not present:
+            self._first[call.sandbox] = endpoint
         gateways = [] if present else [gateway for gateway in (wired.gateway_ipv4, wired.gateway_ipv6) if gateway]
         if self._settings.copies_labels:
             self._labels.expect(call.network, endpoint)
@@ -166,19 +181,27 @@ class NetworkDriver:
     async def leave(self, call: OfEndpoint) -> Reply:
         """Remove the interface."""
         await self._agent.unwire(checked_id(call.endpoint))
+        self._leave_sandbox(call.endpoint)
         return {}
 
+    def _leave_sandbox(self, endpoint: str) -> None:
+        self._first = {sandbox: first for sandbox, first in self._first.items() if first != endpoint}
+
     async def _further_pools(self, network: str, present: Sequence[str]) -> Sequence[str]:
-        """What a container's further interface leads to: the pools of its network. One of them that serves an interface
-        of the container already would take that one's connections away."""
+        """What a container's further interface leads to: the IPv4 pools of its network, or where that has no subnet all
+        pools that serve no interface of the container yet; those take that one's connections away."""
         record = await self.records.get(network)
-        subnets = [parse_subnet(subnet) for subnet in (() if record is None else record.subnets)]
-        if not subnets or any(ipaddress.ip_address(one) in subnet for one in present for subnet in subnets):
+        cidrs = record.subnets if record is not None else []
+        cidrs = cidrs or [pool.spec.cidr for pool in await self.pools.all()]
+        subnets = [subnet for subnet in map(parse_subnet, cidrs) if subnet.version == IPV4]
+        used = [ipaddress.ip_address(one) for one in present]
+        free = [str(subnet) for subnet in subnets if not any(one in subnet for one in used)]
+        if not free:
             raise DriverError(
-                f"the container has a Calico interface already ({', '.join(present)}); its further network needs an IP"
-                " pool of its own: create the pool, then the network with --subnet=<its CIDR>"
+                f"the container has a Calico interface already ({', '.join(present)}); its further network needs"
+                " an IPv4 pool of its own: create the pool, then the network with --subnet=<its CIDR>"
             )
-        return [str(subnet) for subnet in subnets]
+        return free
 
     async def _profile_of(self, network: str, addresses: Sequence[str]) -> str:
         """The profile of a network's endpoints (spec/libnetwork.md 4.9, 4.11)."""
@@ -208,8 +231,8 @@ def _check_options(call: CreateNetwork) -> None:
     wrong = []
     for name, value in flat_options(call).items():
         match name:
-            case _ if name == ENABLE_IPV6:
-                if not isinstance(value, bool):
+            case _ if name in ENABLE:
+                if str(value).lower() not in ("true", "false"):
                     wrong.append(f"{name} must be true or false")
             case _ if name == INTERNAL:
                 if value is not False:

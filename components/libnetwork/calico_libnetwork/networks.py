@@ -6,10 +6,12 @@ that DC/OS's fork keeps on pools are written too, and read where there is no rec
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import ipaddress
 import logging
+import random
 import re
 from pathlib import Path
 
@@ -29,8 +31,11 @@ PROFILE_OPTION = "org.projectcalico.profile"
 ANNOTATIONS = "org.projectcalico.label."
 NETWORK_ID, PROFILE = f"{ANNOTATIONS}network.ID", f"{ANNOTATIONS}profile"
 SUBNET = "The requested subnet must match the CIDR of a configured Calico IP Pool."
-TRIES = 5
-LONGEST_NAME = 200
+TRIES = 20
+LONGEST_PAUSE_S = 0.05
+"""Times the number of the try: many hosts create a network at once."""
+LONGEST_NAME = 63
+"""Of what becomes the key of a label: the profile's name."""
 _ID = re.compile(r"[A-Za-z0-9]{1,128}", re.ASCII)
 _DOTS = re.compile(r"[-.]*\.[-.]*", re.ASCII)
 _FOREIGN = re.compile(r"[^a-z0-9.-]", re.ASCII)
@@ -48,11 +53,11 @@ def checked_id(text: str) -> str:
 def profile_name(network: str) -> str:
     """The profile of a network without a subnet, by the network's name in Docker: the same, or a legal one made of it
     and a digest."""
-    clean = _FOREIGN.sub("-", network.lower().replace("/", "."))
-    clean = _DOTS.sub(".", clean)[:LONGEST_NAME].strip("-.") or "network"
-    if clean == network:
+    clean = _DOTS.sub(".", _FOREIGN.sub("-", network.lower().replace("/", "."))).strip("-.")
+    if clean == network and len(clean) <= LONGEST_NAME:
         return clean
-    return f"{clean}-{hashlib.sha1(network.encode(), usedforsecurity=False).hexdigest()[:8]}"
+    digest = hashlib.sha1(network.encode(), usedforsecurity=False).hexdigest()[:8]
+    return f"{clean[: LONGEST_NAME - 9].strip('-.') or 'network'}-{digest}"
 
 
 class Records:
@@ -159,12 +164,13 @@ class Pools:
 
     async def forget(self, network: str) -> None:
         """Remove a network's notes."""
-        pool = await self.annotated(network)
-        if pool is not None:
-            await self._change(pool.metadata.name, {NETWORK_ID: network}, {})
+        for pool in await self.all():
+            if pool.metadata.annotations.get(NETWORK_ID) == network:
+                await self._change(pool.metadata.name, {NETWORK_ID: network}, {})
 
     async def _change(self, name: str, only_if: dict[str, str], notes: dict[str, str]) -> None:
-        for _ in range(TRIES):
+        for attempt in range(TRIES):
+            await asyncio.sleep(random.uniform(0, LONGEST_PAUSE_S * attempt))
             with contextlib.suppress(ResourceUpdateConflict):
                 pool = await self._client.get(IPPool, name)
                 found = pool.metadata.annotations

@@ -29,6 +29,8 @@ BODY_S = 10.0
 CALL_S = 20.0
 """Docker waits without a limit, and holds locks of its network meanwhile."""
 KEEP_ALIVE_S = 600.0
+NOT_THERE = (0, 0)
+"""In place of the device and the number of a file."""
 GROUP, MODE = "docker", 0o660
 Method = Callable[[bytes], Awaitable[Reply]]
 
@@ -39,6 +41,7 @@ class Server:
     def __init__(self, path: str, methods: Mapping[str, Method]) -> None:
         self._path = path
         self._methods = methods
+        self._identity = NOT_THERE
         application = web.Application(client_max_size=LARGEST_BODY)
         application.router.add_route("*", "/{method:.*}", self._answer)
         self._runner = web.AppRunner(
@@ -58,12 +61,14 @@ class Server:
         with contextlib.suppress(KeyError, OSError):
             os.chown(self._path, 0, grp.getgrnam(GROUP).gr_gid)
         os.chmod(self._path, MODE)
+        self._identity = _identity(self._path)
 
     async def close(self) -> None:
-        """Stop listening; the socket's file goes."""
+        """Stop listening; the socket's file goes, if it is still this one's."""
         await self._runner.cleanup()
         with contextlib.suppress(OSError):
-            os.unlink(self._path)
+            if self._identity == _identity(self._path):
+                os.unlink(self._path)
 
     async def _answer(self, request: web.Request) -> web.Response:
         name = request.match_info["method"]
@@ -78,6 +83,11 @@ class Server:
         except web.HTTPRequestEntityTooLarge:
             return web.Response(status=413, text=f"the body has more than {LARGEST_BODY} bytes\n")
         return await _answered(name, method, body)
+
+
+def _identity(path: str) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
 
 
 async def _answered(name: str, method: Method, body: bytes) -> web.Response:

@@ -125,5 +125,12 @@ async def test_an_endpoint_that_goes_is_never_opened() -> None:
 
 
 def test_labels_that_cannot_be_stored_are_left_out() -> None:
-    given = {f"{PREFIX}role": "web", f"{PREFIX}bad key": "x", f"{PREFIX}long": "y" * 64, "com.example": "z", PREFIX: ""}
+    given = {
+        f"{PREFIX}role": "web",
+        f"{PREFIX}bad key": "x",
+        f"{PREFIX}long": "y" * 64,
+        "com.example": "z",
+        PREFIX: "",
+        f"{PREFIX}Example.com/role": "x",
+    }
     assert usable_labels(given, "e1") == {"role": "web"}

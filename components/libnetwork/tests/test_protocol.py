@@ -64,10 +64,13 @@ def test_any_body_is_decoded_or_malformed(body: bytes) -> None:
         ("Frontend", "frontend-152d1cf2"),
         ("a_b", "a-b-eb2980a5"),
         ("ns/net", "ns.net-"),
+        ("a" * 63, "a" * 63),
+        ("a" * 64, "a" * 54 + "-"),
     ],
 )
 def test_the_profile_of_a_network_s_name(network: str, profile: str) -> None:
     assert profile_name(network).startswith(profile)
+    check_profile(profile_name(network))
 
 
 @given(st.text(min_size=1, max_size=80))

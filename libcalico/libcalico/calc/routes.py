@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from libcalico.calc.messages import NodeAddresses, Pools, Route, Vtep
 from libcalico.calc.outbox import Pending
+from libcalico.errors import BadData
 from libcalico.model.ipam_data import Block
 from libcalico.model.keys import BlockKey, Key
 from libcalico.model.resources import IPPool, IPPoolSpec, Node
@@ -83,6 +84,8 @@ def pool_facts(spec: IPPoolSpec) -> PoolFacts | None:
         encapsulation, mode = IPIP, spec.ipip_mode
     only = spec.allowed_uses == ["LoadBalancer"]
     size = spec.block_size or BLOCK_SIZES[network.version]
+    if not network.prefixlen <= size <= network.max_prefixlen:
+        raise BadData(f"blockSize {size} is not the length of a block in {network}")
     return PoolFacts(network, encapsulation, mode == CROSS_SUBNET, spec.nat_outgoing, only, size)
 
 
@@ -111,7 +114,7 @@ def _network(text: str, version: int) -> IPNetwork | None:
 
 def _mac(text: str, name: str) -> str:
     """As the kernel tells it; what no device can have counts as not given."""
-    return text.lower() if MAC.fullmatch(text) and not int(text[1], 16) & 1 else tunnel_mac(name)
+    return text.lower() if MAC.fullmatch(text) and not int(text[1], 16) & 1 and text.strip("0:") else tunnel_mac(name)
 
 
 class RoutingChanges(NamedTuple):

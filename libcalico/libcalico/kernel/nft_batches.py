@@ -76,6 +76,7 @@ class NftBatches(NetlinkSocket):
             return False
         if not names:
             return True
+        self._drop_answers()  # a commit that failed is answered twice
         try:
             self._socket.send(batch)
         except OSError:  # it is too large for the socket, say: the kernel has not seen it
@@ -90,10 +91,12 @@ class NftBatches(NetlinkSocket):
     def _drop_answers(self) -> None:
         """Those that are left must not be taken for the next batch's."""
         self._socket.settimeout(0)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                self._receive()
-        self._socket.settimeout(ANSWER_TIMEOUT_S)
+        try:
+            with contextlib.suppress(OSError):
+                while True:
+                    self._receive()
+        finally:
+            self._socket.settimeout(ANSWER_TIMEOUT_S)
 
     def _read_answers(self, names: list[str]) -> None:
         """The kernel has queued every answer when `send` returns: errors, and the last message's acknowledgement."""

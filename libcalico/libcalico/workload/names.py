@@ -6,6 +6,8 @@ import hashlib
 import ipaddress
 import re
 
+from libcalico.workload.labels import LONGEST_KEY, sanitise
+
 KIND = "WorkloadEndpoint"
 _ENDPOINT = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _NO_SEGMENT = re.compile(r"[^a-z0-9]+")
@@ -31,3 +33,8 @@ def canonical_address(text: str) -> str:
     address = ipaddress.ip_address(text)
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return str(mapped or address)
+
+
+def stored_namespace(text: str) -> str:
+    """The namespace that a caller's text becomes, "" = none can be made of it."""
+    return legal_namespace(sanitise(text[:LONGEST_KEY]))

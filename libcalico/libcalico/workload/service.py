@@ -22,7 +22,7 @@ from libcalico.workload.errors import BadRequest, NotReady, OutOfOrder, TryAgain
 from libcalico.workload.host import EtcdMembers, Host
 from libcalico.workload.host_files import read_mtu, read_nodename
 from libcalico.workload.labels import LONGEST_KEY, compress, sanitise
-from libcalico.workload.names import canonical_address, legal_namespace
+from libcalico.workload.names import canonical_address, stored_namespace
 from libcalico.workload.plan import GATEWAY, interface_name_problem, mac_problem
 from libcalico.workload.ready import check_ready
 from libcalico.workload.request import (
@@ -254,7 +254,7 @@ def _attachment(given: Any, node: str, network: str = "", netns_path: str = "") 
         _checked_id("endpoint", given.endpoint)
     elif problem := interface_name_problem(given.endpoint):
         raise BadRequest(f"{problem}: {given.endpoint!r}")
-    namespace = legal_namespace(sanitise(given.namespace[:LONGEST_KEY])) if given.namespace else DEFAULT_NAMESPACE
+    namespace = stored_namespace(given.namespace) if given.namespace else DEFAULT_NAMESPACE
     if not namespace:
         raise BadRequest(f"{given.namespace!r} cannot name a namespace")
     identity = Identity(node, namespace, workload, given.endpoint, orchestrator)

@@ -55,7 +55,7 @@ class Host(NamedTuple):
 
 async def bring(host: Host) -> str:
     """Steps A to C; returns what was done. Raises `Failed`, `Refused`, `LockError`, `EngineError`."""
-    scope = host.environment.get("CALICO_LIBNETWORK_SCOPE") or "auto"
+    scope = host.environment.get("CALICO_LIBNETWORK_SCOPE", "").strip().lower() or "auto"
     subnet = host.environment.get("CALICO_IPV4POOL_CIDR", "")
     if scope not in SCOPES:
         raise Failed(f"CALICO_LIBNETWORK_SCOPE is {scope!r}: must be one of {', '.join(SCOPES)}")
@@ -64,7 +64,10 @@ async def bring(host: Host) -> str:
     for name, call in PLUGIN_CALLS.items():
         path = str(host.plugins / name)
         await _until(host, partial(engine.plugin_answers, path, call), f"{path} does not answer")
-    if scope == "local" or (scope == "auto" and engine.is_local(await _engine_info(host))):
+    is_local = scope == "local" or engine.is_local(await _engine_info(host))
+    if scope == "global" and is_local:
+        raise Failed("CALICO_LIBNETWORK_SCOPE is global, and Docker from 23 on has no cluster store: set auto or local")
+    if is_local:
         return await _make_own(host, subnet)
     await _use_cluster_store(host)
     lock = BootLock(

@@ -47,7 +47,7 @@ PARTS = {
     COMMON: Part(files=DOCUMENTS),
     "calico-felix": Part(
         modules=("calico_felix", "calico_felix-*.dist-info"),
-        links=(*program("calico-felix", "usr/sbin"), *program("calico-node")),
+        links=(*program("calico-felix", "usr/sbin"), *program("calico-node", "usr/sbin")),
         files=(unit("calico-felix"),),
         units=("calico-felix.service",),
         restarted=("calico-felix.service",),

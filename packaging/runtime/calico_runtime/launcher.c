@@ -68,12 +68,11 @@ static void complete_path(void) {
 
 static void clean_environment(void) {
     unsetenv("LD_LIBRARY_PATH");
-    for (char **entry = environ; *entry != NULL;) {
-        char *name = strncmp(*entry, "PYTHON", 6) == 0 ? strndup(*entry, strcspn(*entry, "=")) : NULL;
-        if (name == NULL || unsetenv(name) != 0)
-            entry++;
-        free(name);
-    }
+    char **kept = environ; /* also an entry without "=", which unsetenv does not find */
+    for (char **entry = environ; *entry != NULL; entry++)
+        if (strncmp(*entry, "PYTHON", 6) != 0)
+            *kept++ = *entry;
+    *kept = NULL;
     complete_path();
 }
 

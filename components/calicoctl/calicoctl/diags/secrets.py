@@ -22,6 +22,7 @@ SHORTEST_CODED = 6
 LONGEST = 16384
 NO_SECRETS = frozenset((b"true", b"false", b"null", b"none", b"yes", b"no", b"<secret>", b"file"))
 WORDS = rb"passwords?|passwd|passphrase|secrets?|tokens?|credentials?|private[_-]?key|api[_-]?key|authorization"
+WORDS += rb"|fastopen_key|key-data|[_-]pass(?!\w)"
 NAMED = re.compile(
     rb"(?i)(?:" + WORDS + rb")([\w.-]{0,40}[\"']?[ \t]{0,8}[:=,]?[ \t]{0,8})"
     rb"(\"(?:[^\"\\\n]|\\.){1,2000}\"|'[^'\n]{1,2000}'|[^\s\"'{}\[\];,\0]{1,2000})(?=([^\n\0]{0,200}))"
@@ -91,11 +92,16 @@ class Secrets:
         for start, end in reversed(list(_private_keys(text))):
             self.replaced += 1
             text = text[:start] + MASK + text[end:]
+        text = self._without_known(text)
         text = USER_OPTION.sub(lambda found: self._masked(b"--user " + found[1] + b":"), text)
         text = USER_INFO.sub(lambda found: found[0].replace(b":" + found[1] + b"@", b":" + self._masked() + b"@"), text)
         for start, end, _, _ in reversed(list(_named(text))):
             if text[start:end] != MASK:
                 text = text[:start] + self._masked() + text[end:]
+        return text
+
+    def _without_known(self, text: bytes) -> bytes:
+        """Whole values go before what only looks like a secret, of which no more than a word may be seen."""
         if self._forms is None:
             self._forms = sorted({form for one in self._values for form in forms(one)}, key=len, reverse=True)
         for form in self._forms:
@@ -118,6 +124,8 @@ def _named(text: bytes) -> Iterator[tuple[int, int, bytes, bytes]]:
     """Place, value and rest of the line of what stands beside a secret's name."""
     for found in NAMED.finditer(text):
         between, value, rest = found[1], found[2], found[3]
+        if text[max(0, found.start() - 1) : found.start()] == b"<":  # the mask itself
+            continue
         if (
             not PARTED.search(between)
             and value[:1] not in b"\"'"

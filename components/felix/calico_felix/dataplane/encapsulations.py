@@ -95,14 +95,18 @@ class Encapsulations(Manager):
         return {**dict.fromkeys(freed), **{key: vtep for key, vtep in vteps.items() if key not in held}}
 
     def _hold_own(self, hosts: Mapping[str, NodeAddresses | None]) -> Mapping[str, NodeAddresses | None]:
-        own = hosts.get(self._context.config.host)
+        host = self._context.config.host
+        own = hosts.get(host)
         if own is None:
+            if host in hosts:
+                self._own = None
+                self._note_own(IPIP_DEVICE, False)
             return hosts
         former, self._own = self._own, own
         self._note_own(IPIP_DEVICE, bool(own.ipip))
         if own.ipip or former is None or IPIP_DEVICE not in self._until_s:
             return hosts
-        return {**hosts, self._context.config.host: own._replace(ipip=former.ipip)}
+        return {**hosts, host: own._replace(ipip=former.ipip)}
 
     def _note_own(self, device: str, is_there: bool) -> None:
         (self._own_ends.add if is_there else self._own_ends.discard)(device)

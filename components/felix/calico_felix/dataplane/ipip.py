@@ -103,7 +103,8 @@ class Ipip(Manager):
 
     def _on_failure(self, error: KernelError, now_s: float) -> None:
         """Said once, however often it is tried again."""
-        self._take(None)
+        if error.errno in NO_SUCH_DEVICE or not error.errno:  # else it may be there, and its routes work
+            self._take(None)
         self._failures += 1
         self._check_at_s = now_s + RETRY.pause_s(self._failures)
         problem = self._missing() if error.errno in NO_SUCH_DEVICE else str(error)
@@ -145,8 +146,9 @@ class Ipip(Manager):
 
     async def _withdraw(self) -> None:
         """Of what is on the device only the address that it has for us goes."""
-        if self.device is not None and self._ours:
-            await self._context.handles.netlink.run(Rtnl.delete_address, Address(self.device.ifindex, self._ours))
+        run = self._context.handles.netlink.run
+        if self._ours and (device := await run(Rtnl.link, IPIP_DEVICE)) is not None:
+            await run(Rtnl.delete_address, Address(device.ifindex, self._ours))
         self._ours = ""
 
     def pending(self) -> list[str]:

@@ -39,7 +39,9 @@ def _found(environment: Mapping[str, str]) -> tuple[str, str]:
         return name, "environment: NODENAME"
     path = environment.get("CALICO_NODENAME_FILE") or NODENAME_FILE
     try:
-        return read_regular(path, LONGEST_READ).decode().strip(), path
+        if name := read_regular(path, LONGEST_READ).decode().strip():
+            return name, path
+        log.warning("%s is empty, as after a loss of power: it is written again", path)
     except (OSError, UnicodeDecodeError) as error:
         if not isinstance(error, FileNotFoundError) or is_there(path):
             reason = error.strerror if isinstance(error, OSError) else "it is no text"
@@ -75,6 +77,8 @@ def write_whole(path: Path, text: str) -> None:
         try:
             with os.fdopen(number, "w") as file:
                 file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
             os.chmod(part, FILE_MODE)
             os.replace(part, path)
         except OSError:

@@ -23,6 +23,7 @@ from libcalico.conventions import STATE_DIRECTORY
 from libcalico.datastore.contract import Datastore
 from libcalico.datastore.settings import EtcdConfig
 from libcalico.errors import ConnectionUnauthorized, DatastoreError, ResourceDoesNotExist
+from libcalico.files import read_regular
 from libcalico.ipam.service import IpamService
 from libcalico.model.resources import ClusterInformation, Node
 
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 LOG_DIRECTORY = "/var/log/calico"
 DIRECTORIES = ("/var/run/calico", STATE_DIRECTORY, LOG_DIRECTORY, "/etc/calico")
 PROBE = "foo"
+LARGEST_TIMESTAMP = 4096
 """The Node that is asked for to see whether the datastore answers, as upstream does."""
 POLL_S = 1.0
 LOST = (
@@ -91,7 +93,8 @@ class Startup:
         """The host is prepared: programs find its name in the file, whose age says since when."""
         shutdown_file = Path(self._variables["CALICO_SHUTDOWN_TIMESTAMP_FILE"])
         try:
-            log.info("this node was shut down at %s", shutdown_file.read_text().strip())
+            found = read_regular(shutdown_file, LARGEST_TIMESTAMP).decode("utf-8", "replace").strip()
+            log.info("this node was shut down at %s", found)
             shutdown_file.unlink()
         except OSError:
             pass  # it was not shut down by `-shutdown`

@@ -18,7 +18,7 @@ export WAIT_FOR_DATASTORE="${WAIT_FOR_DATASTORE:-true}"
 # A new node brings the default profile if it is not there; an operator's own is never replaced.
 if [ ! -e /var/lib/calico/nodename ]; then
   tries=0
-  until /opt/mesosphere/bin/calicoctl get profile calico || /opt/mesosphere/bin/calicoctl apply -f /var/lib/calico/profile.yaml; do
+  until /opt/mesosphere/bin/calicoctl get profile calico || /opt/mesosphere/bin/calicoctl create --skip-exists -f /var/lib/calico/profile.yaml; do
     tries=$((tries + 1))
     [ "$tries" -lt 60 ]
     sleep 2
