@@ -426,6 +426,23 @@ class TestRoutes:
         assert self.routes(store) == {}
         assert store.pools is not None and store.pools.networks == store.pools.vxlan == frozenset()
 
+    @pytest.mark.parametrize("size", [64, -1, 33, 8])
+    def test_a_pool_with_an_impossible_block_size_is_to_blame_alone(self, store: Datastore, size: int) -> None:
+        store.put("IPPool", "bad", {"cidr": "10.0.0.0/16", "vxlanMode": "Always", "blockSize": size})
+        store.put("IPPool", "good", {"cidr": "10.9.0.0/16", "vxlanMode": "Always"})
+        node = {"bgp": {"ipv4Address": "192.0.2.1/24"}, "ipv4VXLANTunnelAddr": "10.0.0.1"}
+        store.put("Node", HOST, node)
+        store.flush()
+        assert list(store.graph.problems) == ["IPPool(bad)"]
+        assert (HOST, 4) in store.state["vteps"]
+
+    def test_a_mac_of_zeros_is_not_given(self, store: Datastore) -> None:
+        store.put("IPPool", "good", {"cidr": "10.9.0.0/16", "vxlanMode": "Always"})
+        spec = {"ipv4VXLANTunnelAddr": "10.9.0.1", "vxlanTunnelMACAddr": "00:00:00:00:00:00"}
+        store.put("Node", "there", {"bgp": {"ipv4Address": "192.0.2.2/24"}, **spec})
+        store.flush()
+        assert store.state["vteps"][("there", 4)].mac.startswith("66:")
+
     def test_tunnel_ends(self, store: Datastore) -> None:
         store.flush()
         assert store.state["vteps"][("there", 4)].address == "10.0.2.0"

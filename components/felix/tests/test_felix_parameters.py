@@ -37,6 +37,13 @@ def test_a_bad_value_does_not_reach_the_ruleset(name: str, value: str) -> None:
     assert dataplane_config(made, "h") == good
 
 
+@pytest.mark.parametrize("number", ["0", "2", "4", "16", "186", "256"])
+def test_the_protocol_of_others_routes_is_refused(number: str) -> None:
+    made = configuration(deviceRouteProtocol=number)
+    assert len(made.warnings) == 1 and "DeviceRouteProtocol" in made.warnings[0]
+    assert made["DeviceRouteProtocol"] == 3
+
+
 def test_good_values_reach_it() -> None:
     made = configuration(natPortRange="1024:2048", logActionRateLimit="10/minute", interfacePrefix="cali,tap")
     nft = dataplane_config(made, "h").nft

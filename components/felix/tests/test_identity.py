@@ -76,3 +76,9 @@ def test_a_file_that_cannot_be_had_is_a_warning(tmp_path: Path, caplog: pytest.L
     assert "cannot be read: whatever cluster the datastore is of is taken" in caplog.text
     assert "the cluster's identity is not kept: " in caplog.text
     followed(Path("/proc/nowhere"), "a" * 32)
+
+
+def test_a_guid_with_blanks_is_the_same_after_a_restart(tmp_path: Path) -> None:
+    ClusterIdentity(str(tmp_path)).keep("abc\n")
+    assert ClusterIdentity(str(tmp_path)).objection("abc\n") == ""
+    assert "of another cluster" in ClusterIdentity(str(tmp_path)).objection("other")

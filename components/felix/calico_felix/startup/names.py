@@ -39,9 +39,7 @@ def _found(environment: Mapping[str, str]) -> tuple[str, str]:
         return name, "environment: NODENAME"
     path = environment.get("CALICO_NODENAME_FILE") or NODENAME_FILE
     try:
-        if name := read_regular(path, LONGEST_READ).decode().strip():
-            return name, path
-        log.warning("%s is empty, as after a loss of power: it is written again", path)
+        return read_regular(path, LONGEST_READ).decode().strip(), path
     except (OSError, UnicodeDecodeError) as error:
         if not isinstance(error, FileNotFoundError) or is_there(path):
             reason = error.strerror if isinstance(error, OSError) else "it is no text"
