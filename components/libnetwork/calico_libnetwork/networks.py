@@ -37,7 +37,7 @@ LONGEST_PAUSE_S = 0.05
 LONGEST_NAME = 63
 """Of what becomes the key of a label: the profile's name."""
 _ID = re.compile(r"[A-Za-z0-9]{1,128}", re.ASCII)
-_DOTS = re.compile(r"[-.]*\.[-.]*", re.ASCII)
+_RUN = re.compile(r"[-.]+", re.ASCII)
 _FOREIGN = re.compile(r"[^a-z0-9.-]", re.ASCII)
 
 _replace = msgspec.structs.replace
@@ -53,7 +53,8 @@ def checked_id(text: str) -> str:
 def profile_name(network: str) -> str:
     """The profile of a network without a subnet, by the network's name in Docker: the same, or a legal one made of it
     and a digest."""
-    clean = _DOTS.sub(".", _FOREIGN.sub("-", network.lower().replace("/", "."))).strip("-.")
+    clean = _FOREIGN.sub("-", network.lower().replace("/", "."))
+    clean = _RUN.sub(lambda run: "." if "." in run[0] else run[0], clean).strip("-.")
     if clean == network and len(clean) <= LONGEST_NAME:
         return clean
     digest = hashlib.sha1(network.encode(), usedforsecurity=False).hexdigest()[:8]
