@@ -76,9 +76,9 @@ class NetworkDriver:
         self.pools = Pools(client)
         self._profiles: dict[str, str] = {}
         self._addresses: dict[str, list[str]] = {}
-        self._first: dict[str, str] = {}
-        """By sandbox, the endpoint that was given the gateway: when a container starts, the engine joins all of its
-        networks before the sandbox is there to be looked into."""
+        self._joined: dict[str, list[str]] = {}
+        """Endpoints by sandbox: when a container starts, the engine joins all of its networks before the sandbox is
+        there to be looked into."""
 
     # --- networks
 
@@ -158,15 +158,13 @@ class NetworkDriver:
         """Make the interface, which the engine moves into the container and renames."""
         endpoint = checked_id(call.endpoint)
         wired = await self._agent.wire(endpoint, self._settings.mtu, call.sandbox)
-        first = self._first.get(call.sandbox, endpoint)
-        present = list(wired.present) or (self._addresses.get(first, []) if first != endpoint else [])
-        try:
-            further = await self._further_pools(call.network, present) if present else []
-        except (DriverError, CalicoError):
-            await self._agent.unwire(endpoint)
-            raise
-        if call.sandbox and not present:
-            self._first[call.sandbox] = endpoint
+        others = [other for other in self._joined.get(call.sandbox, ()) if other != endpoint]
+        present = [*wired.present, *(one for other in others for one in self._addresses.get(other, ()))]
+        further: Sequence[str] = ()
+        if present:
+            further = await self._further_pools(call.network, self._addresses.get(endpoint, []), present)
+        if call.sandbox:
+            self._joined[call.sandbox] = [*others, endpoint]
         gateways = [] if present else [gateway for gateway in (wired.gateway_ipv4, wired.gateway_ipv6) if gateway]
         if self._settings.copies_labels:
             self._labels.expect(call.network, endpoint)
@@ -185,23 +183,27 @@ class NetworkDriver:
         return {}
 
     def _leave_sandbox(self, endpoint: str) -> None:
-        self._first = {sandbox: first for sandbox, first in self._first.items() if first != endpoint}
+        left = {sandbox: [one for one in found if one != endpoint] for sandbox, found in self._joined.items()}
+        self._joined = {sandbox: found for sandbox, found in left.items() if found}
 
-    async def _further_pools(self, network: str, present: Sequence[str]) -> Sequence[str]:
-        """What a container's further interface leads to: the IPv4 pools of its network, or where that has no subnet all
-        pools that serve no interface of the container yet; those take that one's connections away."""
+    async def _further_pools(self, network: str, own: Sequence[str], present: Sequence[str]) -> Sequence[str]:
+        """What a container's further interface leads to: the IPv4 pools of its network, or where that has no subnet the
+        pool of its address. A pool of another interface of the container would take that one's connections away."""
         record = await self.records.get(network)
-        cidrs = record.subnets if record is not None else []
-        cidrs = cidrs or [pool.spec.cidr for pool in await self.pools.all()]
-        subnets = [subnet for subnet in map(parse_subnet, cidrs) if subnet.version == IPV4]
+        subnets = list(map(parse_subnet, record.subnets if record is not None else ()))
+        if not subnets:
+            pools = [await self.pools.of_address(one) for one in own]
+            subnets = [parse_subnet(pool.spec.cidr) for pool in pools if pool is not None]
         used = [ipaddress.ip_address(one) for one in present]
-        free = [str(subnet) for subnet in subnets if not any(one in subnet for one in used)]
-        if not free:
-            raise DriverError(
-                f"the container has a Calico interface already ({', '.join(present)}); its further network needs"
-                " an IPv4 pool of its own: create the pool, then the network with --subnet=<its CIDR>"
+        free = [one for one in subnets if one.version == IPV4 and not any(address in one for address in used)]
+        if not free:  # refused now, the network would stay in the engine's memory, and with it no later start succeeds
+            log.warning(
+                "network %s: the container has a Calico interface already (%s); nothing reaches its further one: a"
+                " further network needs an IPv4 pool of its own, and --subnet with its CIDR",
+                network,
+                ", ".join(present),
             )
-        return free
+        return list(map(str, free))
 
     async def _profile_of(self, network: str, addresses: Sequence[str]) -> str:
         """The profile of a network's endpoints (spec/libnetwork.md 4.9, 4.11)."""

@@ -263,14 +263,13 @@ def is_used_elsewhere(netns_path: str, host_interface: str, host_netns: str = ""
         return not _far_name(there, link)
 
 
-def calico_addresses(netns_path: str) -> list[str]:
-    """The addresses of a container's Calico interfaces: those that have a route to Calico's gateway. None where
-    there is no such namespace."""
+def calico_addresses(netns_path: str, host_netns: str = "") -> list[str]:
+    """The addresses of a container's Calico interfaces; none where there is no such namespace."""
     if not netns_path or not os.path.exists(netns_path):
         return []
-    with Rtnl(netns_path) as there:
-        devices = {route.device for route in there.routes(socket.AF_INET) if bare_address(route.destination) == GATEWAY}
-        found = [address for device in sorted(devices) for address in there.addresses(device)]
+    with Rtnl(netns_path) as there, Rtnl(host_netns) as here:
+        devices = [link.ifindex for link in there.links() if routes.is_calico_end(there, link.ifindex, here)]
+        found = [address for device in devices for address in there.addresses(device)]
     return [address.address for address in found if address.scope == objects.RT_SCOPE_UNIVERSE]
 
 
@@ -504,7 +503,7 @@ class Attacher:
 
     async def calico_addresses(self, netns_path: str) -> list[str]:
         """See `calico_addresses`."""
-        return await self._run(calico_addresses, netns_path) if netns_path else []
+        return await self._run(calico_addresses, netns_path, self._host_netns) if netns_path else []
 
     async def host_interfaces(self) -> dict[str, Link]:
         """The host's interfaces by name."""
