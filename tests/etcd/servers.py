@@ -75,9 +75,12 @@ class Server:
             return False
 
     def send(self, number: signal.Signals) -> None:
-        """SIGSTOP freezes it, SIGCONT lets it go on."""
+        """SIGSTOP freezes it, all of its threads once this returns; SIGCONT lets it go on."""
         assert self._process is not None
         os.kill(self._process.pid, number)
+        threads = Path(f"/proc/{self._process.pid}/task")
+        while number == signal.SIGSTOP and not all(map(_is_stopped, threads.iterdir())):
+            time.sleep(0.001)
 
     def kill(self) -> None:
         """SIGKILL; the data stay."""
@@ -168,3 +171,7 @@ def far_away(server: Server, one_way_s: float) -> Iterator[str]:
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
+
+
+def _is_stopped(thread: Path) -> bool:
+    return (thread / "stat").read_text().rpartition(")")[2].split()[0] in "TtXZ"

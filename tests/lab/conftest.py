@@ -59,7 +59,7 @@ def first_boot(package: Path) -> Iterator[FirstBoot]:
         add_overlay(cluster, "m1")
         cluster.start_units()
         for name in cluster.up:
-            tried = lambda name=name: cluster.host(name).journal(FELIX).count("calicoctl apply") >= TRIES  # noqa: E731
+            tried = lambda name=name: cluster.host(name).journal(FELIX).count("calicoctl create") >= TRIES  # noqa: E731
             cluster.wait(f"{name} to ask for the datastore", tried)
         waiting = {name: cluster.state(name, FELIX) for name in cluster.up}
         cluster.start_etcd()
